@@ -1,0 +1,1 @@
+"""What an agent machine needs: discovery of its hardware."""

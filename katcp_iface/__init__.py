@@ -1,0 +1,1 @@
+"""KATCP façade of the control plane: requests and sensors."""

@@ -1,0 +1,1 @@
+"""The programs that graphs consist of: receive, calibrate, write, image."""

@@ -1,0 +1,1 @@
+"""Calibration: antenna-based gains from calibrator scans."""

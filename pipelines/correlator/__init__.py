@@ -1,0 +1,1 @@
+"""Correlator simulator: a model sky or a replayed MeasurementSet as SPEAD heaps."""

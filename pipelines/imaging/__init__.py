@@ -1,0 +1,1 @@
+"""Imaging: calibrated visibilities to a CLEAN image of the field."""

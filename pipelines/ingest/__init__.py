@@ -1,0 +1,1 @@
+"""Ingest: receive correlator heaps, average, flag, and send L0."""

@@ -1,0 +1,1 @@
+"""A Mesos framework library: offers in, running graphs out. Knows nothing of telescopes."""

@@ -1,0 +1,1 @@
+"""A Mesos-compatible master with its agents in one process."""

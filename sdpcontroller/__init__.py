@@ -1,0 +1,1 @@
+"""The master controller: products, capture blocks, state and recovery."""

@@ -1,0 +1,1 @@
+"""The product configuration: one pydantic model per stream type."""

@@ -1,0 +1,1 @@
+"""Processing blocks, real-time and offline."""

@@ -1,0 +1,1 @@
+"""The configuration database: typed records and an event log per record."""

@@ -1,0 +1,1 @@
+"""Product configuration to logical graph: pure, deterministic, one module per workflow."""
