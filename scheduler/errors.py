@@ -1,0 +1,47 @@
+"""Exceptions of the scheduler.
+
+::
+
+    SchedulerError
+    ├── QuantityError          a resource quantity that cannot be read, or would go below zero
+    ├── TopologyError          an agent advertises something malformed or contradictory
+    ├── GraphError             a graph that cannot be run, whatever the cluster
+    ├── NeverFitsError         no agent of the cluster could ever give what a task asks for
+    ├── NoFitError             the graph did not fit before its deadline
+    ├── LaunchError            a task died or was late while its graph was launched
+    └── FrameworkError         the link to Mesos cannot do what was asked
+"""
+
+from __future__ import annotations
+
+
+class SchedulerError(Exception):
+    """Root of everything that the scheduler raises on purpose."""
+
+
+class QuantityError(SchedulerError):
+    """A resource quantity that cannot be read, or would go below zero."""
+
+
+class TopologyError(SchedulerError):
+    """An agent advertises something malformed or contradictory."""
+
+
+class GraphError(SchedulerError):
+    """A graph that cannot be run, whatever the cluster."""
+
+
+class NeverFitsError(SchedulerError):
+    """No agent of the cluster could ever give what a task asks for."""
+
+
+class NoFitError(SchedulerError):
+    """The graph did not fit before its deadline."""
+
+
+class LaunchError(SchedulerError):
+    """A task died or was late while its graph was launched."""
+
+
+class FrameworkError(SchedulerError):
+    """The link to Mesos cannot do what was asked."""

@@ -1,0 +1,72 @@
+"""Where one task of a graph goes, and what it draws there: the answer of packing, as frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scheduler.quantities import Ranges, Resources
+from scheduler.requests import TaskRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One task on one agent.
+
+    The tuples run parallel to those of the task's request: ``cores[i]`` is the logical CPU behind the core
+    named ``request.cores[i]``, ``gpus[i]`` the number of the GPU that serves ``request.gpus[i]``, and so on.
+    """
+
+    task: str
+    agent_id: str
+    host: str
+    numa: int | None = None
+    """NUMA node of the cores; None when the task pins none."""
+    cores: tuple[int, ...] = ()
+    ports: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()
+    nics: tuple[int, ...] = ()
+    volumes: tuple[int, ...] = ()
+    numa_mem: bool = False
+    """Whether the agent counts memory by node, so that the task draws ``numa.N.mem`` as well."""
+    volume_disk: tuple[bool, ...] = ()
+    """Whether volume ``i`` advertises a capacity, so that the request's disk is drawn from it."""
+
+    def resources(self, request: TaskRequest) -> Resources:
+        """Everything that this assignment takes from its agent, by Mesos resource name.
+
+        Units are those of ``design/agents.md``: MiB, Mbit/s, CPUs; a pinned core also takes one of ``cpus``.
+        """
+        scalars: dict[str, int] = {
+            "cpus": request.cpus + 1000 * len(self.cores),
+            "mem": request.mem,
+            "disk": request.disk,
+        }
+
+        def draw(name: str, amount: int) -> None:
+            scalars[name] = scalars.get(name, 0) + amount
+
+        if self.numa is not None and self.numa_mem:
+            draw(f"numa.{self.numa}.mem", request.mem)
+        for gpu, number in zip(request.gpus, self.gpus, strict=True):
+            draw(f"gpu.{number}.compute", gpu.compute)
+            draw(f"gpu.{number}.mem", gpu.mem)
+        for nic, number in zip(request.nics, self.nics, strict=True):
+            draw(f"nic.{number}.in", nic.bandwidth_in)
+            draw(f"nic.{number}.out", nic.bandwidth_out)
+        for volume, number, counted in zip(
+            request.volumes, self.volumes, self.volume_disk, strict=True
+        ):
+            if counted:
+                draw(f"volume.{number}.disk", volume.disk)
+        return Resources(
+            scalars,
+            {"cores": Ranges.of_values(self.cores), "ports": Ranges.of_values(self.ports)},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A whole graph, placed: one assignment for every task, by task name."""
+
+    assignments: Mapping[str, Assignment] = field(default_factory=dict)

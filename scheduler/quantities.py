@@ -1,0 +1,279 @@
+"""Exact resource quantities.
+
+Mesos counts scalars in thousandths (``include/mesos/v1/values.hpp`` rounds every arithmetic result to three
+decimals), so a scalar is an ``int`` number of thousandths here: :data:`Millis`. Ranges are interval sets of
+integers. A :class:`Resources` holds both by name; its arithmetic never goes below zero silently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import Any, TypeAlias
+
+from scheduler.errors import QuantityError
+
+Millis: TypeAlias = int
+"""A scalar quantity in thousandths of its unit."""
+
+_RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
+
+
+def millis(value: int | float | str | Decimal) -> Millis:
+    """Convert a quantity in units to thousandths, rounded half to even.
+
+    Parameters
+    ----------
+    value
+        A finite number that is not negative.
+
+    Raises
+    ------
+    QuantityError
+        If `value` is not a number, not finite, or negative.
+    """
+    try:
+        exact = Decimal(str(value)) * 1000
+        if exact.is_finite() and exact >= 0:
+            return int(exact.to_integral_value(ROUND_HALF_EVEN))
+    except InvalidOperation:
+        pass
+    raise QuantityError(f"{value!r} is not a quantity: expected a finite number >= 0")
+
+
+def from_millis(value: Millis) -> float:
+    """Convert thousandths to the float that Mesos' JSON wants."""
+    return value / 1000
+
+
+def format_millis(value: Millis) -> str:
+    """Write thousandths in units, without superfluous zeros."""
+    whole, rest = divmod(value, 1000)
+    return str(whole) if not rest else f"{whole}.{rest:03d}".rstrip("0")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """A set of non-negative integers, kept as sorted, disjoint, non-adjacent inclusive intervals."""
+
+    intervals: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, intervals: Iterable[tuple[int, int]]) -> Ranges:
+        """Build from inclusive intervals in any order, overlapping or not."""
+        merged: list[tuple[int, int]] = []
+        for begin, end in sorted(intervals):
+            if begin < 0 or end < begin:
+                raise QuantityError(f"{begin}-{end} is not a range: expected 0 <= begin <= end")
+            if merged and begin <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((begin, end))
+        return cls(tuple(merged))
+
+    @classmethod
+    def of_values(cls, values: Iterable[int]) -> Ranges:
+        """Build from single integers."""
+        return cls.of((value, value) for value in values)
+
+    @classmethod
+    def parse(cls, text: str) -> Ranges:
+        """Read ``[0-3,8,10-11]``, the form that Mesos shows (``8`` alone means ``8-8``).
+
+        Raises
+        ------
+        QuantityError
+            If the text is anything else.
+        """
+        inner = text.strip()
+        if not (inner.startswith("[") and inner.endswith("]")):
+            raise QuantityError(f"{text!r} is not a range list: expected e.g. '[0-3,8-11]'")
+        inner = inner[1:-1].strip()
+        intervals: list[tuple[int, int]] = []
+        for part in inner.split(",") if inner else ():
+            match = _RANGE.fullmatch(part)
+            if match is None:
+                raise QuantityError(f"{part!r} in {text!r} is not a range: expected e.g. '0-3'")
+            begin = int(match[1])
+            intervals.append((begin, int(match[2] or begin)))
+        return cls.of(intervals)
+
+    def __iter__(self) -> Iterator[int]:
+        for begin, end in self.intervals:
+            yield from range(begin, end + 1)
+
+    def __len__(self) -> int:
+        return sum(end - begin + 1 for begin, end in self.intervals)
+
+    def __bool__(self) -> bool:
+        return bool(self.intervals)
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int) and any(b <= value <= e for b, e in self.intervals)
+
+    def __or__(self, other: Ranges) -> Ranges:
+        return Ranges.of((*self.intervals, *other.intervals))
+
+    def __and__(self, other: Ranges) -> Ranges:
+        return Ranges.of(
+            (max(b1, b2), min(e1, e2))
+            for b1, e1 in self.intervals
+            for b2, e2 in other.intervals
+            if max(b1, b2) <= min(e1, e2)
+        )
+
+    def __sub__(self, other: Ranges) -> Ranges:
+        """Take `other` away; what `self` does not have is ignored (see :meth:`Resources.__sub__`)."""
+        left = list(self.intervals)
+        for begin, end in other.intervals:
+            left = [
+                piece
+                for b, e in left
+                for piece in ((b, min(e, begin - 1)), (max(b, end + 1), e))
+                if piece[0] <= piece[1]
+            ]
+        return Ranges.of(left)
+
+    def issuperset(self, other: Ranges) -> bool:
+        """Whether every integer of `other` is in this set."""
+        return not other - self
+
+    def take(self, count: int) -> Ranges:
+        """Return the `count` smallest integers.
+
+        Raises
+        ------
+        QuantityError
+            If there are fewer.
+        """
+        taken: list[tuple[int, int]] = []
+        missing = count
+        for begin, end in self.intervals:
+            if missing <= 0:
+                break
+            last = min(end, begin + missing - 1)
+            taken.append((begin, last))
+            missing -= last - begin + 1
+        if missing > 0:
+            raise QuantityError(f"asked for {count} of {self}, which has {len(self)}")
+        return Ranges(tuple(taken))
+
+    def __str__(self) -> str:
+        return "[" + ",".join(f"{begin}-{end}" for begin, end in self.intervals) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Amounts of named resources: scalars in thousandths, ranges as interval sets.
+
+    Zero scalars and empty ranges are not kept, so that equal amounts are equal objects.
+    """
+
+    scalars: Mapping[str, Millis] = field(default_factory=dict)
+    ranges: Mapping[str, Ranges] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, amount in self.scalars.items():
+            if amount < 0:
+                raise QuantityError(f"{name} would be {format_millis(amount)}, below zero")
+        object.__setattr__(self, "scalars", {k: v for k, v in self.scalars.items() if v})
+        object.__setattr__(self, "ranges", {k: v for k, v in self.ranges.items() if v})
+
+    def __add__(self, other: Resources) -> Resources:
+        """Pool both.
+
+        Raises
+        ------
+        QuantityError
+            If a range member is in both: nothing can be there twice.
+        """
+        scalars = dict(self.scalars)
+        for name, amount in other.scalars.items():
+            scalars[name] = scalars.get(name, 0) + amount
+        ranges = dict(self.ranges)
+        for name, members in other.ranges.items():
+            mine = ranges.get(name, Ranges())
+            if both := mine & members:
+                raise QuantityError(f"{name} {both} would be there twice")
+            ranges[name] = mine | members
+        return Resources(scalars, ranges)
+
+    def __sub__(self, other: Resources) -> Resources:
+        """Take `other` away.
+
+        Raises
+        ------
+        QuantityError
+            If there is not that much; the message names the resource and what is missing.
+        """
+        scalars = dict(self.scalars)
+        for name, amount in other.scalars.items():
+            have = scalars.get(name, 0)
+            if amount > have:
+                raise QuantityError(
+                    f"{name}: asked for {format_millis(amount)}, there is {format_millis(have)}"
+                )
+            scalars[name] = have - amount
+        ranges = dict(self.ranges)
+        for name, members in other.ranges.items():
+            mine = ranges.get(name, Ranges())
+            if missing := members - mine:
+                raise QuantityError(f"{name}: asked for {members}, {missing} is not there")
+            ranges[name] = mine - members
+        return Resources(scalars, ranges)
+
+    def __bool__(self) -> bool:
+        return bool(self.scalars or self.ranges)
+
+    def contains(self, other: Resources) -> bool:
+        """Whether `other` could be taken away."""
+        return all(self.scalars.get(k, 0) >= v for k, v in other.scalars.items()) and all(
+            self.ranges.get(k, Ranges()).issuperset(v) for k, v in other.ranges.items()
+        )
+
+    @classmethod
+    def from_mesos(cls, resources: Sequence[Mapping[str, Any]]) -> Resources:
+        """Sum a list of Mesos ``Resource`` messages (JSON form), whatever their roles.
+
+        Raises
+        ------
+        QuantityError
+            If an entry is malformed or of a type that Mesos does not have.
+        """
+        total = cls()
+        for entry in resources:
+            try:
+                name, kind = str(entry["name"]), entry["type"]
+                if kind == "SCALAR":
+                    total += cls({name: millis(entry["scalar"]["value"])})
+                elif kind == "RANGES":
+                    pairs = entry["ranges"].get("range", [])
+                    total += cls({}, {name: Ranges.of((r["begin"], r["end"]) for r in pairs)})
+                elif kind != "SET":  # sets exist in Mesos; nothing of ours is one
+                    raise QuantityError(f"resource {name!r} has unknown type {kind!r}")
+            except (KeyError, TypeError, AttributeError) as exc:
+                raise QuantityError(f"malformed resource {entry!r}: {exc!r}") from exc
+        return total
+
+    def to_mesos(self) -> list[dict[str, Any]]:
+        """Write as Mesos ``Resource`` messages without role or reservation, sorted by name."""
+        entries: list[dict[str, Any]] = [
+            {"name": name, "type": "SCALAR", "scalar": {"value": from_millis(amount)}}
+            for name, amount in self.scalars.items()
+        ]
+        entries += (
+            {
+                "name": name,
+                "type": "RANGES",
+                "ranges": {"range": [{"begin": b, "end": e} for b, e in members.intervals]},
+            }
+            for name, members in self.ranges.items()
+        )
+        return sorted(entries, key=lambda entry: str(entry["name"]))
+
+    def __str__(self) -> str:
+        parts = [f"{name}:{format_millis(amount)}" for name, amount in self.scalars.items()]
+        parts += [f"{name}:{members}" for name, members in self.ranges.items()]
+        return "; ".join(sorted(parts))
