@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` runs the main job, `make test` checks the project.
+# Both make their own environment first. `make help` lists the rest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := scheduler sdpcontroller katcp_iface pipelines agent_setup
+SYSTEM := redis-server=redis-server lstopo=hwloc-nox
+
+.PHONY: help demo test environment system lint types imports unit e2e format lock clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo: environment  ## Observe a field with a simulated array, from correlator to image, on this machine
+	$(BIN)/sdp demo $(ARGS)
+
+test: environment lint types imports unit e2e  ## Lint, types, import contracts, unit and end-to-end tests
+
+environment: system
+	@scripts/environment $(VENV) pipelines,imaging,test
+
+system:
+	@scripts/system-packages $(SYSTEM)
+
+lint: environment  ## Style (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: environment  ## Types (mypy --strict)
+	$(BIN)/mypy
+
+imports: environment  ## Import contracts: the arrows of docs/architecture.md
+	$(BIN)/lint-imports
+
+unit: environment  ## Unit and component tests
+	$(BIN)/pytest -m "not e2e"
+
+e2e: environment  ## The whole system in real processes (minutes)
+	$(BIN)/pytest -m e2e
+
+format: environment  ## Put the code into the project's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: environment  ## Pin what is installed now
+	$(BIN)/pip freeze --exclude-editable --exclude sdp-controller --exclude http-parser --exclude python-lzf > requirements.lock
+
+clean:  ## Remove the environment and everything generated
+	rm -rf $(VENV) demo-output build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

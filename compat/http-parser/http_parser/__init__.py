@@ -1,0 +1,1 @@
+"""Stand-in for the distribution ``http-parser``: what pymesos needs of it."""
