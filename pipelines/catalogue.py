@@ -1,0 +1,92 @@
+"""What the controller has to know of the programs: declarations, no code of theirs.
+
+This is the only module of the package that the controller reads, so it imports none of the others: names,
+ports, the order in which data flows, and formulas for the memory and the bandwidth of a program as functions
+of its streams. The formulas follow from what a program keeps in memory; the tests of each program hold it to
+them.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+SPEAD_PORT: Final = 7148
+"""Default UDP port of a SPEAD stream."""
+
+BYTES_PER_CORRELATION: Final = 8
+"""Correlator: two int32 counts per product and channel."""
+
+BYTES_PER_L0_SAMPLE: Final = 10
+"""L0: complex64 visibility, uint8 flags, uint8 weight."""
+
+STREAM_OVERHEAD: Final = 1.05
+"""Senders run this much faster than real time, and packets have headers."""
+
+PYTHON_MIB: Final = 350
+"""Resident memory of an interpreter with numpy, numba and the radio libraries loaded, MiB."""
+
+
+class CaptureStage(enum.IntEnum):
+    """Where a program stands in the flow of data: captures begin at the end and end at the beginning."""
+
+    SOURCE = 0
+    INGEST = 1
+    CALIBRATION = 2
+    WRITER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program of the package."""
+
+    kind: str
+    module: str
+    """``python3 -m MODULE`` starts it."""
+    ports: tuple[str, ...]
+    """Names of its TCP ports."""
+    stage: CaptureStage | None = None
+    """None: it takes no part in captures."""
+    katcp: bool = True
+    """Whether its port ``katcp`` speaks KATCP."""
+
+
+TELSTATE: Final = Program("telstate", "pipelines.telstate", ("telstate",), katcp=False)
+CORRELATOR: Final = Program("correlator", "pipelines.correlator", ("katcp",), CaptureStage.SOURCE)
+INGEST: Final = Program("ingest", "pipelines.ingest", ("katcp",), CaptureStage.INGEST)
+CALIBRATION: Final = Program("cal", "pipelines.calibration", ("katcp",), CaptureStage.CALIBRATION)
+WRITER: Final = Program("vis_writer", "pipelines.writer", ("katcp",), CaptureStage.WRITER)
+IMAGING: Final = Program("imager", "pipelines.imaging", (), katcp=False)
+
+PROGRAMS: Final = {
+    program.kind: program
+    for program in (TELSTATE, CORRELATOR, INGEST, CALIBRATION, WRITER, IMAGING)
+}
+
+
+def n_products(n_antennas: int) -> int:
+    """Correlation products of an array with two polarisations, autocorrelations included."""
+    return 2 * n_antennas * (n_antennas + 1)
+
+
+def correlation_rate(n_chans: int, n_antennas: int, int_time: float) -> float:
+    """Bit rate of a correlation stream on the wire, bit/s.
+
+    Parameters
+    ----------
+    n_chans
+        Channels, of the whole stream or of the part that is asked about.
+    n_antennas
+        Antennas, two polarisations each.
+    int_time
+        Seconds of wall time between dumps.
+    """
+    size = n_chans * n_products(n_antennas) * BYTES_PER_CORRELATION
+    return size * 8 / int_time * STREAM_OVERHEAD
+
+
+def l0_rate(n_chans: int, n_antennas: int, int_time: float) -> float:
+    """Bit rate of an L0 stream on the wire, bit/s; parameters as :func:`correlation_rate`."""
+    size = n_chans * (n_products(n_antennas) * BYTES_PER_L0_SAMPLE + 4)
+    return size * 8 / int_time * STREAM_OVERHEAD

@@ -1,0 +1,1 @@
+"""Subarray products: their graphs, their state machines, their capture blocks."""
