@@ -1,0 +1,147 @@
+"""KATCP links to the tasks of a product: requests with deadlines, and their sensors mirrored."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiokatcp
+from aiokatcp.client import AbstractSensorWatcher, SyncState
+
+from sdpcontroller.control import TaskSensor
+from sdpcontroller.errors import CommandError
+
+logger = logging.getLogger(__name__)
+
+_DECODERS: Final[dict[str, type]] = {
+    "integer": int,
+    "float": float,
+    "boolean": bool,
+    "timestamp": aiokatcp.Timestamp,
+    "address": aiokatcp.Address,
+}
+"""Python type by KATCP type; everything else is text."""
+
+MAX_SENSORS: Final = 1000
+"""Sensors mirrored of one task; what it declares beyond is not mirrored, and logged once."""
+
+SensorCallback = Callable[[TaskSensor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    description: str
+    units: str
+    type_name: str
+    params: tuple[str, ...]
+
+
+class _Mirror(AbstractSensorWatcher):
+    """Turns what a task says of its sensors into :class:`TaskSensor` readings."""
+
+    def __init__(self, product: str, task: str, callback: SensorCallback) -> None:
+        self._product = product
+        self._task = task
+        self._callback = callback
+        self._declared: dict[str, _Declared] = {}
+        self._overflowed = False
+
+    def sensor_added(
+        self, name: str, description: str, units: str, type_name: str, *args: bytes
+    ) -> None:
+        if len(self._declared) >= MAX_SENSORS and name not in self._declared:
+            if not self._overflowed:
+                logger.warning(
+                    "%s of %s has more than %d sensors: the rest are not mirrored",
+                    self._task,
+                    self._product,
+                    MAX_SENSORS,
+                )
+            self._overflowed = True
+            return
+        params = tuple(arg.decode(errors="replace") for arg in args)
+        self._declared[name] = _Declared(description, units, type_name, params)
+
+    def sensor_removed(self, name: str) -> None:
+        declared = self._declared.pop(name, None)
+        if declared is not None:
+            self._emit(name, declared, None, "unreachable", time.time())
+
+    def sensor_updated(
+        self, name: str, value: bytes, status: aiokatcp.Sensor.Status, timestamp: float
+    ) -> None:
+        declared = self._declared.get(name)
+        if declared is None:
+            return
+        try:
+            decoded: Any = aiokatcp.decode(_DECODERS.get(declared.type_name, str), value)
+        except ValueError as exc:
+            logger.warning("%s of %s: sensor %s: %s", self._task, self._product, name, exc)
+            return
+        self._emit(name, declared, decoded, status.name.lower(), timestamp)
+
+    def state_updated(self, state: SyncState) -> None:
+        if state is SyncState.DISCONNECTED:
+            for name, declared in self._declared.items():
+                self._emit(name, declared, None, "unreachable", time.time())
+
+    def _emit(
+        self, name: str, declared: _Declared, value: Any, status: str, timestamp: float
+    ) -> None:
+        self._callback(
+            TaskSensor(
+                product=self._product,
+                task=self._task,
+                name=name,
+                description=declared.description,
+                units=declared.units,
+                type_name=declared.type_name,
+                params=declared.params,
+                status=status,
+                value=value,
+                timestamp=timestamp,
+            )
+        )
+
+
+class TaskConnection:
+    """The KATCP link to one task; reconnects by itself as long as it is open."""
+
+    def __init__(
+        self, product: str, task: str, host: str, port: int, callback: SensorCallback
+    ) -> None:
+        self.task = task
+        self._endpoint = f"{host}:{port}"
+        self._client = aiokatcp.Client(host, port)
+        self._client.add_sensor_watcher(_Mirror(product, task, callback))
+
+    async def request(self, name: str, *args: object, timeout: float) -> Sequence[str]:
+        """Make a request and return the arguments of its reply.
+
+        Raises
+        ------
+        CommandError
+            If the task refuses, is not reached, or does not answer within `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._client.wait_connected()
+                reply, _informs = await self._client.request(name, *args)
+        except aiokatcp.FailReply as exc:
+            raise CommandError(f"{self.task} refused {name}: {exc}") from exc
+        except TimeoutError as exc:
+            raise CommandError(
+                f"{self.task} at {self._endpoint} did not answer {name} within {timeout:g} s"
+            ) from exc
+        except (aiokatcp.InvalidReply, ConnectionError, OSError) as exc:
+            raise CommandError(f"{self.task} at {self._endpoint}: {name} failed: {exc}") from exc
+        return [argument.decode(errors="replace") for argument in reply]
+
+    async def close(self) -> None:
+        """Close the link."""
+        self._client.close()
+        await self._client.wait_closed()
