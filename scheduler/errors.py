@@ -9,7 +9,9 @@
     ├── NeverFitsError         no agent of the cluster could ever give what a task asks for
     ├── NoFitError             the graph did not fit before its deadline
     ├── LaunchError            a task died or was late while its graph was launched
-    └── FrameworkError         the link to Mesos cannot do what was asked
+    ├── FrameworkError         the link to Mesos cannot do what was asked
+    ├── JournalError           the journal could not be written or read
+    └── TaskStateError         a task was asked to do what its state does not allow: a fault of ours
 """
 
 from __future__ import annotations
@@ -45,3 +47,11 @@ class LaunchError(SchedulerError):
 
 class FrameworkError(SchedulerError):
     """The link to Mesos cannot do what was asked."""
+
+
+class JournalError(SchedulerError):
+    """The journal could not be written or read."""
+
+
+class TaskStateError(SchedulerError):
+    """A task was asked to do what its state does not allow: a fault of ours."""

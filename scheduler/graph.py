@@ -8,12 +8,14 @@ graph is built.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import networkx as nx
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from scheduler.errors import GraphError
 from scheduler.requests import TaskRequest
@@ -70,7 +72,7 @@ class TaskTemplate:
     critical: bool = True
     """Whether the graph fails when the task dies."""
     launch_timeout: float = 60.0
-    """Seconds from acceptance to ready."""
+    """Seconds from acceptance to ready, not counting the time it waits for other tasks."""
     kill_grace: float = 10.0
     """Seconds between SIGTERM and SIGKILL."""
     max_run_time: float | None = None
@@ -110,6 +112,32 @@ class LogicalGraph:
             if not kinds or edge.kind in kinds:
                 graph.add_edge(edge.source, edge.target, key=edge.kind.value)
         return graph
+
+    def targets(self, source: str, *kinds: EdgeKind) -> list[str]:
+        """Return the tasks that `source` needs by edges of these kinds, in the graph's order."""
+        return [e.target for e in self.edges if e.source == source and e.kind in kinds]
+
+    def sources(self, target: str, *kinds: EdgeKind) -> list[str]:
+        """Return the tasks that need `target` by edges of these kinds, in the graph's order."""
+        return [e.source for e in self.edges if e.target == target and e.kind in kinds]
+
+    def validate(self, values: Collection[str] = ()) -> None:
+        """Refuse a graph that could not be run on any cluster.
+
+        Parameters
+        ----------
+        values
+            Names that the physical graph will add for the templates.
+
+        Raises
+        ------
+        GraphError
+            Naming every problem found, not only the first.
+        """
+        from scheduler.validation import problems  # it needs the types of this module
+
+        if found := problems(self, values):
+            raise GraphError(f"graph {self.name!r} cannot be run: " + "; ".join(found))
 
     def to_json(self) -> dict[str, Any]:
         """Write as plain data that :meth:`from_json` reads back to an equal graph."""
@@ -159,3 +187,79 @@ class PhysicalGraph:
     """By task name."""
     values: Mapping[str, str] = field(default_factory=dict)
     """Extra names for the templates of all tasks, such as ``capture_block``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Write as plain data that :meth:`from_json` reads back to an equal graph."""
+        return {
+            "graph_id": self.graph_id,
+            "logical": self.logical.to_json(),
+            "task_ids": {name: task.task_id for name, task in self.tasks.items()},
+            "values": dict(self.values),
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        GraphError
+            If the document is not such a graph; the message names path and reason.
+        """
+        try:
+            stored = _STORED_PHYSICAL.validate_python(data)
+        except ValidationError as exc:
+            raise GraphError(f"not a physical graph: {exc}") from exc
+        logical = LogicalGraph.from_json(stored["logical"])
+        ids = stored["task_ids"]
+        if ids.keys() != {task.name for task in logical.tasks}:
+            raise GraphError("not a physical graph: its ids are not those of its tasks")
+        tasks = {task.name: PhysicalTask(ids[task.name], task) for task in logical.tasks}
+        return cls(stored["graph_id"], logical, tasks, stored["values"])
+
+    def again(self, names: Collection[str] | None = None) -> Self:
+        """Return the same graph with new ids for these tasks (all, if none are given)."""
+        tasks = {
+            name: PhysicalTask(_next_id(task.task_id), task.template)
+            if names is None or name in names
+            else task
+            for name, task in self.tasks.items()
+        }
+        return type(self)(self.graph_id, self.logical, tasks, self.values)
+
+
+class _StoredPhysical(TypedDict):
+    graph_id: str
+    logical: Any
+    task_ids: dict[str, str]
+    values: dict[str, str]
+
+
+_STORED_PHYSICAL: TypeAdapter[_StoredPhysical] = TypeAdapter(_StoredPhysical)
+
+
+def _next_id(task_id: str) -> str:
+    stem, _, attempt = task_id.rpartition(".")
+    return f"{stem}.{int(attempt) + 1}"
+
+
+def instantiate(
+    logical: LogicalGraph, graph_id: str, values: Mapping[str, str] | None = None
+) -> PhysicalGraph:
+    """Make one execution of `logical`: checks it, and chooses the ids ``graph_id.task.attempt``.
+
+    Raises
+    ------
+    GraphError
+        If the graph cannot be run, or `graph_id` is not made of letters, digits, ``_`` and ``-``. (Mesos
+        takes 1 to 255 characters without ``/``; without a dot in the first part, no two graphs can make
+        the same task id.)
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", graph_id) is None:
+        raise GraphError(
+            f"{graph_id!r} is no graph id: expected at most 100 letters, digits, '_', '-'"
+        )
+    values = dict(values or {})
+    logical.validate(values.keys())
+    tasks = {task.name: PhysicalTask(f"{graph_id}.{task.name}.0", task) for task in logical.tasks}
+    return PhysicalGraph(graph_id, logical, tasks, values)

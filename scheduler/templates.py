@@ -1,0 +1,113 @@
+"""Templates of commands and environments, filled in from a flat namespace.
+
+A template is text with fields in braces; literal braces are doubled. A field is looked up *as written* in a
+mapping from field text to value: there is no attribute access, no indexing and no conversion, so a hostile
+document can reach nothing but what stands in this table.
+
+===============================  ====================================================================
+``{task.id}``, ``{task.name}``   id of the execution; name within the graph
+``{graph.id}``                   id of the physical graph
+``{host}``, ``{address}``        the agent's hostname; the address at which it is reached
+``{ports[katcp]}``               number of the task's own port
+``{endpoint[ingest.0:katcp]}``   ``address:port`` of a port of another task (needs a PORT edge)
+``{cores}``, ``{core[main]}``    comma list of the pinned logical CPUs; the one of that name
+``{gpu[0].uuid}``                also ``.device``, ``.number``
+``{interface[cbf].address}``     also ``.name``, ``.infiniband``
+``{volume[data].path}``          the host directory behind the volume
+``{sandbox}``                    the task's own directory
+``{capture_block}`` …            whatever the physical graph adds in its values
+===============================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from scheduler.errors import GraphError
+
+if TYPE_CHECKING:
+    from scheduler.requests import TaskRequest
+
+GPU_FACTS = ("uuid", "device", "number")
+INTERFACE_FACTS = ("address", "name", "infiniband")
+COMMON_FIELDS = frozenset(
+    ("task.id", "task.name", "graph.id", "host", "address", "cores", "sandbox")
+)
+
+VALUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+"""What the name of an extra value of a physical graph looks like."""
+
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
+
+
+def _tokens(text: str) -> Iterator[tuple[bool, str]]:
+    """Split into (is a field, text) pairs."""
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if match[1] is not None:
+            yield True, match[1]
+        elif token in ("{{", "}}"):
+            yield False, token[0]
+        elif token in ("{", "}"):
+            raise GraphError(f"{text!r} has a lonely {token!r} (write {token * 2!r} to mean one)")
+        else:
+            yield False, token
+
+
+def fields(text: str) -> list[str]:
+    """Return the fields that a template names, in order.
+
+    Raises
+    ------
+    GraphError
+        If a brace has no partner.
+    """
+    return [token for is_field, token in _tokens(text) if is_field]
+
+
+def resolve(text: str, values: Mapping[str, str]) -> str:
+    """Fill in a template.
+
+    Raises
+    ------
+    GraphError
+        If a brace has no partner, or a field is not in `values`.
+    """
+    parts: list[str] = []
+    for is_field, token in _tokens(text):
+        if is_field and token not in values:
+            raise GraphError(f"{text!r} names {{{token}}}, which does not exist")
+        parts.append(values[token] if is_field else token)
+    return "".join(parts)
+
+
+def own_fields(request: TaskRequest) -> set[str]:
+    """Return the fields that a task gets from what it asks for itself."""
+    names = set(COMMON_FIELDS)
+    names.update(f"ports[{port}]" for port in request.ports)
+    names.update(f"core[{core}]" for core in request.cores)
+    for index in range(len(request.gpus)):
+        names.update(f"gpu[{index}].{fact}" for fact in GPU_FACTS)
+    for nic in request.nics:
+        names.update(f"interface[{nic.network}].{fact}" for fact in INTERFACE_FACTS)
+    names.update(f"volume[{volume.name}].path" for volume in request.volumes)
+    return names
+
+
+def problems(text: str, known: Collection[str]) -> list[str]:
+    """Say what is wrong with a template, for people; nothing, if it can be resolved from `known`."""
+    try:
+        unknown = [name for name in fields(text) if name not in known]
+    except GraphError as exc:
+        return [str(exc)]
+    return [f"{text!r} names {{{name}}}{_advice(name, known)}" for name in unknown]
+
+
+def _advice(name: str, known: Collection[str]) -> str:
+    if name.startswith("endpoint["):
+        return ", which is no port of a task that this one has a PORT edge to"
+    stem = re.split(r"[\[.]", name, maxsplit=1)[0]
+    near = sorted(other for other in known if re.split(r"[\[.]", other, maxsplit=1)[0] == stem)[:5]
+    return ", which does not exist" + (f"; there is {{{'}, {'.join(near)}}}" if near else "")

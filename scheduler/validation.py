@@ -1,0 +1,147 @@
+"""What is wrong with a logical graph, whatever the cluster: pure checks, every problem as one line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+import networkx as nx
+
+from scheduler import templates
+from scheduler.graph import EdgeKind, LogicalGraph, ReadyKind, TaskTemplate
+
+MAX_TASKS = 5000
+MAX_EDGES = 100_000
+MAX_NAME = 120
+"""With a graph id of 100 characters and the attempt, a task id stays below Mesos' 255."""
+MAX_WORDS = 1000
+MAX_WORD = 100_000
+"""Characters of one argument or value; Linux' ``execve`` takes 131072 bytes (``MAX_ARG_STRLEN``)."""
+MAX_ENV = 1000
+MAX_PROBLEMS = 100
+MAX_SECONDS = 10 * 365 * 86400.0
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PART_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ORDERS = (
+    ("starting order (READY, FINISHED)", (EdgeKind.READY, EdgeKind.FINISHED)),
+    ("killing order (KILL)", (EdgeKind.KILL,)),
+)
+
+
+def problems(graph: LogicalGraph, values: Collection[str] = ()) -> list[str]:
+    """Return everything that is wrong with `graph`, at most :data:`MAX_PROBLEMS` lines.
+
+    Parameters
+    ----------
+    values
+        Names that the physical graph adds for the templates.
+    """
+    if sizes := list(_size_problems(graph)):  # nothing else is worth the time then
+        return sizes
+    found: list[str] = []
+    for problem in _all_problems(graph, values):
+        found.append(problem)
+        if len(found) == MAX_PROBLEMS:
+            found.append("and more")
+            break
+    return found
+
+
+def _size_problems(graph: LogicalGraph) -> Iterator[str]:
+    if not graph.tasks:
+        yield "it has no tasks"
+    if len(graph.tasks) > MAX_TASKS:
+        yield f"it has {len(graph.tasks)} tasks, at most {MAX_TASKS} are taken"
+    if len(graph.edges) > MAX_EDGES:
+        yield f"it has {len(graph.edges)} edges, at most {MAX_EDGES} are taken"
+
+
+def _all_problems(graph: LogicalGraph, values: Collection[str]) -> Iterator[str]:
+    names = Counter(task.name for task in graph.tasks)
+    yield from (f"there are {n} tasks {name!r}" for name, n in names.items() if n > 1)
+    for value in values:
+        if templates.VALUE_NAME.fullmatch(value) is None or value in templates.COMMON_FIELDS:
+            yield f"{value!r} cannot be the name of a template value"
+    for edge in graph.edges:
+        for end in {edge.source, edge.target} - names.keys():
+            other = edge.target if end == edge.source else edge.source
+            yield f"a {edge.kind.name} edge of {other!r} names {end!r}, which is no task"
+    yield from _cycles(graph)
+    endpoints = _endpoints(graph)
+    for task in graph.tasks:
+        known = templates.own_fields(task.request) | endpoints.get(task.name, set()) | set(values)
+        yield from (f"task {task.name!r}: {problem}" for problem in _task_problems(task, known))
+
+
+def _cycles(graph: LogicalGraph) -> Iterator[str]:
+    for order, kinds in _ORDERS:
+        try:
+            cycle = nx.find_cycle(graph.networkx(*kinds))
+        except nx.NetworkXNoCycle:
+            continue
+        yield f"the {order} has the cycle {' → '.join([cycle[0][0], *(e[1] for e in cycle)])}"
+
+
+def _endpoints(graph: LogicalGraph) -> dict[str, set[str]]:
+    """Return, for each task, the endpoint fields that its PORT edges make known."""
+    ports = {task.name: task.request.ports for task in graph.tasks}
+    fields: dict[str, set[str]] = {}
+    for edge in graph.edges:
+        if edge.kind is EdgeKind.PORT:
+            fields.setdefault(edge.source, set()).update(
+                f"endpoint[{edge.target}:{port}]" for port in ports.get(edge.target, ())
+            )
+    return fields
+
+
+def _task_problems(task: TaskTemplate, known: Collection[str]) -> Iterator[str]:
+    if _NAME.fullmatch(task.name) is None or len(task.name) > MAX_NAME:
+        yield f"the name must have at most {MAX_NAME} letters, digits, '_', '.', '-'"
+    if not task.command or not 1 <= len(task.command) <= MAX_WORDS:
+        yield f"the command must have 1 to {MAX_WORDS} words"
+    if len(task.env) > MAX_ENV:
+        yield f"it has {len(task.env)} environment variables, at most {MAX_ENV} are taken"
+    yield from (f"{n!r} is no name of a variable" for n in task.env if not _ENV_NAME.fullmatch(n))
+    yield from _request_problems(task)
+    yield from _time_problems(task)
+    for text in (*task.command, *task.env.values()):
+        if len(text) > MAX_WORD or "\0" in text:
+            yield f"{text[:40]!r}… is longer than {MAX_WORD} characters, or has a NUL in it"
+        else:
+            yield from templates.problems(text, known)
+
+
+def _request_problems(task: TaskTemplate) -> Iterator[str]:
+    request = task.request
+    named = {
+        "port": request.ports,
+        "core": request.cores,
+        "volume": tuple(volume.name for volume in request.volumes),
+        "network": tuple({nic.network for nic in request.nics}),
+    }
+    for what, names in named.items():
+        yield from (
+            f"{name!r} is no name of a {what}" for name in names if not _PART_NAME.fullmatch(name)
+        )
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        yield from (f"it asks for the {what} {name!r} twice" for name in twice)
+    if task.ready.kind is ReadyKind.PORTS and not task.ready.ports:
+        yield "its readiness is shown by ports, but none is named"
+    for port in task.ready.ports:
+        if port not in request.ports:
+            yield f"its readiness is shown by the port {port!r}, which it does not ask for"
+
+
+def _time_problems(task: TaskTemplate) -> Iterator[str]:
+    times = {
+        "launch_timeout": task.launch_timeout,
+        "kill_grace": task.kill_grace,
+        "max_run_time": task.max_run_time,
+    }
+    for name, value in times.items():
+        if value is not None and not (math.isfinite(value) and 0 < value <= MAX_SECONDS):
+            yield f"{name} is {value}: expected seconds above 0"

@@ -1,0 +1,122 @@
+"""What the scheduler shows: frozen views of tasks and agents, and the changes that it reports."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from scheduler.placement import Assignment
+from scheduler.quantities import Resources
+from scheduler.task import Death, TaskState
+
+
+class LinkState(enum.Enum):
+    """The link to the Mesos master."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTED = "connected"
+    LOST = "lost"
+    """Mesos has removed the framework, or another instance has taken its place: an operator must act."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskView:
+    """What is known of one task."""
+
+    graph_id: str
+    name: str
+    kind: str
+    task_id: str
+    state: TaskState
+    mesos_state: str = ""
+    host: str = ""
+    address: str = ""
+    agent_id: str = ""
+    assignment: Assignment | None = None
+    resources: Resources = field(default_factory=Resources)
+    """What it holds; nothing before it is placed and after it is dead."""
+    ports: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Address and number by port name."""
+    death: Death | None = None
+    expected_death: bool = False
+    """Whether it was told to end before it died."""
+    doubtful: bool = False
+    """Whether Mesos does not vouch for it at the moment (agent unreachable, …)."""
+    log_tail: tuple[str, ...] = ()
+    """Last lines of its log, when it failed and they could be had."""
+    critical: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentView:
+    """What is known of one agent."""
+
+    agent_id: str
+    host: str
+    total: Resources = field(default_factory=Resources)
+    free: Resources = field(default_factory=Resources)
+    """What no task uses."""
+    active: bool = True
+    """False while the agent is disconnected, drained or deactivated."""
+    quarantine: str = ""
+    """Why it takes no tasks; empty when it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChanged:
+    """A task has a new state, or more is known of it."""
+
+    view: TaskView
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsChanged:
+    """Agents came, went, or have other resources."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """The link to the Mesos master changed."""
+
+    state: LinkState
+    master: str
+    """Address of the leading master, or empty."""
+    reason: str = ""
+    """For people; empty when connected."""
+
+
+Change: TypeAlias = TaskChanged | AgentsChanged | LinkChanged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeResult:
+    """How one node of a batch graph ended."""
+
+    name: str
+    attempts: int
+    death: Death | None
+    """Of the last attempt; None when it was never tried because something that it needs failed."""
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended with success."""
+        return self.death is not None and self.death.outcome.value == "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """How a run-to-completion graph ended."""
+
+    graph_id: str
+    nodes: Mapping[str, NodeResult]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every critical node finished; see :attr:`failed`."""
+        return not self.failed
+
+    failed: tuple[str, ...] = ()
+    """Names of the critical nodes that did not finish."""
