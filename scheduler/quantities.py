@@ -18,7 +18,10 @@ from scheduler.errors import QuantityError
 Millis: TypeAlias = int
 """A scalar quantity in thousandths of its unit."""
 
-_RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
+MAX_UNITS = 10**15
+"""Largest scalar that is believed: beyond it the double that Mesos sends has no thousandths any more."""
+
+_RANGE = re.compile(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?")
 
 
 def millis(value: int | float | str | Decimal) -> Millis:
@@ -27,20 +30,28 @@ def millis(value: int | float | str | Decimal) -> Millis:
     Parameters
     ----------
     value
-        A finite number that is not negative.
+        A number from 0 to :data:`MAX_UNITS`.
 
     Raises
     ------
     QuantityError
-        If `value` is not a number, not finite, or negative.
+        If `value` is not a number, not finite, negative or too large.
     """
     try:
-        exact = Decimal(str(value)) * 1000
-        if exact.is_finite() and exact >= 0:
-            return int(exact.to_integral_value(ROUND_HALF_EVEN))
-    except InvalidOperation:
+        exact = Decimal(str(value))
+        if exact.is_finite() and 0 <= exact <= MAX_UNITS:
+            return int((exact * 1000).to_integral_value(ROUND_HALF_EVEN))
+    except (InvalidOperation, ValueError):  # ValueError: an int of too many digits for str()
         pass
-    raise QuantityError(f"{value!r} is not a quantity: expected a finite number >= 0")
+    shown = ascii(value)[:80] if not isinstance(value, int) else "a number"
+    raise QuantityError(f"{shown} is not a quantity: expected a number from 0 to {MAX_UNITS}")
+
+
+def _whole(value: object) -> int:
+    """Return a member of a range, which JSON may hold as anything."""
+    if isinstance(value, int) and 0 <= value < 10**18:
+        return value
+    raise QuantityError(f"{value!r} is not a whole number from 0 to 10^18")
 
 
 def from_millis(value: Millis) -> float:
@@ -250,7 +261,8 @@ class Resources:
                     total += cls({name: millis(entry["scalar"]["value"])})
                 elif kind == "RANGES":
                     pairs = entry["ranges"].get("range", [])
-                    total += cls({}, {name: Ranges.of((r["begin"], r["end"]) for r in pairs)})
+                    members = Ranges.of((_whole(r["begin"]), _whole(r["end"])) for r in pairs)
+                    total += cls({}, {name: members})
                 elif kind != "SET":  # sets exist in Mesos; nothing of ours is one
                     raise QuantityError(f"resource {name!r} has unknown type {kind!r}")
             except (KeyError, TypeError, AttributeError) as exc:

@@ -1,0 +1,193 @@
+"""What is free on each agent, merged from the offers of Mesos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from scheduler.errors import QuantityError, TopologyError
+from scheduler.quantities import Ranges, Resources
+from scheduler.topology import legacy
+from scheduler.topology.model import Topology
+from scheduler.topology.parts import refuse
+
+Offer = Mapping[str, Any]
+"""An ``Offer`` message of Mesos' v1 scheduler API, in its JSON form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSnapshot:
+    """One agent as it is known at one moment: what it is made of, and what of it is offered."""
+
+    agent_id: str
+    host: str
+    """Its host name, as the agent tells it."""
+    topology: Topology
+    free: Resources
+    """By the names of our schema, whatever form the agent speaks."""
+    address: str
+    """IP address at which the agent's tasks are reached."""
+    offer_ids: tuple[str, ...] = ()
+    url: str = ""
+    """Where the agent itself answers HTTP; empty when it does not say."""
+    legacy: bool = False
+    """Whether the agent speaks katsdpcontroller's form."""
+
+    def advertised(self, resources: Resources) -> Resources:
+        """Name resources as the agent does, for an ACCEPT."""
+        return legacy.untranslate(resources) if self.legacy else resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """An agent that takes no tasks, because of what it advertises."""
+
+    agent_id: str
+    """Empty when the offer does not even tell that."""
+    host: str
+    offer_ids: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"agent {self.host or '?'} ({self.agent_id or 'no id'}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class MergedOffers:
+    """All that is offered, by agent."""
+
+    agents: tuple[AgentSnapshot, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+
+
+def merge_offers(offers: Iterable[Offer]) -> MergedOffers:
+    """Merge the offers of each agent into one snapshot.
+
+    Agents come out in the order in which they first occur. An agent whose offers are malformed, or disagree
+    about what it is, is quarantined alone.
+    """
+    by_agent: dict[str, list[Offer]] = {}
+    nameless: list[Offer] = []
+    for offer in offers:
+        agent_id = _text(offer, "agent_id", "value")
+        if agent_id:
+            by_agent.setdefault(agent_id, []).append(offer)
+        else:
+            nameless.append(offer)
+    agents: list[AgentSnapshot] = []
+    quarantined = [_quarantine("", [offer], "offer without agent_id") for offer in nameless]
+    for agent_id, group in by_agent.items():
+        try:
+            agents.append(_snapshot(agent_id, group))
+        except (TopologyError, QuantityError) as exc:
+            quarantined.append(_quarantine(agent_id, group, str(exc)))
+    return MergedOffers(tuple(agents), tuple(quarantined))
+
+
+def _quarantine(agent_id: str, offers: Sequence[Offer], reason: str) -> Quarantined:
+    return Quarantined(
+        agent_id=agent_id,
+        host=_text(offers[0], "hostname"),
+        offer_ids=tuple(filter(None, (_text(offer, "id", "value") for offer in offers))),
+        reason=reason,
+    )
+
+
+def _snapshot(agent_id: str, offers: Sequence[Offer]) -> AgentSnapshot:
+    host, attributes = _agreed(offers)
+    free = Resources()
+    for offer in offers:
+        free += Resources.from_mesos(_messages(offer, "resources"))
+    speaks_legacy = legacy.speaks_legacy(attributes)
+    if speaks_legacy:
+        free = legacy.translate(free)
+    address, url = _location(offers[0])
+    ids = tuple(_text(offer, "id", "value") for offer in offers)
+    if not all(ids):
+        raise TopologyError("offer without id")
+    return AgentSnapshot(
+        agent_id=agent_id,
+        host=host,
+        topology=Topology.parse(attributes, free),
+        free=free,
+        address=address or host,
+        offer_ids=ids,
+        url=url,
+        legacy=speaks_legacy,
+    )
+
+
+def _agreed(offers: Sequence[Offer]) -> tuple[str, dict[str, str]]:
+    """Return host name and attributes, which all offers of an agent must share."""
+    host = _text(offers[0], "hostname")
+    if not host:
+        raise TopologyError("offer without hostname")
+    attributes = _attributes(offers[0])
+    for offer in offers[1:]:
+        if _text(offer, "hostname") != host or _attributes(offer) != attributes:
+            raise TopologyError("its offers disagree about hostname or attributes")
+    return host, attributes
+
+
+def _text(message: object, *path: str) -> str:
+    """Return the text at a path of a JSON message, empty when there is none."""
+    for name in path:
+        if not isinstance(message, Mapping):
+            return ""
+        message = message.get(name)
+    return message if isinstance(message, str) else ""
+
+
+def _messages(offer: Offer, name: str) -> list[Mapping[str, Any]]:
+    entries = offer.get(name, [])
+    if not isinstance(entries, list) or not all(isinstance(e, Mapping) for e in entries):
+        raise TopologyError(f"{name} of its offer is not a list of messages")
+    return entries
+
+
+def _attributes(offer: Offer) -> dict[str, str]:
+    attributes: dict[str, str] = {}
+    for entry in _messages(offer, "attributes"):
+        name = _text(entry, "name")
+        value = _attribute_text(name, entry)
+        if name in attributes and name.startswith(("sdp.", legacy.PREFIX)):
+            refuse(name, value, "is advertised twice")
+        attributes[name] = value
+    return attributes
+
+
+def _attribute_text(name: str, entry: Mapping[str, Any]) -> str:
+    """Write an attribute as text, whatever type Mesos has taken it for."""
+    kind = entry.get("type")
+    try:
+        if kind == "TEXT":
+            return str(entry["text"]["value"])
+        if kind == "SCALAR":
+            return _plain(entry["scalar"]["value"])
+        if kind == "RANGES":
+            pairs = entry["ranges"].get("range", [])
+            return str(Ranges.of((int(p["begin"]), int(p["end"])) for p in pairs))
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, QuantityError) as exc:
+        raise TopologyError(f"malformed attribute {name!r}: {exc!r}") from exc
+    return refuse(name, kind, "attributes are of type TEXT, SCALAR or RANGES")
+
+
+def _plain(value: object) -> str:
+    """Write a number without exponent and without superfluous zeros."""
+    if not isinstance(value, int | float) or not abs(value) < 1e15:
+        raise ValueError(f"{value!r} is not a number of up to 15 digits")
+    text = format(Decimal(repr(value)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _location(offer: Offer) -> tuple[str, str]:
+    """Return the agent's IP address and base URL, empty where the offer has none."""
+    url = offer.get("url")
+    address = _text(url, "address", "ip") or _text(url, "address", "hostname")
+    port = url["address"].get("port") if address and isinstance(url, Mapping) else None
+    if not isinstance(port, int):
+        return address, ""
+    scheme = _text(url, "scheme") or "http"
+    return address, f"{scheme}://{address}:{port}{_text(url, 'path')}"
