@@ -1,0 +1,425 @@
+"""The link to Mesos, seen from asyncio: the only module that talks to a master.
+
+The driver (:mod:`scheduler.pymesos_driver`) has a thread of its own; what Mesos says becomes a stream of
+frozen events on the loop, in order (:meth:`Framework.events`). Calls are made in order by a second thread,
+so that the loop never waits for the network.
+
+A call belongs to one subscription (ACCEPT, DECLINE, ACKNOWLEDGE, RECONCILE: offers and updates of an old one
+mean nothing later; updates are sent again by Mesos) or outlives it (KILL, REVIVE, SUPPRESS: kept, newest
+first, until they were sent). No call is made before the framework id is safe: see :meth:`Framework.confirm`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from scheduler import pymesos_driver
+from scheduler.errors import FrameworkError
+from scheduler.task import StatusUpdate, read_status
+
+logger = logging.getLogger(__name__)
+
+WEEK: Final = 7 * 86400.0
+CAPABILITIES: Final = (
+    "MULTI_ROLE",
+    "PARTITION_AWARE",
+    "RESERVATION_REFINEMENT",
+    "TASK_KILLING_STATE",
+)
+MAX_INBOX: Final = 100_000
+"""Events that may wait for the loop; above it, updates that Mesos will repeat are dropped."""
+MAX_TRIES: Final = 5
+"""How often a call that outlives its subscription is tried while the link is up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameworkSettings:
+    """How we present ourselves to Mesos."""
+
+    master: str
+    """``host:port`` or ``zk://…``."""
+    name: str
+    user: str = field(default_factory=getpass.getuser)
+    role: str = "sdp"
+    principal: str | None = None
+    secret: str | None = None
+    failover_timeout: float = WEEK
+    """Seconds for which tasks outlive us."""
+    http_timeout: float = pymesos_driver.HTTP_TIMEOUT
+    missed_heartbeats: float = pymesos_driver.MISSED_HEARTBEATS
+
+    def framework_info(self, framework_id: str | None) -> dict[str, Any]:
+        """Return Mesos' ``FrameworkInfo``."""
+        info: dict[str, Any] = {
+            "user": self.user,
+            "name": self.name,
+            "roles": [self.role],
+            "failover_timeout": self.failover_timeout,
+            "checkpoint": True,
+            "capabilities": [{"type": name} for name in CAPABILITIES],
+        }
+        if self.principal is not None:
+            info["principal"] = self.principal
+        if framework_id is not None:
+            info["id"] = {"value": framework_id}
+        return info
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """Mesos has taken us; answer with :meth:`Framework.confirm` when the id is safe."""
+
+    framework_id: str
+    master: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """There is no subscription; another try follows by itself. All offers are void."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Mesos does not take us any more, and no other try is made."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Mesos offers resources (``Offer`` messages, JSON form)."""
+
+    offers: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescinded:
+    """An offer is void."""
+
+    offer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """Mesos has news of a task; to be acknowledged once it is safe."""
+
+    status: StatusUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLost:
+    """Mesos has removed an agent."""
+
+    agent_id: str
+
+
+LinkEvent: TypeAlias = Subscribed | Disconnected | Lost | Offered | Rescinded | Updated | AgentLost
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One call on its way."""
+
+    what: str
+    send: Callable[[], object]
+    done: Callable[[FrameworkError | None], None]
+    lasting: str | None
+    """None: it belongs to the present subscription. Else a newer one of the same key replaces it."""
+    tries: int = 0
+
+
+class Framework:
+    """Our subscription to Mesos, and the calls that we make.
+
+    Parameters
+    ----------
+    framework_id
+        The id of an earlier subscription, or None.
+    """
+
+    def __init__(self, settings: FrameworkSettings, framework_id: str | None = None) -> None:
+        self._settings = settings
+        self._driver: Any = pymesos_driver.MendedDriver(  # pymesos has no types
+            self,
+            settings.framework_info(framework_id),
+            settings.master,
+            principal=settings.principal,
+            secret=settings.secret,
+            http_timeout=settings.http_timeout,
+            missed_heartbeats=settings.missed_heartbeats,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[LinkEvent] = deque()
+        self._arrived = asyncio.Event()
+        self._guard = threading.Condition()
+        self._calls: deque[_Call] = deque()
+        self._subscription = 0
+        """Number of the present subscription, as the driver's thread counts."""
+        self._confirmed = 0
+        """Number of the subscription in which calls may be made."""
+        self._seen = 0
+        """Number of the subscription, as the reader of the events knows."""
+        self._stopping = False
+        self._lost = False
+        self._sender = threading.Thread(target=self._send_calls, name="Mesos calls", daemon=True)
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Begin to subscribe; the outcome comes as an event."""
+        self._sender.start()
+        await asyncio.to_thread(self._driver.start)
+
+    async def stop(self, *, teardown: bool) -> None:
+        """End the link; with `teardown`, Mesos forgets us and kills all our tasks.
+
+        Raises
+        ------
+        FrameworkError
+            If Mesos could not be told to tear down. The link is ended all the same.
+        """
+        try:
+            if teardown:
+                await self._call("TEARDOWN", self._driver.send_teardown)
+        finally:
+            self._driver.stop()
+            with self._guard:
+                self._stopping = True
+                self._guard.notify_all()
+            await asyncio.to_thread(self._join)
+            self._arrived.set()
+
+    def _join(self) -> None:
+        self._driver.join()
+        self._sender.join()
+
+    async def events(self) -> AsyncIterator[LinkEvent]:
+        """Yield what Mesos says, in order, until :meth:`stop`."""
+        while not self._stopping:
+            while self._inbox:
+                event = self._inbox.popleft()
+                if isinstance(event, Subscribed):
+                    self._seen += 1
+                yield event
+            self._arrived.clear()
+            if not self._inbox and not self._stopping:
+                await self._arrived.wait()
+
+    def confirm(self) -> None:
+        """Allow calls in the subscription of the last :class:`Subscribed` that was read."""
+        with self._guard:
+            self._confirmed = self._seen
+            self._guard.notify_all()
+
+    # ------------------------------------------------------------------ calls
+
+    async def accept(
+        self,
+        offer_ids: Sequence[str],
+        task_infos: Sequence[Mapping[str, Any]],
+        *,
+        refuse_seconds: float = 0.0,
+    ) -> None:
+        """Launch tasks on offers of one agent; what they leave is refused for that long.
+
+        Raises
+        ------
+        CallRefused
+            If the tasks were not launched.
+        CallUncertain
+            If nobody knows; reconciliation will tell.
+        """
+        ids = [{"value": offer_id} for offer_id in offer_ids]
+        operations = [{"type": "LAUNCH", "launch": {"task_infos": list(task_infos)}}]
+        filters = {"refuse_seconds": refuse_seconds}
+        await self._call("ACCEPT", lambda: self._driver.acceptOffers(ids, operations, filters))
+
+    def decline(self, offer_ids: Sequence[str], *, refuse_seconds: float) -> None:
+        """Give offers back, and do not want them again for that long."""
+        if ids := [{"value": offer_id} for offer_id in offer_ids]:
+            filters = {"refuse_seconds": refuse_seconds}
+            self._post("DECLINE", lambda: self._driver.declineOffer(ids, filters))
+
+    def revive(self) -> None:
+        """Want offers, whatever was refused before."""
+        self._post("REVIVE", self._driver.reviveOffers, lasting="offers")
+
+    def suppress(self) -> None:
+        """Want no offers."""
+        self._post("SUPPRESS", self._driver.suppressOffers, lasting="offers")
+
+    def kill(self, task_id: str) -> None:
+        """Ask for the end of a task.
+
+        Its agent is left out: Mesos ignores a KILL that names another than it knows.
+        """
+        task = {"value": task_id}
+        self._post("KILL", lambda: self._driver.killTask(task), lasting=f"kill {task_id}")
+
+    def acknowledge(self, status: StatusUpdate) -> None:
+        """Tell that an update is safe; nothing happens for one that the master made."""
+        if status.uuid is None:
+            return
+        update = {
+            "agent_id": {"value": status.agent_id},
+            "task_id": {"value": status.task_id},
+            "uuid": status.uuid,
+        }
+        self._post("ACKNOWLEDGE", lambda: self._driver.acknowledgeStatusUpdate(update))
+
+    def reconcile(self, tasks: Sequence[tuple[str, str]] = ()) -> None:
+        """Ask for the states of tasks, given as (task id, agent id); of all tasks, if none is given."""
+        entries: list[dict[str, Any]] = []
+        for task_id, agent_id in tasks:
+            entry = {"task_id": {"value": task_id}}
+            entries.append(entry | ({"agent_id": {"value": agent_id}} if agent_id else {}))
+        self._post("RECONCILE", lambda: self._driver.reconcileTasks(entries))
+
+    def _post(self, what: str, send: Callable[[], object], *, lasting: str | None = None) -> None:
+        def done(error: FrameworkError | None) -> None:
+            if error is not None:
+                logger.warning("%s was not made: %s", what, error)
+
+        self._enqueue(_Call(what, send, done, lasting))
+
+    async def _call(self, what: str, send: Callable[[], object]) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(error: FrameworkError | None) -> None:
+            if future.done():  # its owner has gone away
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        def done(error: FrameworkError | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(settle, error)
+
+        self._enqueue(_Call(what, send, done, None))
+        await future
+
+    def _enqueue(self, call: _Call) -> None:
+        with self._guard:
+            if call.lasting is not None:
+                self._drop_older(call.lasting)
+            elif not self._may_call() or self._stopping:
+                call.done(pymesos_driver.CallRefused("there is no subscription"))
+                return
+            self._calls.append(call)
+            self._guard.notify_all()
+
+    def _drop_older(self, key: str) -> None:
+        for old in [call for call in self._calls if call.lasting == key]:
+            self._calls.remove(old)
+
+    # ------------------------------------------------------------------ the calls' thread
+
+    def _send_calls(self) -> None:
+        while (call := self._next_call()) is not None:
+            try:
+                call.tries += 1
+                self._driver.make(call.send)
+            except FrameworkError as exc:
+                self._failed(call, exc)
+            except Exception as exc:  # pymesos' own checks: a fault of ours, and not of the link
+                logger.exception("the call %s failed", call.what)
+                call.done(FrameworkError(f"{call.what} failed: {exc!r}"))
+            else:
+                call.done(None)
+
+    def _next_call(self) -> _Call | None:
+        with self._guard:
+            while not self._stopping and not (self._calls and self._may_call()):
+                self._guard.wait()
+            return None if self._stopping else self._calls.popleft()
+
+    def _may_call(self) -> bool:
+        return self._confirmed == self._subscription > 0 and not self._lost
+
+    def _failed(self, call: _Call, error: FrameworkError) -> None:
+        with self._guard:
+            replaced = any(other.lasting == call.lasting for other in self._calls)
+            if call.lasting is not None and call.tries < MAX_TRIES and not replaced:
+                self._calls.appendleft(call)
+                if self._may_call():
+                    self._guard.wait(timeout=0.2 * call.tries)
+                return
+        call.done(error)
+
+    # ------------------------------------------------------------------ the driver's thread
+
+    def event(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Take an event of the driver."""
+        try:
+            event = self._read(kind, body)
+        except (KeyError, TypeError, AttributeError, FrameworkError) as exc:
+            logger.warning("Mesos sent a malformed %s event: %r", kind, exc)
+            return
+        if event is not None:
+            self._tell(event)
+
+    def closed(self, reason: str) -> None:
+        """Take the driver's word that there is no connection."""
+        self._end_subscription()
+        self._tell(Disconnected(reason))
+
+    def _read(self, kind: str, body: Mapping[str, Any]) -> LinkEvent | None:
+        match kind:
+            case "subscribed":
+                with self._guard:
+                    self._subscription += 1
+                return Subscribed(str(body["framework_id"]["value"]), str(self._driver.master))
+            case "offers":
+                return Offered(tuple(body.get("offers", ())))
+            case "rescind":
+                return Rescinded(str(body["offer_id"]["value"]))
+            case "update":
+                return Updated(read_status(body["status"]))
+            case "failure" if "executor_id" not in body:
+                return AgentLost(str(body["agent_id"]["value"]))
+            case "error":
+                return self._read_error(str(body.get("message", "")))
+            case "heartbeat" | "failure" | "inverse_offers" | "rescind_inverse_offer" | "message":
+                return None
+        logger.warning("Mesos sent an event of unknown kind %.50r", kind)
+        return None
+
+    def _read_error(self, message: str) -> LinkEvent | None:
+        logger.error("Mesos says: %.500s", message)
+        if not message.startswith(pymesos_driver.FATAL_ERRORS):
+            return None  # the stream ends, which is told then
+        self._end_subscription(lost=True)
+        return Lost(message)
+
+    def _end_subscription(self, *, lost: bool = False) -> None:
+        with self._guard:
+            self._confirmed = -1
+            self._lost = self._lost or lost
+            gone = [call for call in self._calls if call.lasting is None]
+            self._calls = deque(call for call in self._calls if call.lasting is not None)
+        for call in gone:
+            call.done(pymesos_driver.CallRefused("the subscription has ended"))
+
+    def _tell(self, event: LinkEvent) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._arrive, event)
+
+    def _arrive(self, event: LinkEvent) -> None:
+        repeated = isinstance(event, Updated) and event.status.uuid is not None
+        if repeated and len(self._inbox) >= MAX_INBOX:
+            logger.warning("too much news to follow: an update is left for Mesos to repeat")
+            return
+        self._inbox.append(event)
+        self._arrived.set()
