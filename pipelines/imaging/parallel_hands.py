@@ -1,0 +1,95 @@
+"""Which correlation products make Stokes I, and how.
+
+With linear feeds ``hh = I + Q`` and ``vv = I - Q``, so ``I = (hh + vv) / 2``. One hand alone is I only for an
+unpolarised sky, therefore a sample counts only where both hands do; the weights see to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.imaging.errors import NoVisibilitiesError
+
+
+@dataclass(frozen=True)
+class HandPairs:
+    """Positions on the product axis of the parallel hands of each baseline.
+
+    Attributes
+    ----------
+    baselines : tuple of (str, str)
+        Names of the two antennas; never twice the same antenna.
+    hh, vv : intp (baselines,)
+        Positions of the two products.
+    """
+
+    baselines: tuple[tuple[str, str], ...]
+    hh: npt.NDArray[np.intp]
+    vv: npt.NDArray[np.intp]
+
+
+def pair_hands(products: Sequence[tuple[str, str]]) -> HandPairs:
+    """Find the parallel hands of all baselines that have both.
+
+    Parameters
+    ----------
+    products : sequence of (str, str)
+        Pairs of inputs; an input is the antenna's name and ``h`` or ``v``.
+
+    Raises
+    ------
+    NoVisibilitiesError
+        There is no such baseline.
+    """
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for index, (first, second) in enumerate(products):
+        antennas, hands = (first[:-1], second[:-1]), (first[-1:] + second[-1:]).lower()
+        if antennas[0] != antennas[1] and hands in ("hh", "vv"):
+            found.setdefault(antennas, {}).setdefault(hands, index)
+    complete = {pair: hands for pair, hands in found.items() if len(hands) == 2}
+    if not complete:
+        raise NoVisibilitiesError(
+            "the data set has no baseline with both parallel hands (hh and vv)"
+        )
+    return HandPairs(
+        tuple(complete),
+        np.array([hands["hh"] for hands in complete.values()], np.intp),
+        np.array([hands["vv"] for hands in complete.values()], np.intp),
+    )
+
+
+def stokes_i(
+    hh: npt.NDArray[np.complex64],
+    vv: npt.NDArray[np.complex64],
+    weight_hh: npt.NDArray[np.float32],
+    weight_vv: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]]:
+    """Stokes I and its weight.
+
+    Weights are inverse variances up to a factor; a flagged sample has weight zero. The mean of two samples
+    has the inverse variance ``4 / (1/w_hh + 1/w_vv)``, which is zero where either weight is. Samples that
+    are not finite, or have such a weight, or a negative one, count as flagged.
+
+    Returns
+    -------
+    complex64, float32
+        Both in the shape of the arguments. The visibility is zero where the weight is.
+    """
+    # In double precision: a hostile weight of 1e38 squared is an infinity in single.
+    first, second = weight_hh.astype(np.float64), weight_vv.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        vis = 0.5 * (hh + vv)
+        total = first + second
+        usable = (first > 0) & (second > 0) & np.isfinite(total)
+        usable &= np.isfinite(vis.real) & np.isfinite(vis.imag)
+    weight = np.zeros(total.shape)
+    np.divide(first, total, out=weight, where=usable)
+    weight *= np.where(usable, 4.0 * second, 0.0)
+    return (
+        np.where(usable, vis, 0).astype(np.complex64, copy=False),
+        np.minimum(weight, np.finfo(np.float32).max).astype(np.float32),
+    )

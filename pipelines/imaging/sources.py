@@ -1,0 +1,140 @@
+"""Finding sources: peaks of the restored image that stand out of the noise around them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from astropy.wcs import WCS
+from scipy import ndimage
+
+from pipelines.imaging.beam import Beam
+from pipelines.imaging.clean import robust_rms
+from pipelines.imaging.minor_cycle import Image
+
+DETECTION_SIGMAS = 5.0
+MAX_SOURCES = 10_000
+LOCAL_BEAMS = 10
+"""Half width of the box around a peak in which the noise there is measured, in beams."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One peak.
+
+    Attributes
+    ----------
+    ra, dec : float
+        Degrees, ICRS.
+    row, column : float
+        Place in the image, in pixels from 0, to a fraction of a pixel.
+    flux : float
+        Peak of the fitted paraboloid, Jy/beam: the flux density of a point source, apparent (not corrected for
+        the primary beam), as the weighted mean over the band.
+    noise : float
+        Robust rms around it, Jy/beam.
+    snr : float
+        ``flux / noise``.
+    """
+
+    ra: float
+    dec: float
+    row: float
+    column: float
+    flux: float
+    noise: float
+    snr: float
+
+    def document(self) -> dict[str, float]:
+        """As it goes into ``sources.json``."""
+        return {key: round(value, 7) for key, value in asdict(self).items()}
+
+
+def find_sources(image: Image, residual: Image, beam: Beam, wcs: WCS) -> tuple[Source, ...]:
+    """Find all peaks above five times the noise, brightest first.
+
+    The noise is the greater one of the whole residual's and that of the residual around the peak: what
+    is left of a bright source's sidelobes is no source.
+
+    Parameters
+    ----------
+    image : float32 (size, size)
+        Restored image, Jy/beam.
+    residual : float32 (size, size)
+        Residual image, Jy/beam.
+    beam : Beam
+        Restoring beam; nothing nearer than half of it is resolved.
+    wcs : WCS
+        World coordinates of the image.
+    """
+    noise = robust_rms(residual)
+    if noise <= 0 or not math.isfinite(noise):
+        # A residual without any noise: every pixel that holds flux would be a source.
+        noise = max(float(np.finfo(np.float32).eps * np.abs(image).max()), 1e-30)
+    peaks = _peaks(image, DETECTION_SIGMAS * noise, beam)
+    found = []
+    for row, column in peaks:
+        local = max(noise, robust_rms(_around(residual, row, column, beam)))
+        if image[row, column] >= DETECTION_SIGMAS * local:
+            found.append(_measure(image, row, column, local, wcs))
+    return tuple(found)
+
+
+def _peaks(image: Image, threshold: float, beam: Beam) -> list[tuple[int, int]]:
+    """Pixels that nothing within half a beam outshines, brightest first."""
+    reach = max(math.ceil(beam.major / 2), 1)
+    offsets = np.arange(-reach, reach + 1)
+    near = beam.exponents(offsets[:, None] * 1.0, offsets[None, :] * 1.0) <= math.log(2)
+    near |= np.maximum(np.abs(offsets[:, None]), np.abs(offsets[None, :])) <= 1
+    highest = ndimage.maximum_filter(image, footprint=near, mode="constant", cval=-np.inf)
+    rows, columns = np.nonzero((image >= highest) & (image > threshold))
+    order = np.argsort(image[rows, columns])[::-1][:MAX_SOURCES]
+    return [(int(rows[i]), int(columns[i])) for i in order]
+
+
+def _around(residual: Image, row: int, column: int, beam: Beam) -> Image:
+    reach = math.ceil(LOCAL_BEAMS * beam.major)
+    return residual[
+        max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1
+    ]
+
+
+def _measure(image: Image, row: int, column: int, noise: float, wcs: WCS) -> Source:
+    row_offset, column_offset, flux = peak_of(_neighbours(image, row, column))
+    exact_row, exact_column = row + row_offset, column + column_offset
+    ra, dec = wcs.all_pix2world(exact_column, exact_row, 0)
+    return Source(
+        float(ra), float(dec), exact_row, exact_column, flux, noise, flux / noise if noise else 0.0
+    )
+
+
+def _neighbours(image: Image, row: int, column: int) -> npt.NDArray[np.float64]:
+    """The 3 × 3 pixels about a peak; at the border those inside are repeated."""
+    size = image.shape[0]
+    rows = np.clip(np.arange(row - 1, row + 2), 0, size - 1)
+    columns = np.clip(np.arange(column - 1, column + 2), 0, size - 1)
+    return image[np.ix_(rows, columns)].astype(np.float64)
+
+
+def peak_of(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Offset (rows, columns) and height of the peak of 3 × 3 pixels.
+
+    A paraboloid through the logarithms, which is exact for a Gaussian; through the values themselves where
+    one is not positive. The peak is kept within the pixel's neighbours.
+    """
+    positive = bool(np.all(values > 0))
+    heights = np.log(values) if positive else values
+    y, x = (grid.ravel() for grid in np.mgrid[-1.0:2.0, -1.0:2.0])
+    design = np.stack([np.ones(9), x, y, x * x, x * y, y * y], axis=1)
+    c = np.linalg.lstsq(design, heights.ravel(), rcond=None)[0]
+    determinant = 4 * c[3] * c[5] - c[4] ** 2
+    if c[3] >= 0 or c[5] >= 0 or determinant <= 0:
+        return 0.0, 0.0, float(values[1, 1])
+    column = float(np.clip((c[4] * c[2] - 2 * c[5] * c[1]) / determinant, -1, 1))
+    row = float(np.clip((c[4] * c[1] - 2 * c[3] * c[2]) / determinant, -1, 1))
+    top = float(
+        np.dot(c, [1.0, column, row, column * column, column * row, row * row])
+    )
+    return row, column, math.exp(top) if positive else top

@@ -1,0 +1,211 @@
+"""Visibilities of one target as Stokes I, read with bounded memory.
+
+The data set is read once, in tiles of dumps × channels, and kept as Stokes I in files without a name: every
+major cycle goes over the visibilities again, and reading through katdal with calibration costs several times
+what gridding does. The files are mapped, so that memory they take is the system's to reclaim. Their order is
+baseline, dump, channel: gridding neighbours in the uv plane one after the other is 20 % faster.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.imaging.errors import NoVisibilitiesError
+from pipelines.imaging.parallel_hands import HandPairs, stokes_i
+from pipelines.imaging.selection import Observation
+
+if TYPE_CHECKING:
+    import katdal
+
+TILE_BYTES = 128 * 2**20
+"""Visibilities, weights and flags of one tile; katdal and its calibration take about four times this."""
+
+BYTES_PER_SAMPLE = 8 + 4 + 1
+BLOCK_SAMPLES = 2**25
+"""Samples that go to the gridder at once: 256 MiB of model visibilities. More makes fewer Fourier transforms."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some baselines' visibilities.
+
+    Attributes
+    ----------
+    uvw : float64 (rows, 3)
+        Metres.
+    vis : complex64 (rows, channels)
+        Stokes I, Jy.
+    weights : float32 (rows, channels)
+        Weights of their noise; zero where flagged.
+    imaging_weights : float32 (rows, channels)
+        Weights in the image; writable.
+    """
+
+    uvw: npt.NDArray[np.float64]
+    vis: npt.NDArray[np.complex64]
+    weights: npt.NDArray[np.float32]
+    imaging_weights: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A range of dumps and channels."""
+
+    dumps: slice
+    channels: slice
+
+
+class VisibilitySpool:
+    """Stokes I visibilities on disk, in unnamed files that vanish with the process.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Baselines, dumps, channels.
+    frequencies : float64 (channels,)
+        Hz.
+    directory : Path
+        Where the files are made. Space is reserved at once: 16 bytes per sample.
+
+    Raises
+    ------
+    OSError
+        There is no space.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], frequencies: npt.NDArray[np.float64], directory: Path
+    ) -> None:
+        self.shape = shape
+        self.frequencies = frequencies
+        self.uvw = np.zeros((*shape[:2], 3))
+        self._files: list[IO[bytes]] = []
+        self.vis = self._reserve(np.dtype(np.complex64), directory)
+        self.weights = self._reserve(np.dtype(np.float32), directory)
+        self.imaging_weights = self._reserve(np.dtype(np.float32), directory)
+
+    def _reserve(self, dtype: np.dtype[Any], directory: Path) -> npt.NDArray[Any]:
+        size = int(np.prod(self.shape)) * dtype.itemsize
+        spool = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by close()
+        self._files.append(spool)
+        try:
+            # Writing to a mapped file on a full disk is a signal, not an exception: reserve it first.
+            os.posix_fallocate(spool.fileno(), 0, size)
+        except OSError:
+            self.close()
+            raise
+        return np.memmap(spool, dtype, mode="r+", shape=self.shape)
+
+    def blocks(self, samples: int = BLOCK_SAMPLES) -> Iterator[Block]:
+        """All visibilities, in blocks of at most `samples`, but at least a row."""
+        n_baselines, n_dumps, n_channels = self.shape
+        rows = n_baselines * n_dumps
+        step = max(samples // n_channels, 1)
+        uvw = self.uvw.reshape(rows, 3)
+        flat = [a.reshape(rows, n_channels) for a in (self.vis, self.weights, self.imaging_weights)]
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            yield Block(uvw[part], flat[0][part], flat[1][part], flat[2][part])
+
+    def close(self) -> None:
+        """Give the files back."""
+        for spool in self._files:
+            spool.close()
+
+    def __enter__(self) -> VisibilitySpool:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def tiles(shape: tuple[int, int, int], tile_bytes: int = TILE_BYTES) -> Iterator[Tile]:
+    """Cut dumps × channels × products into tiles, as many dumps as fit, else one dump's channels.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Dumps, channels, products.
+    tile_bytes : int
+        Bound of a tile's visibilities, weights and flags.
+    """
+    n_dumps, n_channels, n_products = shape
+    per_channel = n_products * BYTES_PER_SAMPLE
+    channels = min(max(tile_bytes // per_channel, 1), n_channels)
+    dumps = max(tile_bytes // (per_channel * channels), 1) if channels == n_channels else 1
+    for dump in range(0, n_dumps, dumps):
+        for channel in range(0, n_channels, channels):
+            yield Tile(
+                slice(dump, min(dump + dumps, n_dumps)),
+                slice(channel, min(channel + channels, n_channels)),
+            )
+
+
+def read_visibilities(
+    dataset: katdal.DataSet,
+    observation: Observation,
+    directory: Path,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> VisibilitySpool:
+    """Read what `observe_target` has selected.
+
+    Raises
+    ------
+    NoVisibilitiesError
+        Every sample is flagged.
+    """
+    pairs = observation.products
+    n_dumps, n_channels, _ = dataset.shape
+    spool = VisibilitySpool(
+        (len(pairs.baselines), n_dumps, n_channels), observation.frequencies, directory
+    )
+    try:
+        # u, v, w of both hands of a baseline are the same.
+        for axis, coordinate in enumerate((dataset.u, dataset.v, dataset.w)):
+            spool.uvw[:, :, axis] = np.asarray(coordinate)[:, pairs.hh].T
+        usable = 0
+        cut = list(tiles(dataset.shape))
+        for number, tile in enumerate(cut, 1):
+            usable += _read_tile(dataset, pairs, spool, tile)
+            progress(number / len(cut))
+        if not usable or not np.all(np.isfinite(spool.uvw)):
+            raise NoVisibilitiesError(
+                f"target {observation.name!r}: none of {int(np.prod(spool.shape))} samples"
+                f" in {n_dumps} dumps is unflagged in both hands"
+            )
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def _read_tile(
+    dataset: katdal.DataSet, pairs: HandPairs, spool: VisibilitySpool, tile: Tile
+) -> int:
+    """Read one tile into the spool; return how many samples are usable."""
+    from katdal.lazy_indexer import DaskLazyIndexer
+
+    keep = (tile.dumps, tile.channels)
+    vis, weights, flags = DaskLazyIndexer.get([dataset.vis, dataset.weights, dataset.flags], keep)
+    weights = np.where(flags, np.float32(0), weights)
+    stokes, weight = stokes_i(
+        vis[..., pairs.hh], vis[..., pairs.vv], weights[..., pairs.hh], weights[..., pairs.vv]
+    )
+    place = (slice(None), tile.dumps, tile.channels)
+    spool.vis[place] = stokes.transpose(2, 0, 1)
+    spool.weights[place] = weight.transpose(2, 0, 1)
+    return int(np.count_nonzero(weight))
