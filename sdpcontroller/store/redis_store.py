@@ -163,8 +163,15 @@ class Store:
         """Read a whole table, by key."""
         async with _translated(f"read {table}"):
             keys = sorted(await self._client.smembers(self._key("keys", table)))
-        records = {key: await self.get(table, key) for key in keys}
-        return {key: record for key, record in records.items() if record is not None}
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.hgetall(self._key(table, key))
+                rows = await pipe.execute()
+        return {
+            key: Stored(json.loads(row["value"]), int(row["version"]))
+            for key, row in zip(keys, rows, strict=True)
+            if row  # deleted since the keys were read
+        }
 
     async def events(self, table: str, key: str, *, count: int = 100) -> list[str]:
         """Return the newest events of a record, oldest first; also of one that was deleted."""

@@ -1,0 +1,86 @@
+"""The scheduler's journal in the configuration database."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Final, TypeVar
+
+from scheduler.errors import GraphError, JournalError
+from scheduler.graph import PhysicalGraph
+from scheduler.journal import JournalState, TaskRecord, placement_from_json, placement_to_json
+from scheduler.placement import Placement
+from sdpcontroller.errors import StoreError
+from sdpcontroller.store.redis_store import Store
+
+T = TypeVar("T")
+
+_FRAMEWORK: Final = "framework"
+_GRAPHS: Final = "graph"
+_PLACEMENTS: Final = "placement"
+_TASKS: Final = "task"
+
+
+class StoreJournal:
+    """Keeps what :class:`scheduler.journal.Journal` describes in a :class:`Store`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def record_framework_id(self, framework_id: str | None) -> None:
+        """Keep the id under which Mesos knows us; None after it was given up."""
+        record = {"framework_id": framework_id}
+        event = f"framework id {framework_id}" if framework_id else "framework id given up"
+        await self._put(_FRAMEWORK, "id", record, event)
+
+    async def record_graph(self, graph: PhysicalGraph) -> None:
+        """Keep a graph."""
+        event = f"{len(graph.tasks)} tasks of {graph.logical.name}"
+        await self._put(_GRAPHS, graph.graph_id, graph.to_json(), event)
+
+    async def record_placement(self, graph_id: str, placement: Placement) -> None:
+        """Keep where a graph goes."""
+        hosts = sorted({a.host for a in placement.assignments.values()})
+        await self._put(
+            _PLACEMENTS, graph_id, placement_to_json(placement), f"placed on {', '.join(hosts)}"
+        )
+
+    async def record_task(self, record: TaskRecord) -> None:
+        """Keep the newest state of a task."""
+        event = record.state.value if record.death is None else str(record.death)
+        await self._put(_TASKS, record.task_id, record.to_json(), event)
+
+    async def forget_graph(self, graph_id: str) -> None:
+        """Drop a graph with its placement and all its task records; the graph itself last."""
+        tasks = await _journalled(self._store.load(_TASKS))
+        for task_id, stored in tasks.items():
+            if stored.value.get("graph_id") == graph_id:
+                await _journalled(self._store.delete(_TASKS, task_id, event="forgotten"))
+        for table in (_PLACEMENTS, _GRAPHS):
+            await _journalled(self._store.delete(table, graph_id, event="forgotten"))
+
+    async def load(self) -> JournalState:
+        """Return everything that was kept."""
+        framework = await _journalled(self._store.get(_FRAMEWORK, "id"))
+        graphs = await _journalled(self._store.load(_GRAPHS))
+        placements = await _journalled(self._store.load(_PLACEMENTS))
+        tasks = await _journalled(self._store.load(_TASKS))
+        try:
+            return JournalState(
+                None if framework is None else framework.value["framework_id"],
+                {key: PhysicalGraph.from_json(stored.value) for key, stored in graphs.items()},
+                {key: placement_from_json(stored.value) for key, stored in placements.items()},
+                {key: TaskRecord.from_json(stored.value) for key, stored in tasks.items()},
+            )
+        except (GraphError, KeyError, TypeError) as exc:
+            raise JournalError(f"the journal holds what this version cannot read: {exc}") from exc
+
+    async def _put(self, table: str, key: str, record: dict[str, Any], event: str) -> None:
+        await _journalled(self._store.put(table, key, record, event=event))
+
+
+async def _journalled(act: Awaitable[T]) -> T:
+    """Turn the store's exception into the one that the scheduler knows."""
+    try:
+        return await act
+    except StoreError as exc:
+        raise JournalError(str(exc)) from exc

@@ -1,0 +1,53 @@
+"""What a workflow makes of a product configuration: frozen data, the same for the same input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scheduler.graph import LogicalGraph
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureTask:
+    """A task that takes part in captures."""
+
+    name: str
+    stage: int
+    """Place in the flow of data, 0 first; see :class:`pipelines.catalogue.CaptureStage`."""
+    streams: tuple[str, ...] = ()
+    """Simulated correlator streams whose transmission it can start and stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedStream:
+    """A stream that a simulated correlator of this product sends."""
+
+    name: str
+    endpoint: str
+    """``ADDRESS+N:PORT``."""
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A logical graph, with all that the controller does around it."""
+
+    graph: LogicalGraph
+    telstate_task: str
+    """The task that serves the telescope state."""
+    katcp_tasks: tuple[str, ...]
+    """Tasks with a port ``katcp`` to connect to."""
+    captures: tuple[CaptureTask, ...]
+    simulated: tuple[SimulatedStream, ...]
+    telstate: Mapping[str, Any] = field(default_factory=dict)
+    """Values for the telescope state before any program starts, by full key."""
+
+    def capture_order(self) -> list[list[str]]:
+        """Tasks in the order in which a capture *ends*: sources first, one list per stage.
+
+        A capture begins in the opposite order, so that whoever receives is there before data comes.
+        """
+        stages = sorted({task.stage for task in self.captures})
+        return [[t.name for t in self.captures if t.stage == stage] for stage in stages]

@@ -1,0 +1,339 @@
+"""The real-time workflow: from a correlator's heaps to a data set.
+
+::
+
+    correlator ──► ingest × n ──► cal
+        │              │  └─────► vis_writer
+        └───────┬──────┘
+             telstate   (everybody)
+
+Pure: the same configuration, name and multicast addresses give the same graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipelines import catalogue
+from pipelines.catalogue import Program
+from scheduler.graph import Edge, EdgeKind, LogicalGraph, ReadyCheck, ReadyKind, TaskTemplate
+from scheduler.requests import TaskRequest
+from sdpcontroller.config import (
+    Cal,
+    ProductConfig,
+    SimAntennaChannelisedVoltage,
+    SimBaselineCorrelationProducts,
+    Vis,
+)
+from sdpcontroller.config.sdp import Beamformer, BeamformerEngineering, Flags, SpectralImage
+from sdpcontroller.errors import ConfigError
+from sdpcontroller.workflows import resources
+from sdpcontroller.workflows.bands import Band, endpoint_range, split_band
+from sdpcontroller.workflows.plan import CaptureTask, SimulatedStream, Workflow
+from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, StreamSize
+
+TELSTATE_TASK: Final = "telstate"
+
+_NOT_MADE: Final = (Flags, SpectralImage, Beamformer, BeamformerEngineering)
+"""Outputs that the document may name and no workflow makes yet."""
+
+
+_FLOW: Final[Mapping[str, frozenset[str]]] = {
+    catalogue.CORRELATOR.kind: frozenset({catalogue.INGEST.kind}),
+    catalogue.INGEST.kind: frozenset({catalogue.CALIBRATION.kind, catalogue.WRITER.kind}),
+}
+"""Who sends data to whom, by kind of program."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A task of the graph and the settings that it reads from telescope state."""
+
+    template: TaskTemplate
+    settings: Mapping[str, Any]
+    program: Program
+
+
+def multicast_needs(config: ProductConfig) -> dict[str, int]:
+    """How many multicast groups each stream needs, by stream name."""
+    correlations = config.outputs_of(SimBaselineCorrelationProducts)
+    needs = {name: stream.n_endpoints for name, stream in correlations.items()}
+    return needs | {vis: len(_bands(config, vis)) for vis in config.outputs_of(Vis)}
+
+
+def build(config: ProductConfig, product: str, multicast: Mapping[str, str]) -> Workflow:
+    """Make the graph of a product.
+
+    Parameters
+    ----------
+    config
+        The configuration, checked.
+    product
+        The product's name.
+    multicast
+        First address of each stream of :func:`multicast_needs`.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration asks for an output that no workflow makes, or takes input from a correlator
+        that is not simulated.
+    """
+    _refuse_what_is_not_made(config)
+    tasks = list(_tasks(config, multicast))
+    graph = LogicalGraph(
+        product, tuple(task.template for task in tasks), tuple(_edges([t.template for t in tasks]))
+    )
+    settings = {f"config.{task.template.name}": dict(task.settings) for task in tasks}
+    return Workflow(
+        graph=graph,
+        telstate_task=TELSTATE_TASK,
+        katcp_tasks=tuple(t.template.name for t in tasks if t.program.katcp),
+        captures=tuple(
+            CaptureTask(task.template.name, int(task.program.stage))
+            for task in tasks
+            if task.program.stage is not None
+        ),
+        simulated=tuple(_simulated(config, multicast)),
+        telstate={**_attributes(config, product), **settings},
+    )
+
+
+def _refuse_what_is_not_made(config: ProductConfig) -> None:
+    problems = [
+        f"outputs.{name}: no workflow makes {stream.type} yet; leave it out"
+        for name, stream in config.outputs.items()
+        if isinstance(stream, _NOT_MADE)
+    ]
+    for name, vis in config.outputs_of(Vis).items():
+        source = vis.src_streams[0]
+        if not isinstance(config.stream(source), SimBaselineCorrelationProducts):
+            problems.append(
+                f"outputs.{name}.src_streams: {source} is not simulated; receiving from a real "
+                "correlator needs its attributes from CAM, which no workflow reads yet"
+            )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _bands(config: ProductConfig, vis: str) -> tuple[Band, ...]:
+    """Parts of the band of visibility stream `vis`, one per ingest."""
+    source = config.correlator(vis)
+    return split_band(
+        n_chans=source.n_chans,
+        n_chans_per_substream=source.n_chans_per_substream,
+        n_endpoints=source.n_endpoints,
+        output_channels=config.vis(vis).channels,
+        chan_mbps=correlation_size(config, source.name).correlation_mbps() / source.n_chans,
+        max_mbps=resources.INGEST_MAX_RATE / 1e6,
+    )
+
+
+def correlation_size(config: ProductConfig, correlation: str) -> StreamSize:
+    """Size of a simulated correlation stream."""
+    shape = config.correlator(correlation)
+    return StreamSize(shape.n_chans, shape.n_antennas, shape.int_time, config.simulation.speed)
+
+
+def l0_size(config: ProductConfig, vis: str) -> StreamSize:
+    """Size of a visibility stream."""
+    shape = config.vis(vis)
+    n_antennas = config.correlator(vis).n_antennas
+    return StreamSize(shape.n_chans, n_antennas, shape.int_time, config.simulation.speed)
+
+
+def _tasks(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[_Task]:
+    yield _task(config, catalogue.TELSTATE, TELSTATE_TASK, resources.telstate())
+    for name in config.outputs_of(SimBaselineCorrelationProducts):
+        yield _correlator(config, name, multicast)
+    for name, vis in config.outputs_of(Vis).items():
+        bands = _bands(config, name)
+        for number, band in enumerate(bands):
+            yield _ingest(config, name, number, band, multicast)
+        l0 = _groups(multicast[name], len(bands))
+        if vis.archive:
+            yield _writer(config, name, l0)
+        for cal, stream in config.outputs_of(Cal).items():
+            if stream.src_streams[0] == name:
+                yield _calibration(config, cal, l0)
+
+
+def _task(
+    config: ProductConfig,
+    program: Program,
+    name: str,
+    request: TaskRequest,
+    *,
+    network: str | None = None,
+    options: tuple[str, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> _Task:
+    """Make one task, with the options that all programs share and the document's overrides."""
+    override = config.config.service_overrides.get(name)
+    command = ["python3", "-m", program.module]
+    if program.katcp:
+        command += ["--name", "{task.name}", "--host", "{address}", "--port", "{ports[katcp]}"]
+        command += ["--telstate", f"{{endpoint[{TELSTATE_TASK}:telstate]}}"]
+        command += ["--config-key", f"config.{name}"]
+    if network is not None:
+        command += ["--interface", f"{{interface[{network}].address}}"]
+    if override is not None and override.host is not None:
+        request = dataclasses.replace(request, host=override.host)
+    template = TaskTemplate(
+        name=name,
+        kind=program.kind,
+        command=(*command, *options),
+        request=request,
+        ready=ReadyCheck(ReadyKind.PORTS, program.ports),
+    )
+    overriding = {} if override is None else override.config
+    return _Task(template, {**(settings or {}), **overriding}, program)
+
+
+def _correlator(config: ProductConfig, name: str, multicast: Mapping[str, str]) -> _Task:
+    shape = config.correlator(name)
+    _, voltage = config.source(name, SimAntennaChannelisedVoltage)
+    simulation = config.simulation
+    settings: dict[str, Any] = {
+        "stream": name,
+        "endpoints": _groups(multicast[name], shape.n_endpoints),
+        "antenna": list(voltage.antennas),
+        "n_chans": shape.n_chans,
+        "n_chans_per_substream": shape.n_chans_per_substream,
+        "bandwidth": shape.bandwidth,
+        "centre_frequency": shape.centre_frequency,
+        "adc_sample_rate": shape.adc_sample_rate,
+        "int_time": shape.int_time,
+        "source": list(simulation.sources),
+        "seed": simulation.seed,
+        "clock_ratio": 1.0 / simulation.speed,
+    }
+    if simulation.start_time is not None:
+        settings["start_time"] = simulation.start_time
+    if simulation.target is not None:
+        settings["target"] = simulation.target
+    if simulation.replay is not None:
+        settings["replay"] = simulation.replay.file
+    return _task(
+        config,
+        catalogue.CORRELATOR,
+        f"sim.{name}",
+        resources.correlator(correlation_size(config, name)),
+        network=CBF_NETWORK,
+        settings=settings,
+    )
+
+
+def _ingest(
+    config: ProductConfig, vis: str, number: int, band: Band, multicast: Mapping[str, str]
+) -> _Task:
+    _, model = config.source(vis, Vis)
+    source = model.src_streams[0]
+    part = dataclasses.replace(correlation_size(config, source), n_chans=band.n_chans)
+    output = dataclasses.replace(
+        l0_size(config, vis), n_chans=band.n_chans // model.continuum_factor
+    )
+    settings = {
+        "input_stream": source,
+        "input": endpoint_range(multicast[source], *band.endpoints, catalogue.SPEAD_PORT),
+        "output_stream": vis,
+        "output": endpoint_range(multicast[vis], number, number + 1, catalogue.SPEAD_PORT),
+        "channels": f"{band.channels[0]}:{band.channels[1]}",
+        "output_int_time": model.output_int_time,
+        "continuum_factor": model.continuum_factor,
+        "excise": model.excise,
+    }
+    less = config.config.development.less_resources
+    return _task(
+        config,
+        catalogue.INGEST,
+        f"ingest.{vis}.{number}",
+        resources.ingest(part, output, less=less),
+        network=CBF_NETWORK,
+        options=("--output-interface", f"{{interface[{SDP_NETWORK}].address}}"),
+        settings=settings,
+    )
+
+
+def _calibration(config: ProductConfig, name: str, l0: str) -> _Task:
+    _, model = config.source(name, Cal)
+    size = l0_size(config, model.src_streams[0])
+    settings: dict[str, Any] = {
+        "stream": name,
+        "input_stream": model.src_streams[0],
+        "input": l0,
+        "buffer_time": model.buffer_time,
+    }
+    parameters = model.parameters
+    if parameters.g_solint is not None:
+        settings["g_solint"] = parameters.g_solint
+    if parameters.preferred_refants is not None:
+        settings["preferred_refants"] = list(parameters.preferred_refants)
+    less = config.config.development.less_resources
+    return _task(
+        config,
+        catalogue.CALIBRATION,
+        f"cal.{name}",
+        resources.calibration(size, model.buffer_time, less=less),
+        network=SDP_NETWORK,
+        settings=settings,
+    )
+
+
+def _writer(config: ProductConfig, vis: str, l0: str) -> _Task:
+    return _task(
+        config,
+        catalogue.WRITER,
+        f"vis_writer.{vis}",
+        resources.writer(l0_size(config, vis)),
+        network=SDP_NETWORK,
+        options=("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
+        settings={"stream": vis, "input": l0},
+    )
+
+
+def _edges(tasks: list[TaskTemplate]) -> Iterator[Edge]:
+    """Everybody needs the telescope state; programs start, and end, in the direction of the data."""
+    for task in tasks:
+        if task.name == TELSTATE_TASK:
+            continue
+        yield Edge(task.name, TELSTATE_TASK, EdgeKind.PORT)
+        yield Edge(task.name, TELSTATE_TASK, EdgeKind.READY)
+        yield Edge(task.name, TELSTATE_TASK, EdgeKind.KILL)
+    for upstream_kind, downstream_kinds in _FLOW.items():
+        for upstream in (task for task in tasks if task.kind == upstream_kind):
+            for downstream in (task for task in tasks if task.kind in downstream_kinds):
+                # The attributes of a stream are published by its sender before it is ready.
+                yield Edge(downstream.name, upstream.name, EdgeKind.READY)
+                yield Edge(upstream.name, downstream.name, EdgeKind.KILL)
+
+
+def _groups(first: str, count: int) -> str:
+    return endpoint_range(first, 0, count, catalogue.SPEAD_PORT)
+
+
+def _simulated(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[SimulatedStream]:
+    for name, stream in config.outputs_of(SimBaselineCorrelationProducts).items():
+        yield SimulatedStream(name, _groups(multicast[name], stream.n_endpoints), f"sim.{name}")
+
+
+def _attributes(config: ProductConfig, product: str) -> dict[str, Any]:
+    """Values of the telescope state that the controller knows from the document."""
+    values: dict[str, Any] = {"subarray_product_id": product, "sub_product": product}
+    antennas: dict[str, str] = {}
+    for voltage in config.outputs_of(SimAntennaChannelisedVoltage).values():
+        values["sub_band"] = voltage.band
+        antennas |= dict(zip(voltage.antenna_names, voltage.antennas, strict=True))
+    values["sub_pool_resources"] = ",".join(antennas)
+    values |= {f"{name}_observer": description for name, description in antennas.items()}
+    values["sdp_archived_streams"] = [
+        *(name for name, vis in config.outputs_of(Vis).items() if vis.archive),
+        *config.outputs_of(Cal),
+    ]
+    for name, stream in config.outputs.items():
+        values[f"{name}_stream_type"] = stream.type.removeprefix("sim.")
+        values[f"{name}_src_streams"] = list(stream.source_names)
+    return values

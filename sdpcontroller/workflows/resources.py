@@ -1,0 +1,136 @@
+"""How much each program asks for: formulas over the streams, kept apart from graph-building.
+
+Every formula names its inputs and units and says where it comes from. Bandwidth is in Mbit/s and memory in
+MiB, as agents advertise them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from pipelines import catalogue
+from scheduler.requests import NicRequest, TaskRequest, VolumeRequest
+
+CBF_NETWORK: Final = "cbf"
+"""Logical network of the correlator's data."""
+SDP_NETWORK: Final = "sdp_10g"
+"""Logical network between the processor's own programs."""
+DATA_VOLUME: Final = "data"
+"""Where data sets and images are written."""
+
+_MBIT: Final = 1e6
+_MIB: Final = 2**20
+
+INGEST_MAX_RATE: Final = 8e9
+"""Bit/s that one ingest takes. One receiver core is worth 7–8 Gb/s at 1472-byte packets and more at
+jumbo frames (measured; ``benchmarks/ingest.py``)."""
+
+INGEST_WINDOW: Final = 8
+"""Dumps that ingest's receiver holds: those being filled, waiting and being processed."""
+
+CAL_SCAN_LIMIT: Final = 4096
+"""MiB at most for a buffered calibrator scan when less resources are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSize:
+    """Size of one correlator or L0 stream."""
+
+    n_chans: int
+    n_antennas: int
+    int_time: float
+    """Seconds between dumps of the observation."""
+    speed: float = 1.0
+    """Seconds of the observation per second of wall clock."""
+
+    @property
+    def wall_int_time(self) -> float:
+        """Seconds of wall clock between dumps."""
+        return self.int_time / self.speed
+
+    @property
+    def dump_mib(self) -> float:
+        """Memory of one dump of complex64 visibilities (or int32 pairs), MiB."""
+        return self.n_chans * catalogue.n_products(self.n_antennas) * 8 / _MIB
+
+    def correlation_mbps(self) -> float:
+        """Rate of the stream as a correlator sends it, Mbit/s."""
+        return catalogue.correlation_rate(self.n_chans, self.n_antennas, self.wall_int_time) / _MBIT
+
+    def l0_mbps(self) -> float:
+        """Rate of the stream as L0, Mbit/s."""
+        return catalogue.l0_rate(self.n_chans, self.n_antennas, self.wall_int_time) / _MBIT
+
+
+def telstate() -> TaskRequest:
+    """Redis: one core's share at most, and the solutions and sensors of a long observation."""
+    return TaskRequest.of(cpus=0.2, mem_mib=256, ports=catalogue.TELSTATE.ports)
+
+
+def correlator(stream: StreamSize) -> TaskRequest:
+    """Simulator: two dumps of float64 model visibilities and four of counts on their way out."""
+    mem = catalogue.PYTHON_MIB + 8 * stream.dump_mib
+    return TaskRequest.of(
+        cpus=1,
+        mem_mib=math.ceil(mem),
+        ports=catalogue.CORRELATOR.ports,
+        nics=[NicRequest.of(CBF_NETWORK, out_mbps=stream.correlation_mbps())],
+    )
+
+
+def ingest(part: StreamSize, output: StreamSize, *, less: bool) -> TaskRequest:
+    """Ingest of part of the band: the receive window, and accumulators of the output dump.
+
+    Parameters
+    ----------
+    part
+        The channels that this ingest receives, at the correlator's dump rate.
+    output
+        What it sends.
+    less
+        Whether one core has to do for receiving and processing, on a small test machine. Otherwise the
+        receiver thread has a core of its own: whoever shares it makes it lose packets.
+    """
+    mem = catalogue.PYTHON_MIB + INGEST_WINDOW * part.dump_mib * 1.25 + 4 * output.dump_mib
+    return TaskRequest.of(
+        cpus=0.5,
+        mem_mib=math.ceil(mem),
+        cores=("receive",) if less else ("receive", "process"),
+        ports=catalogue.INGEST.ports,
+        nics=[
+            NicRequest.of(CBF_NETWORK, in_mbps=part.correlation_mbps(), affinity=not less),
+            NicRequest.of(SDP_NETWORK, out_mbps=output.l0_mbps()),
+        ],
+    )
+
+
+def calibration(l0: StreamSize, buffer_time: float, *, less: bool) -> TaskRequest:
+    """Calibration: `buffer_time` seconds of visibilities, flags and weights of a calibrator scan."""
+    dumps = math.ceil(buffer_time / l0.int_time)
+    scan = dumps * l0.dump_mib * catalogue.BYTES_PER_L0_SAMPLE / 8
+    mem = catalogue.PYTHON_MIB + (min(scan, CAL_SCAN_LIMIT) if less else scan)
+    return TaskRequest.of(
+        cpus=0.5 if less else 2,
+        mem_mib=math.ceil(mem),
+        ports=catalogue.CALIBRATION.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=l0.l0_mbps())],
+    )
+
+
+def writer(l0: StreamSize) -> TaskRequest:
+    """Writer: sixteen dumps between the network and the disk."""
+    mem = catalogue.PYTHON_MIB + 16 * l0.dump_mib * catalogue.BYTES_PER_L0_SAMPLE / 8
+    return TaskRequest.of(
+        cpus=0.3,
+        mem_mib=math.ceil(mem),
+        ports=catalogue.WRITER.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=l0.l0_mbps())],
+        volumes=[VolumeRequest.of(DATA_VOLUME)],
+    )
+
+
+def imager() -> TaskRequest:
+    """Imager: works in blocks, so its memory is that of its images and one block."""
+    return TaskRequest.of(cpus=2, mem_mib=3000, volumes=[VolumeRequest.of(DATA_VOLUME)])
