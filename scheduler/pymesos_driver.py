@@ -77,7 +77,7 @@ class _Connection(process.Connection):
     """A connection whose records are bounded."""
 
     def read(self) -> bool:
-        alive: bool = super().read()
+        alive: bool = super().read()  # type: ignore[no-untyped-call]  # pymesos has no types
         if len(self._response) > MAX_RECORD:
             raise FrameworkError(f"an event has more than {MAX_RECORD} bytes")
         return alive
@@ -107,7 +107,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         http_timeout: float = HTTP_TIMEOUT,
         missed_heartbeats: float = MISSED_HEARTBEATS,
     ) -> None:
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]  # pymesos has no types
             _NoCallbacks(),
             framework,
             master,
@@ -241,7 +241,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
 
     def stop(self, failover: bool = True) -> None:
         """End the connection; tasks run on. pymesos' `failover` means nothing here."""
-        super().stop(failover=True)
+        super().stop(failover=True)  # type: ignore[no-untyped-call]  # pymesos has no types
 
     # ------------------------------------------------------------------ calls
 

@@ -1,0 +1,208 @@
+"""The HTTP endpoint that waiting containers hang on, and the wrapper that they run.
+
+A task that depends on others is started at once, but its command is run by a small shell script
+(``goahead_wrapper.sh``) that asks ``GET /tasks/{task_id}/go-ahead`` until it may go on:
+
+========  =========================================================================================
+answer    meaning
+========  =========================================================================================
+200       go; the body is one line of JSON, ``{"verdict": "go", "values": {…}}``, with the late-bound
+          values that the program finds in ``SDP_GO_AHEAD``
+204       not yet: ask again
+403       the token is not the task's
+404       no such task here (yet): ask again, or another controller
+410       it will never go: end
+429       too many questions at a time: ask again later
+========  =========================================================================================
+
+The question may be asked any number of times and is always answered alike (a controller that takes over serves
+the same paths). The token comes to the wrapper through the environment, never on a command line, and
+does not reach the program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Final
+
+from aiohttp import web
+
+from scheduler.errors import LaunchError
+
+POLL_SECONDS: Final = 20.0
+"""How long a question is kept open before it is answered with 204."""
+MAX_POLLS: Final = 4
+"""Questions of one task that may be open at a time."""
+MAX_VALUES: Final = 16 * 1024
+"""Bytes of late-bound values; they travel in one environment variable."""
+TOKEN_ENV: Final = "SDP_GO_AHEAD_TOKEN"  # noqa: S105 - its name, not its value
+URLS_ENV: Final = "SDP_GO_AHEAD_URLS"
+DEADLINE_ENV: Final = "SDP_GO_AHEAD_DEADLINE"
+
+
+def wrapper_script() -> str:
+    """Return the shell script that waits for the go-ahead and then becomes the program."""
+    return (resources.files("scheduler") / "goahead_wrapper.sh").read_text(encoding="utf-8")
+
+
+def new_token() -> str:
+    """Return a fresh secret for one task."""
+    return secrets.token_urlsafe(32)
+
+
+@dataclass(slots=True, eq=False)
+class _Gate:
+    """One task's way through."""
+
+    token: str
+    answer: str | None = None
+    """The body of the 200, once it may go."""
+    closed: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    polls: int = 0
+
+    @property
+    def decided(self) -> bool:
+        return self.closed or self.answer is not None
+
+
+class GoAhead:
+    """Serves the go-ahead of all waiting tasks.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen; port 0 takes a free one.
+    poll_seconds
+        How long a question is kept open.
+    """
+
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, *, poll_seconds: float = POLL_SECONDS
+    ) -> None:
+        self._host, self._port = host, port
+        self._poll_seconds = poll_seconds
+        self._gates: dict[str, _Gate] = {}
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Begin to serve.
+
+        Raises
+        ------
+        OSError
+            If the address cannot be listened on.
+        """
+        application = web.Application(client_max_size=1024)
+        application.router.add_get("/tasks/{task_id}/go-ahead", self._ask)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """End serving; open questions are cut off, and the wrappers ask again."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    @property
+    def base_url(self) -> str:
+        """Where it is served; of the address it listens on, which may not be the one to advertise."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def open(self, task_id: str, token: str) -> None:
+        """Let a task wait here."""
+        self._gates.setdefault(task_id, _Gate(token))
+
+    def let_through(self, task_id: str, values: Mapping[str, str] | None = None) -> None:
+        """Let a task go; a second time, nothing changes.
+
+        Raises
+        ------
+        LaunchError
+            If the values are too many.
+        """
+        gate = self._gates.get(task_id)
+        if gate is None or gate.decided:
+            return
+        answer = json.dumps({"verdict": "go", "values": dict(values or {})})
+        if len(answer) > MAX_VALUES:
+            raise LaunchError(f"{task_id}: late-bound values of more than {MAX_VALUES} bytes")
+        gate.answer = answer
+        gate.changed.set()
+
+    def close(self, task_id: str) -> None:
+        """Say that a task will never go (any more)."""
+        if (gate := self._gates.get(task_id)) is not None:
+            gate.closed = True
+            gate.changed.set()
+
+    def forget(self, task_id: str) -> None:
+        """Know nothing of a task any more."""
+        self.close(task_id)
+        self._gates.pop(task_id, None)
+
+    async def _ask(self, request: web.Request) -> web.Response:
+        gate = self._gates.get(request.match_info["task_id"])
+        if gate is None:
+            return _verdict(404, "unknown")
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        right = secrets.compare_digest(token.strip().encode(), gate.token.encode())
+        if scheme.lower() != "bearer" or not right:
+            return _verdict(403, "denied")
+        if not gate.decided and gate.polls >= MAX_POLLS:
+            return _verdict(429, "later")
+        await self._wait(gate)
+        if gate.closed:
+            return _verdict(410, "gone")
+        if gate.answer is None:
+            return web.Response(status=204)
+        return web.Response(text=gate.answer + "\n", content_type="application/json")
+
+    async def _wait(self, gate: _Gate) -> None:
+        gate.polls += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await gate.changed.wait()
+        finally:
+            gate.polls -= 1
+
+
+def _verdict(status: int, verdict: str) -> web.Response:
+    return web.Response(
+        status=status, text=json.dumps({"verdict": verdict}) + "\n", content_type="application/json"
+    )
+
+
+def wrapped(command: Sequence[str]) -> list[str]:
+    """Return the command that waits for the go-ahead and then becomes `command`."""
+    return ["/bin/sh", "-c", wrapper_script(), "go-ahead", *command]
+
+
+def wrapper_environment(
+    task_id: str, token: str, bases: Sequence[str], deadline: float
+) -> dict[str, str]:
+    """Return what the wrapper finds in its environment.
+
+    Parameters
+    ----------
+    bases
+        Base URLs of the controllers, any of which may answer.
+    deadline
+        Seconds after which the wrapper gives up.
+    """
+    return {
+        TOKEN_ENV: token,
+        URLS_ENV: " ".join(f"{base.rstrip('/')}/tasks/{task_id}/go-ahead" for base in bases),
+        DEADLINE_ENV: str(int(deadline)),
+    }

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from scheduler.errors import LaunchError
+from scheduler.goahead import MAX_POLLS, GoAhead, new_token, wrapped, wrapper_environment
+
+TASK = "graph.ingest.0.0"
+PROGRAM = (
+    "import json, os; print(json.dumps({"
+    "'values': json.loads(os.environ['SDP_GO_AHEAD'])['values'],"
+    "'leaked': sorted(n for n in os.environ if n.startswith('SDP_GO_AHEAD_')),"
+    "'umask': os.umask(0), 'own': os.environ.get('OWN')}))"
+)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[GoAhead]:
+    server = GoAhead(poll_seconds=0.2)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def ask(server: GoAhead, token: str, task_id: str = TASK) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(
+            f"{server.base_url}/tasks/{task_id}/go-ahead",
+            headers={"Authorization": f"Bearer {token}"},
+        ) as response,
+    ):
+        return response.status, await response.text()
+
+
+async def test_a_task_hears_nothing_until_it_is_let_through(server: GoAhead) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    assert (await ask(server, token))[0] == 204
+    question = asyncio.create_task(ask(server, token))
+    server.let_through(TASK, {"telstate": "10.0.0.1:31000"})
+    status, body = await question
+    assert (status, json.loads(body)["values"]) == (200, {"telstate": "10.0.0.1:31000"})
+
+
+async def test_the_answer_is_the_same_however_often_it_is_asked_for(server: GoAhead) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    server.let_through(TASK, {"a": "1"})
+    server.let_through(TASK, {"a": "2"})
+    answers = {await ask(server, token) for _ in range(3)}
+    assert len(answers) == 1
+    assert json.loads(answers.pop()[1])["values"] == {"a": "1"}
+
+
+async def test_only_the_owner_of_the_token_is_answered(server: GoAhead) -> None:
+    server.open(TASK, new_token())
+    server.let_through(TASK)
+    for wrong in ("", "x", new_token()):
+        assert (await ask(server, wrong))[0] == 403
+
+
+async def test_unknown_and_hopeless_tasks_are_told_apart(server: GoAhead) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    question = asyncio.create_task(ask(server, token))
+    await asyncio.sleep(0)
+    server.close(TASK)
+    assert (await question)[0] == 410
+    assert (await ask(server, token))[0] == 410
+    server.forget(TASK)
+    assert (await ask(server, token))[0] == 404
+
+
+async def test_a_task_that_was_let_through_and_then_ends_does_not_go_again(server: GoAhead) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    server.let_through(TASK)
+    server.close(TASK)
+    assert (await ask(server, token))[0] == 410
+
+
+async def test_open_questions_are_bounded(server: GoAhead) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    statuses = sorted(
+        status
+        for status, _ in await asyncio.gather(*(ask(server, token) for _ in range(MAX_POLLS + 2)))
+    )
+    assert statuses == [204] * MAX_POLLS + [429] * 2
+
+
+async def test_too_many_late_values_are_refused(server: GoAhead) -> None:
+    server.open(TASK, new_token())
+    with pytest.raises(LaunchError):
+        server.let_through(TASK, {"a": "x" * 20000})
+
+
+async def test_a_thousand_waiting_tasks_go_within_a_second(server: GoAhead) -> None:
+    tokens = {f"graph.t{n}.0": new_token() for n in range(1000)}
+    for task_id, token in tokens.items():
+        server.open(task_id, token)
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def question(task_id: str, token: str) -> int:
+            url = f"{server.base_url}/tasks/{task_id}/go-ahead"
+            while True:
+                async with session.get(url, headers={"Authorization": f"Bearer {token}"}) as reply:
+                    if reply.status != 204:
+                        return reply.status
+
+        questions = [asyncio.create_task(question(*item)) for item in tokens.items()]
+        done, _ = await asyncio.wait(questions, timeout=0.1)
+        assert not done
+        began = loop.time()
+        for task_id in tokens:
+            server.let_through(task_id)
+        assert loop.time() - began < 1
+        assert set(await asyncio.gather(*questions)) == {200}
+
+
+# ---------------------------------------------------------------------- the wrapper
+
+
+def bin_with(tmp_path: Path, client: str) -> str:
+    """Make a PATH with what a bare image has, and one client."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in ("rm", "sleep", "date", "grep", "mktemp", client):
+        found = shutil.which(tool)
+        if found is None:
+            pytest.skip(f"{tool} is not installed")
+        (folder / tool).symlink_to(Path(found).resolve())
+    return str(folder)
+
+
+def current_umask() -> int:
+    os.umask(mask := os.umask(0o22))
+    return mask
+
+
+def python() -> str:
+    return os.path.realpath("/proc/self/exe")
+
+
+async def run_wrapper(
+    tmp_path: Path,
+    environment: Mapping[str, str],
+    *,
+    path: str | None = None,
+    command: tuple[str, ...] = (),
+) -> asyncio.subprocess.Process:
+    words = wrapped(command or (python(), "-c", PROGRAM))
+    return await asyncio.create_subprocess_exec(
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+        start_new_session=True,
+        env={
+            "PATH": path or os.environ["PATH"],
+            "OWN": "kept",
+            "http_proxy": "http://127.0.0.1:9",
+            "MESOS_SANDBOX": str(tmp_path),
+            **environment,
+        },
+    )
+
+
+@pytest.mark.parametrize("client", ["curl", "wget", "python3"])
+async def test_the_wrapper_becomes_the_program_with_each_client(
+    server: GoAhead, tmp_path: Path, client: str
+) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    path = bin_with(tmp_path, client)
+    if client == "python3":  # a launcher of several versions would need more of the system
+        (tmp_path / "bin/python3").unlink()
+        (tmp_path / "bin/python3").symlink_to(python())
+    process = await run_wrapper(
+        tmp_path, wrapper_environment(TASK, token, [server.base_url], 20), path=path
+    )
+    asyncio.get_running_loop().call_later(0.5, server.let_through, TASK, {"x": "it's {odd} \"$x\""})
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0, err
+    told = json.loads(out)
+    assert told["values"] == {"x": "it's {odd} \"$x\""}
+    assert told["leaked"] == []
+    assert told["own"] == "kept"
+    assert told["umask"] == current_umask()
+    assert not list(tmp_path.glob(".go-ahead*"))
+
+
+async def test_the_token_is_on_no_command_line(server: GoAhead, tmp_path: Path) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    process = await run_wrapper(
+        tmp_path, wrapper_environment(TASK, token, [server.base_url], 20), command=("true",)
+    )
+    lines: list[bytes] = []
+    while not any(b"go-ahead" in line and b"curl" in line.split(b"\0")[0] for line in lines):
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                lines.append((folder / "cmdline").read_bytes())
+            except OSError:
+                continue
+        await asyncio.sleep(0)
+    assert not any(token.encode() in line for line in lines)
+    server.let_through(TASK)
+    assert await process.wait() == 0
+
+
+async def test_the_wrapper_tries_every_controller(server: GoAhead, tmp_path: Path) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    server.let_through(TASK)
+    bases = ["http://127.0.0.1:9", server.base_url]
+    process = await run_wrapper(tmp_path, wrapper_environment(TASK, token, bases, 20))
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0
+    assert json.loads(out)["values"] == {}
+
+
+async def test_the_wrapper_outlives_a_controller_that_does_not_know_the_task_yet(
+    server: GoAhead, tmp_path: Path
+) -> None:
+    token = new_token()
+    process = await run_wrapper(tmp_path, wrapper_environment(TASK, token, [server.base_url], 20))
+    await asyncio.sleep(0.3)
+    server.open(TASK, token)
+    server.let_through(TASK)
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+@pytest.mark.parametrize(
+    ("right", "said", "status"), [(False, b"denied", 126), (True, b"gone", 126)]
+)
+async def test_the_wrapper_ends_when_the_controller_says_no(
+    server: GoAhead, tmp_path: Path, right: bool, said: bytes, status: int
+) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    server.close(TASK)
+    environment = wrapper_environment(
+        TASK, token if right else new_token(), [server.base_url], 20
+    )
+    process = await run_wrapper(tmp_path, environment)
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == status
+    assert said in err
+
+
+async def test_the_wrapper_gives_up_at_its_deadline(tmp_path: Path) -> None:
+    environment = wrapper_environment(TASK, new_token(), ["http://127.0.0.1:9"], 1)
+    process = await run_wrapper(tmp_path, environment)
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 124
+    assert b"no go-ahead within 1 s" in err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_a_signal_ends_the_wait_at_once_and_leaves_nothing(
+    server: GoAhead, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    token = new_token()
+    server.open(TASK, token)
+    process = await run_wrapper(tmp_path, wrapper_environment(TASK, token, [server.base_url], 20))
+    while not list(tmp_path.glob(".go-ahead*")):
+        await asyncio.sleep(0.01)
+    process.send_signal(number)
+    assert await asyncio.wait_for(process.wait(), 5) == status
+    assert not list(tmp_path.glob(".go-ahead*"))
+    while any_of_session(process.pid):
+        await asyncio.sleep(0.01)
+
+
+def any_of_session(session: int) -> bool:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            return True
+    return False
+
+
+async def test_without_any_client_the_wrapper_says_so(tmp_path: Path) -> None:
+    path = bin_with(tmp_path, "true")
+    environment = wrapper_environment(TASK, new_token(), ["http://127.0.0.1:9"], 20)
+    process = await run_wrapper(tmp_path, environment, path=path)
+    _, err = await asyncio.wait_for(process.communicate(), 5)
+    assert process.returncode == 125
+    assert b"none of curl" in err
