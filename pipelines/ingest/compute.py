@@ -1,0 +1,182 @@
+"""The arithmetic of ingest behind one interface of plain arrays: counts of a dump in, averages of L0 out.
+
+This is the seam at which another device takes over: whatever has the methods of :class:`Averager` will do. Nothing
+else in ingest touches a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.ingest import kernels, rfi
+from pipelines.ingest.layout import OutputLayout
+
+_MAX_WEIGHT = 255
+
+
+@dataclass(slots=True)
+class L0Dump:
+    """One output dump of one ingest; the arrays are reused."""
+
+    vis: npt.NDArray[np.complex64]
+    """(chan, bls), Jy."""
+    flags: npt.NDArray[np.uint8]
+    weights: npt.NDArray[np.uint8]
+    weights_channel: npt.NDArray[np.float32]
+    """(chan,); the weight of a sample is ``weights * weights_channel``, the number of good input samples."""
+    index: int = 0
+    timestamp: float = 0.0
+    """Centre, seconds since ``sync_time``."""
+    flagged: int = 0
+    """Samples with a flag."""
+
+    @classmethod
+    def empty(cls, layout: OutputLayout) -> L0Dump:
+        """Return a dump of the right shape, its memory touched."""
+        shape = (len(layout.channels), layout.source.n_bls)
+        return cls(
+            np.ones(shape, np.complex64),
+            np.ones(shape, np.uint8),
+            np.ones(shape, np.uint8),
+            np.ones(shape[0], np.float32),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays, bytes."""
+        arrays = (self.vis, self.flags, self.weights, self.weights_channel)
+        return sum(array.nbytes for array in arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStatistics:
+    """What was found in one input dump."""
+
+    samples: int
+    lost: int
+    rfi: int
+
+
+@dataclass(slots=True)
+class Averager:
+    """Scales, flags and averages the dumps of one ingest. Its methods block: call them in a thread."""
+
+    layout: OutputLayout
+    excise: bool
+    order: npt.NDArray[np.int64] | None = None
+    """The input product of each output product; None: the same order."""
+    swap: bool = False
+    """Whether counts come in the other byte order."""
+    flagger: rfi.FlaggerSettings = field(default_factory=rfi.FlaggerSettings)
+    workers: int = 1
+    """Threads that share the work on one dump."""
+    _vis: npt.NDArray[np.complex64] = field(init=False)
+    _flags: npt.NDArray[np.uint8] = field(init=False)
+    _total: npt.NDArray[np.complex64] = field(init=False)
+    _count: npt.NDArray[np.uint32] = field(init=False)
+    _seen: npt.NDArray[np.uint8] = field(init=False)
+    _pool: ThreadPoolExecutor | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        n_bls = self.layout.source.n_bls
+        if self.order is None:
+            self.order = np.arange(n_bls)
+        shape_in = (len(self.layout.source.channels), n_bls)
+        shape_out = (len(self.layout.channels), n_bls)
+        self._vis = np.ones(shape_in, np.complex64)
+        self._flags = np.ones(shape_in, np.uint8)
+        self._total = np.full(shape_out, 0, np.complex64)
+        self._count = np.full(shape_out, 0, np.uint32)
+        self._seen = np.full(shape_out, 0, np.uint8)
+        if self.workers > 1:
+            self._pool = ThreadPoolExecutor(self.workers, "averager")
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays, bytes."""
+        arrays = (self._vis, self._flags, self._total, self._count, self._seen)
+        return sum(array.nbytes for array in arrays)
+
+    def add(self, counts: npt.NDArray[np.int32], present: npt.NDArray[np.uint8]) -> DumpStatistics:
+        """Flag one input dump and add it to the running output dump.
+
+        Parameters
+        ----------
+        counts
+            int32 (channel, product, 2) as received; rubbish where a heap is missing.
+        present
+            uint8 (heap,): 0 where a heap is missing.
+        """
+        source, factor = self.layout.source, self.layout.continuum_factor
+        lost = self._spread(
+            len(source.channels),
+            lambda a, b: kernels.unpack(
+                counts, present, self.order, source.scale, self.swap, a, b, self._vis, self._flags
+            ),
+        )
+        found = self._spread(source.n_bls, self._flag)
+        self._spread(
+            len(self.layout.channels),
+            lambda a, b: kernels.accumulate(
+                self._vis, self._flags, self._reject, factor, a, b,
+                self._total, self._count, self._seen,
+            ),
+        )  # fmt: skip
+        return DumpStatistics(self._vis.size, lost, found)
+
+    def finish(self, out: L0Dump) -> None:
+        """Write the running output dump to `out` and begin a new one."""
+        most = self.layout.ratio * self.layout.continuum_factor
+        unit = max(1.0, most / _MAX_WEIGHT)
+        out.weights_channel[:] = unit
+        out.flagged = self._spread(
+            len(self.layout.channels),
+            lambda a, b: kernels.conclude(
+                self._total, self._count, self._seen, self._reject, unit, a, b,
+                out.vis, out.flags, out.weights,
+            ),
+        )  # fmt: skip
+
+    def reset(self) -> None:
+        """Forget the running output dump."""
+        for array in (self._total, self._count, self._seen):
+            array[...] = 0
+
+    def warm_up(self) -> None:
+        """Compile everything, by a dump without data, so that the first real one is not late."""
+        source = self.layout.source
+        counts = np.zeros((len(source.channels), source.n_bls, 2), np.int32)
+        self.add(counts, np.ones(source.n_heaps, np.uint8))
+        self.finish(L0Dump.empty(self.layout))
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    @property
+    def _reject(self) -> int:
+        return kernels.DATA_LOST | (kernels.INGEST_RFI if self.excise else 0)
+
+    def _flag(self, start: int, stop: int) -> int:
+        # The rounding of a count is uniform, 0.29 of a count; a whole one keeps well clear of it.
+        settings, floor = self.flagger, self.layout.source.scale
+        found: int = rfi.flag_products(
+            self._vis, self._flags, start, stop, settings.half_width, settings.n_sigma,
+            settings.falloff, settings.doublings, floor,
+        )  # fmt: skip
+        return found
+
+    def _spread(self, n: int, work: Callable[[int, int], Any]) -> int:
+        """Call `work` on parts of ``range(n)``, side by side if there are workers; return the sum."""
+        if self._pool is None:
+            return int(work(0, n) or 0)
+        edges = np.linspace(0, n, self.workers + 1).astype(int)
+        parts = self._pool.map(work, edges[:-1].tolist(), edges[1:].tolist())
+        return sum(int(part or 0) for part in parts)

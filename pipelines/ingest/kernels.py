@@ -1,0 +1,188 @@
+"""Compiled loops over the samples of a dump. Arrays in, arrays out; none of them holds the GIL.
+
+Each function works on a range of channels, so that threads can share a dump. Shapes: `C` input channels of this
+ingest, `B` products, `C'` output channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+DATA_LOST: Final = 0x08
+"""katdal's flag bit of data that never came."""
+INGEST_RFI: Final = 0x10
+"""katdal's flag bit of interference found by ingest."""
+MISSING_REAL: Final = -(2**31)
+"""With 1 as imaginary part: the correlator has no data for this product and channel (katgpucbf)."""
+
+
+@njit(nogil=True, cache=True)
+def _swapped(value: int) -> np.int32:
+    word = np.uint32(value)
+    return np.int32(
+        ((word >> np.uint32(24)) & np.uint32(0xFF))
+        | ((word >> np.uint32(8)) & np.uint32(0xFF00))
+        | ((word << np.uint32(8)) & np.uint32(0xFF0000))
+        | ((word << np.uint32(24)) & np.uint32(0xFF000000))
+    )
+
+
+@njit(nogil=True, cache=True)
+def unpack(
+    counts: Any,
+    present: Any,
+    order: Any,
+    scale: float,
+    swap: bool,
+    start: int,
+    stop: int,
+    vis: Any,
+    flags: Any,
+) -> int:
+    """Scale counts to visibilities and mark what is missing.
+
+    Parameters
+    ----------
+    counts
+        int32 (C, B, 2): real and imaginary counts; rubbish where the heap is not present.
+    present
+        uint8 (n_heaps,): which heaps came; each has ``C / n_heaps`` channels.
+    order
+        int64 (B,): the input product that each output product is taken from.
+    scale
+        Jy per count.
+    swap
+        Whether the counts are in the other byte order.
+    start, stop
+        Range of channels to work on.
+    vis, flags
+        complex64 and uint8 (C, B), written: 0 and :data:`DATA_LOST` where there is no data.
+
+    Returns
+    -------
+    int
+        Number of samples lost.
+    """
+    n_chans, n_bls = vis.shape
+    per_heap = n_chans // present.shape[0]
+    factor = np.float32(scale)
+    lost = 0
+    for c in range(start, stop):
+        if present[c // per_heap] == 0:
+            vis[c] = 0
+            flags[c] = DATA_LOST
+            lost += n_bls
+            continue
+        for b in range(n_bls):
+            real = counts[c, order[b], 0]
+            imag = counts[c, order[b], 1]
+            if swap:
+                real = _swapped(real)
+                imag = _swapped(imag)
+            if real == MISSING_REAL and imag == 1:
+                vis[c, b] = 0
+                flags[c, b] = DATA_LOST
+                lost += 1
+            else:
+                vis[c, b] = np.complex64(
+                    complex(np.float32(real) * factor, np.float32(imag) * factor)
+                )
+                flags[c, b] = 0
+    return lost
+
+
+@njit(nogil=True, cache=True)
+def accumulate(
+    vis: Any,
+    flags: Any,
+    reject: int,
+    factor: int,
+    start: int,
+    stop: int,
+    total: Any,
+    count: Any,
+    seen: Any,
+) -> None:
+    """Add a dump to sums over time and over groups of channels.
+
+    Parameters
+    ----------
+    vis, flags
+        complex64 and uint8 (C, B).
+    reject
+        Bits of the flags that keep a sample out of the sum.
+    factor
+        Channels per output channel.
+    start, stop
+        Range of output channels to work on.
+    total, count, seen
+        complex64, uint32, uint8 (C', B), added to: sum and number of good samples, and all flags met.
+    """
+    n_bls = vis.shape[1]
+    for out in range(start, stop):
+        for c in range(out * factor, (out + 1) * factor):
+            for b in range(n_bls):
+                flag = flags[c, b]
+                seen[out, b] |= flag
+                if flag & reject == 0:
+                    total[out, b] += vis[c, b]
+                    count[out, b] += np.uint32(1)
+
+
+@njit(nogil=True, cache=True)
+def conclude(
+    total: Any,
+    count: Any,
+    seen: Any,
+    reject: int,
+    weight_unit: float,
+    start: int,
+    stop: int,
+    vis: Any,
+    flags: Any,
+    weights: Any,
+) -> int:
+    """Turn sums into averages, flags and weights, and clear the sums.
+
+    A sample with good input carries the flags of what was averaged into it; one without carries all flags that
+    kept its input out, :data:`DATA_LOST` if nothing came at all.
+
+    Parameters
+    ----------
+    total, count, seen
+        As left by :func:`accumulate`; zero afterwards.
+    reject
+        As given to :func:`accumulate`.
+    weight_unit
+        Good samples per unit of weight, at least a 255th of the most that there can be.
+    start, stop
+        Range of output channels to work on.
+    vis, flags, weights
+        complex64, uint8, uint8 (C', B), written.
+
+    Returns
+    -------
+    int
+        Number of output samples that are flagged.
+    """
+    flagged = 0
+    for out in range(start, stop):
+        for b in range(vis.shape[1]):
+            good = count[out, b]
+            if good > 0:
+                vis[out, b] = total[out, b] / np.float32(good)
+                weights[out, b] = max(1, min(255, round(good / weight_unit)))
+                flags[out, b] = seen[out, b] & ~reject
+            else:
+                vis[out, b] = 0
+                weights[out, b] = 0
+                flags[out, b] = seen[out, b] if seen[out, b] != 0 else DATA_LOST
+            if flags[out, b] != 0:
+                flagged += 1
+            total[out, b] = 0
+            count[out, b] = 0
+            seen[out, b] = 0
+    return flagged
