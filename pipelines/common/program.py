@@ -122,6 +122,12 @@ class _Parser(argparse.ArgumentParser):
         raise ProgramError(message)
 
 
+def make_bare_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Make a parser without options, which raises `ProgramError` where argparse would exit."""
+    # Abbreviated options would make it unclear which ones a stored configuration may fill in.
+    return _Parser(prog=f"python3 -m {program}", description=description, allow_abbrev=False)
+
+
 def make_parser(program: str, description: str) -> argparse.ArgumentParser:
     """Make a parser with the options that every program has.
 
@@ -132,8 +138,7 @@ def make_parser(program: str, description: str) -> argparse.ArgumentParser:
     description
         What the program does, for ``--help``.
     """
-    # Abbreviated options would make it unclear which ones a stored configuration may fill in.
-    parser = _Parser(prog=f"python3 -m {program}", description=description, allow_abbrev=False)
+    parser = make_bare_parser(program, description)
     parser.add_argument("--name", default=program.rpartition(".")[2], help="name, used in logs")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     parser.add_argument("--port", type=port_number, default=0, help="port, 0 for any [%(default)s]")
@@ -273,10 +278,10 @@ async def _run(parser: argparse.ArgumentParser, start: Start, argv: list[str]) -
             if server is not None:
                 await _serve(server, end)
     except (PipelineError, EndpointError, OSError) as exc:
-        return _failed(exc)
+        return report_failure(exc)
     except Exception as exc:
         logger.debug("unexpected failure", exc_info=True)
-        return _failed(exc, kind=type(exc).__name__)
+        return report_failure(exc, kind=type(exc).__name__)
     return 0
 
 
@@ -332,8 +337,8 @@ def set_up_logging(name: str, level: str) -> None:
     logging.getLogger("numba").setLevel(logging.WARNING)
 
 
-def _failed(exc: BaseException, kind: str = "") -> int:
-    """Say in one line why the program ends, and return its exit status."""
+def report_failure(exc: BaseException, kind: str = "") -> int:
+    """Say in one line on standard error why the program ends, and return its exit status."""
     text = " ".join(str(exc).split()) or type(exc).__name__
     sys.stderr.write(f"error: {kind + ': ' if kind else ''}{text}\n")
     return 1

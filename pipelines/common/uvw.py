@@ -51,7 +51,8 @@ def antenna_uvw(
     reference = antennas[0].array_reference_antenna()
     # katpoint gives (uvw, enu, time).
     basis = np.asarray(target.uvw_basis(when, reference), dtype=np.float64)
-    return np.einsum("cet,ae->tac", basis, antenna_offsets(antennas))
+    uvw: NDArray[np.float64] = np.einsum("cet,ae->tac", basis, antenna_offsets(antennas))
+    return uvw
 
 
 def baseline_uvw(ant_uvw: NDArray[np.float64], pairs: NDArray[np.int64]) -> NDArray[np.float64]:

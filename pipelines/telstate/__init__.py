@@ -1,0 +1,1 @@
+"""Telescope state of one product: a Redis server, started as a task."""

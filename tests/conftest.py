@@ -1,0 +1,79 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A real Redis server of the test's own."""
+
+    host: str
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        """``HOST:PORT``."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """``redis://HOST:PORT``."""
+        return f"redis://{self.endpoint}"
+
+
+def wait_for_port(
+    host: str, port: int, process: subprocess.Popen[bytes], timeout: float = 20
+) -> None:
+    """Return when something listens, or fail when the process ends or time is up."""
+    deadline = time.monotonic() + timeout
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    pytest.fail(f"nothing listens on {host}:{port} (exit status {process.poll()})")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A TCP port on loopback that was free a moment ago."""
+    return free_port()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A real Redis server, empty, on loopback."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    port = free_port()
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    process = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+        cwd=directory,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for_port("127.0.0.1", port, process)
+        yield RedisServer("127.0.0.1", port)
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
