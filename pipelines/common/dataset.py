@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import katdal
+from katdal.dataset import DataSet
 
 
-def open_dataset(rdb: Path | str, *, applycal: str = "", **kwargs: Any) -> katdal.DataSet:
+def open_dataset(rdb: Path | str, *, applycal: str = "", **kwargs: Any) -> DataSet:
     """Open a data set of MeerKAT visibility format v4 with katdal, undoing its repair of old MeerKAT data.
 
     MeerKAT's correlator stamped its dumps one correlator dump late until early 2019 (its ticket SR-1625), and
@@ -28,7 +29,7 @@ def open_dataset(rdb: Path | str, *, applycal: str = "", **kwargs: Any) -> katda
 
     Returns
     -------
-    katdal.DataSet
+    DataSet
         Timestamps (Unix s) are the centres of the dumps.
 
     Raises
@@ -37,8 +38,8 @@ def open_dataset(rdb: Path | str, *, applycal: str = "", **kwargs: Any) -> katda
         If there is no such file, or it is not a dump of a telescope state.
     """
     offset = float(kwargs.pop("time_offset", 0.0))
-    data = katdal.open(str(rdb), time_offset=offset, applycal=applycal, **kwargs)
+    data: DataSet = katdal.open(str(rdb), time_offset=offset, applycal=applycal, **kwargs)
     shift = data.time_offset - offset
-    if shift == 0.0:
-        return data
-    return katdal.open(str(rdb), time_offset=offset - shift, applycal=applycal, **kwargs)
+    if shift != 0.0:
+        data = katdal.open(str(rdb), time_offset=offset - shift, applycal=applycal, **kwargs)
+    return data
