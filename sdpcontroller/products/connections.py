@@ -116,6 +116,8 @@ class TaskConnection:
     ) -> None:
         self.task = task
         self._endpoint = f"{host}:{port}"
+        self._closed = False
+        self._limits: set[asyncio.Timeout] = set()
         self._client = aiokatcp.Client(host, port)
         self._client.add_sensor_watcher(_Mirror(product, task, callback))
 
@@ -127,21 +129,29 @@ class TaskConnection:
         CommandError
             If the task refuses, is not reached, or does not answer within `timeout` seconds.
         """
+        limit = asyncio.timeout(timeout)
+        self._limits.add(limit)
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 await self._client.wait_connected()
                 reply, _informs = await self._client.request(name, *args)
         except aiokatcp.FailReply as exc:
             raise CommandError(f"{self.task} refused {name}: {exc}") from exc
         except TimeoutError as exc:
+            waited = "before its link was closed" if self._closed else f"within {timeout:g} s"
             raise CommandError(
-                f"{self.task} at {self._endpoint} did not answer {name} within {timeout:g} s"
+                f"{self.task} at {self._endpoint} did not answer {name} {waited}"
             ) from exc
         except (aiokatcp.InvalidReply, ConnectionError, OSError) as exc:
             raise CommandError(f"{self.task} at {self._endpoint}: {name} failed: {exc}") from exc
+        finally:
+            self._limits.discard(limit)
         return [argument.decode(errors="replace") for argument in reply]
 
     async def close(self) -> None:
-        """Close the link."""
+        """Close the link; requests that wait for an answer fail at once."""
+        self._closed = True
+        for limit in self._limits:
+            limit.reschedule(asyncio.get_running_loop().time())
         self._client.close()
         await self._client.wait_closed()

@@ -76,7 +76,7 @@ def build(
             )
             images.append(image)
             tasks.append(_imager(config, cbid, image))
-    graph = LogicalGraph(f"{product}.{cbid}", tuple(tasks))
+    graph = LogicalGraph(f"{product}-{cbid}", tuple(tasks))
     return ImagingPlan(graph, tuple(images), tuple(skipped))
 
 

@@ -1,0 +1,328 @@
+"""The master controller: admits commands, holds the products, tells façades what changes.
+
+It is the :class:`~sdpcontroller.control.ControlPlane` of its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
+
+from scheduler.graph import instantiate
+from scheduler.service import Scheduler
+from scheduler.views import AgentView, Change, LinkChanged, LinkState, TaskChanged
+from sdpcontroller import config
+from sdpcontroller.control import (
+    AgentRecord,
+    CaptureDone,
+    CaptureInit,
+    Command,
+    ConfigureProduct,
+    DeconfigureProduct,
+    ExplainProduct,
+    Listener,
+    MulticastGroups,
+    PlanProduct,
+    ProductAddress,
+    ProductRecord,
+    ProductState,
+    SetTransmission,
+    StreamRecord,
+    SystemRecord,
+    TaskSensor,
+)
+from sdpcontroller.errors import CommandError
+from sdpcontroller.multicast import DEFAULT_POOL, MulticastPool
+from sdpcontroller.products.product import TABLE, Product
+from sdpcontroller.products.services import Services, Timeouts
+from sdpcontroller.store import Store
+from sdpcontroller.workflows import realtime
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+"""Product names become parts of sensor names, task ids and folders."""
+
+_PLAN_ADDRESS: Final = "239.0.0.1"
+"""Stands for multicast addresses in a dry run, which must not take any."""
+
+
+class Master:
+    """The controller's top; :meth:`run` is its life.
+
+    Parameters
+    ----------
+    store
+        The configuration database.
+    scheduler
+        Not started yet; its journal is in the same database.
+    address
+        Host and port that answer the products' requests.
+    multicast
+        Network of the multicast addresses for products.
+    timeouts
+        How long products wait.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        scheduler: Scheduler,
+        *,
+        address: tuple[str, int],
+        multicast: str = DEFAULT_POOL,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._address = address
+        self._multicast = MulticastPool(store, multicast)
+        self._timeouts = timeouts or Timeouts()
+        self._products: dict[str, Product] = {}
+        self._listeners: list[Listener] = []
+        self._link = LinkChanged(LinkState.DISCONNECTED, "", "not connected yet")
+        self._services: Services | None = None
+        self._stopping = False
+        self._handlers: dict[type[Command[Any]], Callable[[Any], Coroutine[Any, Any, Any]]] = {
+            ConfigureProduct: self._configure,
+            DeconfigureProduct: self._deconfigure,
+            CaptureInit: self._capture_init,
+            CaptureDone: self._capture_done,
+            SetTransmission: self._set_transmission,
+            PlanProduct: self._plan,
+            ExplainProduct: self._explain,
+            MulticastGroups: self._multicast_groups,
+        }
+
+    async def run(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
+        """Connect to the cluster, clear up what an earlier run left, serve until `stop` is set.
+
+        Products are taken down in order before this returns.
+        """
+        async with asyncio.TaskGroup() as background:
+            self._services = Services(
+                scheduler=self._scheduler,
+                store=self._store,
+                multicast=self._multicast,
+                background=background,
+                product_changed=self._product_changed,
+                sensor_changed=self._sensor_changed,
+                timeouts=self._timeouts,
+            )
+            self._scheduler.subscribe(self._scheduler_changed)
+            async with self._scheduler:
+                await self._clear_up()
+                ready.set()
+                await stop.wait()
+                self._stopping = True
+                await self._take_everything_down()
+        self._services = None
+
+    async def _clear_up(self) -> None:
+        """Take down what products of an earlier run have left; this version does not adopt them."""
+        left = await self._store.load(TABLE)
+        for name, stored in left.items():
+            graph_id = stored.value.get("graph_id")
+            logger.warning("%s was left by an earlier run of the controller: taken down", name)
+            if graph_id is not None:
+                await self._scheduler.stop(graph_id)
+            await self._store.delete(TABLE, name, event="dead: the controller was restarted")
+
+    async def _take_everything_down(self) -> None:
+        products = list(self._products.values())
+        results = await asyncio.gather(
+            *(product.deconfigure(force=True) for product in products), return_exceptions=True
+        )
+        for product, result in zip(products, results, strict=True):
+            if isinstance(result, BaseException):
+                logger.error("%s was not taken down in order: %s", product.name, result)
+
+    # ControlPlane
+
+    async def execute(self, command: Command[R]) -> R:
+        """Do what the command says; it goes on when the caller is cancelled.
+
+        Raises
+        ------
+        ControllerError
+            If it cannot be done; nothing has changed then, or it was undone.
+        """
+        if self._services is None or self._stopping:
+            raise CommandError(
+                "the controller is not up" if not self._stopping else "shutting down"
+            )
+        handler = self._handlers[type(command)]
+        # A client that goes away in mid-command must not leave the command half done.
+        task = asyncio.ensure_future(handler(command))
+        task.add_done_callback(_retrieve)
+        return cast(R, await asyncio.shield(task))
+
+    def products(self) -> Mapping[str, ProductRecord]:
+        """All products that are not dead, by name."""
+        return {name: product.record for name, product in self._products.items()}
+
+    def agents(self) -> Sequence[AgentRecord]:
+        """All agents known, by host."""
+        return sorted(
+            (_agent_record(view) for view in self._scheduler.agents()), key=lambda a: a.host
+        )
+
+    def streams(self) -> Sequence[StreamRecord]:
+        """All streams of simulated correlators."""
+        return [
+            StreamRecord(
+                name,
+                stream.name,
+                stream.endpoint,
+                "up" if product.record.state is ProductState.CAPTURING else "down",
+            )
+            for name, product in self._products.items()
+            if product.workflow is not None
+            for stream in product.workflow.simulated
+        ]
+
+    def system(self) -> SystemRecord:
+        """Return the state of the whole."""
+        if self._services is None:
+            state = "INIT"
+        elif self._link.state is LinkState.CONNECTED:
+            state = "ON"
+        else:
+            state = "FAULT" if self._link.state is LinkState.LOST else "ALARM"
+        return SystemRecord(state, "ON", self._link.state.value, self._link.master)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Register a listener; it is told of what exists at once. The returned function ends it."""
+        self._listeners.append(listener)
+        listener.system_changed()
+        for product in self._products.values():
+            listener.product_changed(product.record)
+        return lambda: self._listeners.remove(listener)
+
+    # Commands
+
+    async def _configure(self, command: ConfigureProduct) -> ProductAddress:
+        name = self._free_name(command.name)
+        document = config.parse(command.config)
+        existing = self._products.get(name)
+        if existing is not None:
+            return self._same_product(existing, document)
+        assert self._services is not None  # noqa: S101 - execute() has checked
+        product = Product(name, document, command.config, self._services)
+        self._products[name] = product
+        await product.configure()
+        return ProductAddress(name, *self._address)
+
+    def _same_product(self, product: Product, document: config.ProductConfig) -> ProductAddress:
+        if product.config != document:
+            raise CommandError(
+                f"product {product.name} exists with another configuration: deconfigure it first"
+            )
+        if product.record.state not in (ProductState.IDLE, ProductState.CAPTURING):
+            raise CommandError(f"product {product.name} is {product.record.state.value}")
+        return ProductAddress(product.name, *self._address)
+
+    def _free_name(self, name: str) -> str:
+        """Put the first free number in the place of a ``*``; check the result."""
+        if name.count("*") == 1:
+            numbered = (name.replace("*", str(number)) for number in itertools.count())
+            name = next(candidate for candidate in numbered if candidate not in self._products)
+        if _NAME.fullmatch(name) is None:
+            raise CommandError(
+                f"{name!r} is no product name: letters, digits, '_' and '-', at most 63, "
+                "and at most one '*' for a number"
+            )
+        return name
+
+    async def _deconfigure(self, command: DeconfigureProduct) -> None:
+        await self._product(command.name).deconfigure(force=command.force)
+
+    async def _capture_init(self, command: CaptureInit) -> str:
+        return await self._product(command.product).capture_init(command.override)
+
+    async def _capture_done(self, command: CaptureDone) -> str:
+        return await self._product(command.product).capture_done()
+
+    async def _set_transmission(self, command: SetTransmission) -> None:
+        owners = [
+            product
+            for product in self._products.values()
+            if command.product in (None, product.name)
+            and product.workflow is not None
+            and any(stream.name == command.stream for stream in product.workflow.simulated)
+        ]
+        if len(owners) != 1:
+            known = ", ".join(sorted(stream.name for stream in self.streams())) or "none"
+            found = "no product has" if not owners else f"{len(owners)} products have"
+            raise CommandError(f"{found} a simulated stream {command.stream!r}; there are: {known}")
+        await owners[0].set_transmission(command.stream, on=command.on)
+
+    async def _plan(self, command: PlanProduct) -> str:
+        document = config.parse(command.config)
+        groups = dict.fromkeys(realtime.multicast_needs(document), _PLAN_ADDRESS)
+        graph = instantiate(realtime.build(document, "plan", groups).graph, "plan")
+        return str(await self._scheduler.plan(graph))
+
+    async def _explain(self, command: ExplainProduct) -> str:
+        product = self._product(command.name)
+        if product.record.state is not ProductState.CONFIGURING:
+            return f"{product.name} is {product.record.state.value}: {product.record.reason or 'no complaint'}"
+        return "; ".join(self._scheduler.explain(graph_id) for graph_id in product.graph_ids)
+
+    async def _multicast_groups(self, command: MulticastGroups) -> str:
+        product = self._product(command.product)
+        first = await self._multicast.take(product.name, command.count)
+        return f"{first}+{command.count - 1}" if command.count > 1 else first
+
+    def _product(self, name: str) -> Product:
+        product = self._products.get(name)
+        if product is None:
+            known = ", ".join(sorted(self._products)) or "none"
+            raise CommandError(f"there is no product {name!r}; there are: {known}")
+        return product
+
+    # Changes
+
+    def _scheduler_changed(self, change: Change) -> None:
+        if isinstance(change, TaskChanged):
+            for product in self._products.values():
+                if change.view.graph_id in product.graph_ids:
+                    product.task_changed(change.view)
+            return
+        if isinstance(change, LinkChanged):
+            self._link = change
+        for listener in self._listeners:
+            listener.system_changed()
+
+    def _product_changed(self, record: ProductRecord) -> None:
+        if record.state is ProductState.DEAD:
+            self._products.pop(record.name, None)
+        for listener in self._listeners:
+            if record.state is ProductState.DEAD:
+                listener.product_gone(record.name)
+            else:
+                listener.product_changed(record)
+
+    def _sensor_changed(self, sensor: TaskSensor) -> None:
+        for listener in self._listeners:
+            listener.sensor_changed(sensor)
+
+
+def _agent_record(view: AgentView) -> AgentRecord:
+    if view.quarantine:
+        state = "quarantined"
+    else:
+        state = "up" if view.active else "lost"
+    return AgentRecord(view.host, view.agent_id, state, str(view.free), view.quarantine)
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    """Look at the exception of a command whose caller may have gone away."""
+    if not task.cancelled():
+        task.exception()

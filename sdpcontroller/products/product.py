@@ -1,0 +1,388 @@
+"""One subarray product: its graph, its state, its capture blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from scheduler.errors import SchedulerError
+from scheduler.graph import LogicalGraph, PhysicalGraph, instantiate
+from scheduler.task import TaskState
+from scheduler.views import TaskView
+from sdpcontroller.config import ProductConfig
+from sdpcontroller.config.document import load
+from sdpcontroller.control import CaptureBlockState, ProductRecord, ProductState
+from sdpcontroller.errors import CommandError, ControllerError
+from sdpcontroller.products import captures, machine
+from sdpcontroller.products.connections import TaskConnection
+from sdpcontroller.products.postprocessing import Postprocessing
+from sdpcontroller.products.services import Services
+from sdpcontroller.products.tasks import task_record
+from sdpcontroller.telstate import ProductTelstate
+from sdpcontroller.workflows import realtime
+from sdpcontroller.workflows.plan import Workflow
+
+logger = logging.getLogger(__name__)
+
+TABLE: Final = "product"
+"""Table of the products' records in the store."""
+
+_LIVE: Final = frozenset({ProductState.IDLE, ProductState.CAPTURING})
+
+
+class Product:
+    """A subarray product, from the moment it is recorded until it is dead.
+
+    One command at a time; another is refused while one runs. Every change is written to the store before
+    anybody is told of it.
+    """
+
+    def __init__(self, name: str, config: ProductConfig, document: str, services: Services) -> None:
+        self.config = config
+        self._services = services
+        self._record = ProductRecord(name=name, state=ProductState.CONFIGURING, config=document)
+        self._version = 0
+        self._block_config = config
+        self._commanding = asyncio.Lock()
+        self._busy = ""
+        self._configuring: asyncio.Task[Any] | None = None
+        self._recording = asyncio.Lock()
+        self._workflow: Workflow | None = None
+        self._graph: PhysicalGraph | None = None
+        self._telstate: ProductTelstate | None = None
+        self._connections: dict[str, TaskConnection] = {}
+        self._postprocessing = Postprocessing(name, services, self._block_processed)
+        self.dead = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        """The product's name."""
+        return self._record.name
+
+    @property
+    def record(self) -> ProductRecord:
+        """What everybody may know of the product."""
+        return self._record
+
+    @property
+    def workflow(self) -> Workflow | None:
+        """Its graph and what belongs to it; None until it was made."""
+        return self._workflow
+
+    @property
+    def graph_ids(self) -> frozenset[str]:
+        """Ids of the product's physical graphs: its own, and those of its postprocessing."""
+        own = () if self._graph is None else (self._graph.graph_id,)
+        return frozenset((*own, *self._postprocessing.graph_ids))
+
+    # Bringing up and taking down
+
+    async def configure(self) -> None:
+        """Place and launch the graph; return when every task is ready.
+
+        Raises
+        ------
+        ControllerError
+            If that is not to be; everything was undone and the product is dead.
+        """
+        async with self._command("configure"):
+            started = time.monotonic()
+            self._configuring = asyncio.current_task()
+            try:
+                await self._launch()
+            except (ControllerError, SchedulerError, asyncio.CancelledError) as exc:
+                reason = str(exc) or "deconfigured before it was ready"
+                await asyncio.shield(self._unwind(reason))
+                if isinstance(exc, ControllerError):
+                    raise
+                raise CommandError(reason) from exc
+            finally:
+                self._configuring = None
+            elapsed = time.monotonic() - started
+            await self._set_state(ProductState.IDLE, f"all tasks ready after {elapsed:.1f} s")
+
+    async def _launch(self) -> None:
+        needs = realtime.multicast_needs(self.config)
+        groups = {
+            stream: await self._services.multicast.take(self.name, count)
+            for stream, count in needs.items()
+        }
+        self._workflow = workflow = realtime.build(self.config, self.name, groups)
+        self._graph = await self._instantiate(workflow.graph)
+        await self._change(f"configure, graph {self._graph.graph_id}")
+        await self._services.scheduler.launch(
+            self._graph,
+            timeout=self._services.timeouts.fit,
+            on_ready={workflow.telstate_task: self._publish_telstate},
+        )
+        await self._connect()
+
+    async def _instantiate(self, logical: LogicalGraph) -> PhysicalGraph:
+        number = await self._services.store.take_numbers("graph", at_least=1)
+        return instantiate(logical, f"{logical.name}-{number}")
+
+    async def _publish_telstate(self, view: TaskView) -> None:
+        """Write what programs read when they start; runs before any of them is let through."""
+        assert self._workflow is not None  # noqa: S101 - the graph came from it
+        host, port = view.ports["telstate"]
+        self._telstate = await ProductTelstate.connect(host, port)
+        await self._telstate.publish(self._workflow.telstate)
+        await self._change(
+            f"telescope state at {host}:{port}",
+            lambda record: dataclasses.replace(record, telstate=(host, port)),
+        )
+
+    async def _connect(self) -> None:
+        assert self._workflow is not None  # noqa: S101 - as above
+        for task in self._workflow.katcp_tasks:
+            host, port = self._record.tasks[task].ports["katcp"]
+            self._connections[task] = TaskConnection(
+                self.name, task, host, port, self._services.sensor_changed
+            )
+
+    async def deconfigure(self, *, force: bool) -> None:
+        """Take everything down in order; return when no task of the graph is left.
+
+        Postprocessing that still runs goes on, and the product lives until it has ended.
+
+        Raises
+        ------
+        CommandError
+            If the product captures and `force` is not set.
+        """
+        if self._record.state is ProductState.CAPTURING and not force:
+            raise CommandError(
+                f"product {self.name} is capturing {self._record.current_block}: "
+                "end the capture first, or force"
+            )
+        if force and self._configuring is not None:
+            self._configuring.cancel()
+            await self.dead.wait()
+            return
+        async with self._command("deconfigure"):
+            machine.check_product(self.name, self._record.state, ProductState.DECONFIGURING)
+            if self._record.state is ProductState.CAPTURING:
+                await self._end_capture()
+            await self._set_state(ProductState.DECONFIGURING, "deconfigure")
+            await asyncio.sleep(self.config.config.shutdown_delay)
+            await self._take_down()
+            if self._postprocessing.running:
+                await self._set_state(
+                    ProductState.POSTPROCESSING, "graph gone, postprocessing goes on"
+                )
+                self._services.background.create_task(self._die_after_postprocessing())
+            else:
+                await self._die("deconfigured")
+
+    async def _unwind(self, reason: str) -> None:
+        """Undo a configure that failed."""
+        await self._take_down()
+        await self._die(f"configure failed: {reason}", reason)
+
+    async def _take_down(self) -> None:
+        for connection in self._connections.values():
+            await connection.close()
+        self._connections.clear()
+        if self._telstate is not None:
+            await self._telstate.close()
+            self._telstate = None
+        if self._graph is not None:
+            await self._services.scheduler.stop(self._graph.graph_id)
+        self._services.multicast.release(self.name)
+
+    async def _die_after_postprocessing(self) -> None:
+        await self._postprocessing.wait()
+        await self._die("postprocessing has ended")
+
+    async def _die(self, event: str, reason: str = "") -> None:
+        async with self._recording:
+            await self._services.store.delete(TABLE, self.name, event=f"dead: {event}")
+            self._record = dataclasses.replace(
+                self._record, state=ProductState.DEAD, reason=reason or self._record.reason
+            )
+        logger.info("%s: dead: %s", self.name, event)
+        self.dead.set()
+        self._services.product_changed(self._record)
+
+    # Captures
+
+    async def capture_init(self, override: str | None) -> str:
+        """Begin a capture block; return its id when everything is ready for data.
+
+        Raises
+        ------
+        CommandError
+            If the product is not idle, or a task refused; nothing captures then.
+        """
+        async with self._command("capture-init"):
+            machine.check_product(self.name, self._record.state, ProductState.CAPTURING)
+            config = self.config if override is None else self.config.merged(load(override))
+            cbid = str(
+                await self._services.store.take_numbers("capture-block", at_least=int(time.time()))
+            )
+            await self._set_block(cbid, CaptureBlockState.INITIALISING, current_block=cbid)
+            timeouts = self._services.timeouts
+            try:
+                await captures.begin(self._stages(), self._connections, cbid, timeouts.capture_init)
+                # A task that died meanwhile has put the product in error: then this raises.
+                await self._set_state(ProductState.CAPTURING, f"capturing {cbid}")
+            except CommandError:
+                await captures.end(self._stages(), self._connections, timeouts.capture_done)
+                await self._set_block(cbid, CaptureBlockState.DEAD, current_block=None)
+                raise
+            self._block_config = config
+            await self._set_block(cbid, CaptureBlockState.CAPTURING)
+            return cbid
+
+    async def capture_done(self) -> str:
+        """End the capture block; return its id when its data is drained.
+
+        Raises
+        ------
+        CommandError
+            If the product does not capture, or a task did not drain: the block is closed all the same.
+        """
+        async with self._command("capture-done"):
+            if self._record.state is not ProductState.CAPTURING:
+                raise CommandError(
+                    f"product {self.name} is {self._record.state.value}, not capturing"
+                )
+            cbid, failures = await self._end_capture()
+            if failures:
+                raise CommandError(f"capture block {cbid} was closed, but: {'; '.join(failures)}")
+            return cbid
+
+    async def _end_capture(self) -> tuple[str, list[str]]:
+        cbid = self._record.current_block
+        assert cbid is not None  # noqa: S101 - the product captures
+        await self._set_block(cbid, CaptureBlockState.BURNDOWN)
+        failures = await captures.end(
+            self._stages(), self._connections, self._services.timeouts.capture_done
+        )
+        await self._set_block(cbid, CaptureBlockState.POSTPROCESSING, current_block=None)
+        if self._record.state is ProductState.CAPTURING:
+            await self._set_state(ProductState.IDLE, f"captured {cbid}")
+        if self._telstate is not None:
+            await self._postprocessing.start(cbid, self._block_config, self._telstate)
+        return cbid, failures
+
+    async def set_transmission(self, stream: str, *, on: bool) -> None:
+        """Start or stop the data of one simulated correlator stream.
+
+        Raises
+        ------
+        CommandError
+            If the stream is not one of this product's, or its simulator refuses.
+        """
+        assert self._workflow is not None  # noqa: S101 - only asked when the stream is known
+        task = next(s.task for s in self._workflow.simulated if s.name == stream)
+        connection = self._connections.get(task)
+        if connection is None:
+            raise CommandError(f"{task} of product {self.name} is not up")
+        request = "capture-start" if on else "capture-stop"
+        await connection.request(request, stream, timeout=self._services.timeouts.capture_init)
+
+    def _stages(self) -> list[list[str]]:
+        """Tasks that take part in captures and are connected, in the order of the data's flow."""
+        assert self._workflow is not None  # noqa: S101 - the product is up
+        stages = self._workflow.capture_order()
+        return [[task for task in stage if task in self._connections] for stage in stages]
+
+    async def _block_processed(self, cbid: str, reason: str) -> None:
+        changes = {"reason": reason} if reason else {}
+        await self._set_block(cbid, CaptureBlockState.DEAD, **changes)
+
+    # What happens to the tasks
+
+    def task_changed(self, view: TaskView) -> None:
+        """Take note of a task of the product's graph."""
+        own = self._graph is not None and view.graph_id == self._graph.graph_id
+        tasks = {**self._record.tasks, view.name: task_record(view)}
+        if view.state is TaskState.DEAD and not own:
+            del tasks[view.name]  # postprocessing judges its own tasks, and each block has new ones
+        self._record = dataclasses.replace(self._record, tasks=tasks)
+        self._services.product_changed(self._record)
+        died = view.state is TaskState.DEAD and not view.expected_death
+        if own and died and view.critical and self._record.state in _LIVE:
+            self._services.background.create_task(self._fail(view))
+
+    async def _fail(self, view: TaskView) -> None:
+        """A critical task died: the product is in error, and what is left of a capture is closed."""
+        if self._record.state not in _LIVE:
+            return
+        reason = f"{view.name} on {view.host} died: {view.death}"
+        if view.log_tail:
+            reason += "; its last words: " + " | ".join(view.log_tail[-5:])
+        await self._set_state(ProductState.ERROR, reason, reason=reason)
+        connection = self._connections.pop(view.name, None)
+        if connection is not None:
+            await connection.close()  # also ends a request that waits for the dead
+        async with self._commanding:
+            self._busy = "closing the capture"
+            if self._record.current_block is not None:
+                await self._end_capture()
+
+    # Records
+
+    @asynccontextmanager
+    async def _command(self, what: str) -> AsyncIterator[None]:
+        """Hold off other commands; a second one is refused at once, with the reason."""
+        if self._commanding.locked():
+            raise CommandError(f"product {self.name} is busy with {self._busy}: try again later")
+        async with self._commanding:
+            self._busy = what
+            yield
+
+    async def _set_state(self, state: ProductState, event: str, **changes: Any) -> None:
+        def update(record: ProductRecord) -> ProductRecord:
+            machine.check_product(self.name, record.state, state)
+            return dataclasses.replace(record, state=state, **changes)
+
+        await self._change(event, update)
+
+    async def _set_block(self, cbid: str, state: CaptureBlockState, **changes: Any) -> None:
+        def update(record: ProductRecord) -> ProductRecord:
+            blocks = dict(record.capture_blocks)
+            if cbid in blocks:
+                machine.check_capture_block(cbid, blocks[cbid], state)
+            blocks[cbid] = state
+            if state is CaptureBlockState.DEAD:
+                del blocks[cbid]
+            return dataclasses.replace(record, capture_blocks=blocks, **changes)
+
+        await self._change(f"capture block {cbid} {state.value}", update)
+
+    async def _change(
+        self, event: str, update: Callable[[ProductRecord], ProductRecord] = lambda record: record
+    ) -> None:
+        """Change the record: in the store first, then for everybody to see."""
+        async with self._recording:
+            self._version = await self._services.store.put(
+                TABLE,
+                self.name,
+                self._document(update(self._record)),
+                event=event,
+                expected_version=self._version,
+            )
+            # Tasks may have changed while the store wrote: they are not part of the document.
+            self._record = update(self._record)
+        logger.info("%s: %s", self.name, event)
+        self._services.product_changed(self._record)
+
+    def _document(self, record: ProductRecord) -> Mapping[str, Any]:
+        """The record without what the scheduler's journal keeps."""
+        return {
+            "name": record.name,
+            "state": record.state.value,
+            "config": json.loads(record.config),
+            "capture_blocks": {key: block.value for key, block in record.capture_blocks.items()},
+            "current_block": record.current_block,
+            "reason": record.reason,
+            "graph_id": None if self._graph is None else self._graph.graph_id,
+        }

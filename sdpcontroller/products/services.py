@@ -1,0 +1,40 @@
+"""What a product needs of the rest of the controller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from scheduler.service import Scheduler
+from sdpcontroller.control import ProductRecord, TaskSensor
+from sdpcontroller.multicast import MulticastPool
+from sdpcontroller.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a product waits, in seconds."""
+
+    fit: float = 60.0
+    """For a place in the cluster, and all tasks ready."""
+    capture_init: float = 60.0
+    """For one program to be ready for data."""
+    capture_done: float = 300.0
+    """For one program to drain."""
+    batch: float = 6 * 3600.0
+    """For the postprocessing of one capture block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The controller's parts that products share."""
+
+    scheduler: Scheduler
+    store: Store
+    multicast: MulticastPool
+    background: asyncio.TaskGroup
+    """Runs what outlives a command: postprocessing, and the closing of what failed."""
+    product_changed: Callable[[ProductRecord], None]
+    sensor_changed: Callable[[TaskSensor], None]
+    timeouts: Timeouts = field(default_factory=Timeouts)

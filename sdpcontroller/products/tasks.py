@@ -1,0 +1,21 @@
+"""The scheduler's view of a task, in the control plane's words."""
+
+from __future__ import annotations
+
+from scheduler.views import TaskView
+from sdpcontroller.control import TaskRecord
+
+
+def task_record(view: TaskView) -> TaskRecord:
+    """Translate what the scheduler knows of a task into the record that façades show."""
+    return TaskRecord(
+        name=view.name,
+        kind=view.kind,
+        task_id=view.task_id,
+        state=view.state.value,
+        mesos_state=view.mesos_state,
+        host=view.host,
+        outcome="" if view.death is None else str(view.death),
+        resources=str(view.resources),
+        ports=view.ports,
+    )

@@ -1,0 +1,118 @@
+"""Telescope state of a product: what is written before programs start, and read when they are done."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import katpoint
+from katsdptelstate.aio import TelescopeState
+from katsdptelstate.aio.redis import RedisBackend
+from katsdptelstate.errors import ImmutableKeyError, TelstateError
+from redis.exceptions import RedisError
+
+from sdpcontroller.errors import CommandError
+from sdpcontroller.workflows.imaging import ObservedTarget
+
+_TIMEOUT: Final = 10.0
+"""Seconds for one exchange with the telescope state."""
+
+
+class ProductTelstate:
+    """Connection to the telescope state of one product."""
+
+    def __init__(self, telstate: TelescopeState, endpoint: str) -> None:
+        self._telstate = telstate
+        self._endpoint = endpoint
+
+    @classmethod
+    async def connect(cls, host: str, port: int) -> Self:
+        """Connect.
+
+        Raises
+        ------
+        CommandError
+            If it does not answer.
+        """
+        endpoint = f"{host}:{port}"
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                backend = await RedisBackend.from_url(f"redis://{endpoint}")
+        except (RedisError, OSError, TimeoutError) as exc:
+            raise CommandError(f"telescope state at {endpoint} does not answer: {exc}") from exc
+        return cls(TelescopeState(backend), endpoint)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._telstate.backend.close()
+        await self._telstate.backend.wait_closed()
+
+    async def publish(self, values: Mapping[str, Any]) -> None:
+        """Write immutable values by full key; a value that is already there must be the same.
+
+        Raises
+        ------
+        CommandError
+            If telescope state does not take them.
+        """
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                for key, value in values.items():
+                    await self._telstate.set(key, value)
+        except ImmutableKeyError as exc:
+            raise CommandError(f"telescope state has another value already: {exc}") from exc
+        except (RedisError, OSError, TimeoutError) as exc:
+            raise CommandError(
+                f"telescope state at {self._endpoint} does not answer: {exc}"
+            ) from exc
+
+    async def observed(self, cbid: str, vis: str) -> list[ObservedTarget]:
+        """Return what a capture block observed, in order of first appearance; empty for no data.
+
+        Parameters
+        ----------
+        cbid
+            Capture block.
+        vis
+            Visibility stream; its writer must have described the data set.
+        """
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                block = self._telstate.view(f"{cbid}_{vis}")
+                stream = self._telstate.view(vis)
+                chunks = await block.get("chunk_info")
+                first = await block.get("first_timestamp")
+                if chunks is None or first is None:
+                    return []
+                int_time = await stream.get("int_time")
+                start = await stream.get("sync_time") + first - 0.5 * int_time
+                end = start + chunks["correlator_data"]["shape"][0] * int_time
+                track = await self._telstate.get_range(
+                    "cbf_target", st=start, et=end, include_previous=True
+                )
+        except (RedisError, TelstateError, OSError, TimeoutError, KeyError) as exc:
+            raise CommandError(
+                f"telescope state at {self._endpoint} does not tell what was observed: {exc!r}"
+            ) from exc
+        return targets(track, start, end)
+
+
+def targets(track: list[tuple[str, float]], start: float, end: float) -> list[ObservedTarget]:
+    """Add up how long each target was observed between `start` and `end`.
+
+    Parameters
+    ----------
+    track
+        katpoint descriptions with the Unix time from which each holds, in order.
+    start, end
+        Unix time of the data's begin and end, seconds.
+    """
+    durations: dict[str, float] = defaultdict(float)
+    ends = itertools.chain((time for _, time in track[1:]), (end,))
+    for (description, since), until in zip(track, ends, strict=True):
+        durations[description] += max(0.0, min(until, end) - max(since, start))
+    parsed = [(katpoint.Target(text), seconds) for text, seconds in durations.items() if seconds]
+    return [ObservedTarget(t.name, frozenset(t.tags), seconds) for t, seconds in parsed]
