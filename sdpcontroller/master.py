@@ -315,10 +315,7 @@ class Master:
 
 
 def _agent_record(view: AgentView) -> AgentRecord:
-    if view.quarantine:
-        state = "quarantined"
-    else:
-        state = "up" if view.active else "lost"
+    state = "quarantined" if view.quarantine else "up" if view.active else "lost"
     return AgentRecord(view.host, view.agent_id, state, str(view.free), view.quarantine)
 
 
