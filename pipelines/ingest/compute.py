@@ -1,7 +1,7 @@
 """The arithmetic of ingest behind one interface of plain arrays: counts of a dump in, averages of L0 out.
 
-This is the seam at which another device takes over: whatever has the methods of :class:`Averager` will do. Nothing
-else in ingest touches a sample.
+This is the seam at which another device takes over: whatever has the methods of :class:`Averager` will do.
+Nothing else in ingest touches a sample.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.common.spead import FLAG_DATA_LOST, FLAG_INGEST_RFI
 from pipelines.ingest import kernels, rfi
 from pipelines.ingest.layout import OutputLayout
 
@@ -71,8 +72,6 @@ class Averager:
     excise: bool
     order: npt.NDArray[np.int64] | None = None
     """The input product of each output product; None: the same order."""
-    swap: bool = False
-    """Whether counts come in the other byte order."""
     flagger: rfi.FlaggerSettings = field(default_factory=rfi.FlaggerSettings)
     workers: int = 1
     """Threads that share the work on one dump."""
@@ -117,7 +116,7 @@ class Averager:
         lost = self._spread(
             len(source.channels),
             lambda a, b: kernels.unpack(
-                counts, present, self.order, source.scale, self.swap, a, b, self._vis, self._flags
+                counts, present, self.order, source.scale, a, b, self._vis, self._flags
             ),
         )
         found = self._spread(source.n_bls, self._flag)
@@ -162,7 +161,7 @@ class Averager:
 
     @property
     def _reject(self) -> int:
-        return kernels.DATA_LOST | (kernels.INGEST_RFI if self.excise else 0)
+        return FLAG_DATA_LOST | (FLAG_INGEST_RFI if self.excise else 0)
 
     def _flag(self, start: int, stop: int) -> int:
         # The rounding of a count is uniform, 0.29 of a count; a whole one keeps well clear of it.

@@ -1,22 +1,15 @@
-"""Exceptions of ingest.
+"""Exceptions of ingest, below those that all programs share.
 
 ::
 
-    IngestError
-    ├── LayoutError    the arguments and the stream's attributes do not fit together
-    └── CaptureError   a capture request that cannot be done now; nothing has changed
+    PipelineError
+    └── LayoutError    the arguments and the stream's attributes do not fit together
 """
 
 from __future__ import annotations
 
-
-class IngestError(Exception):
-    """Root of everything that ingest raises on purpose; the message is for people."""
+from pipelines.common.errors import PipelineError
 
 
-class LayoutError(IngestError):
+class LayoutError(PipelineError):
     """The arguments and the stream's attributes do not fit together."""
-
-
-class CaptureError(IngestError):
-    """A capture request that cannot be done now."""

@@ -11,23 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-DATA_LOST: Final = 0x08
-"""katdal's flag bit of data that never came."""
-INGEST_RFI: Final = 0x10
-"""katdal's flag bit of interference found by ingest."""
-MISSING_REAL: Final = -(2**31)
-"""With 1 as imaginary part: the correlator has no data for this product and channel (katgpucbf)."""
+from pipelines.common.spead import FLAG_DATA_LOST, MISSING
 
-
-@njit(nogil=True, cache=True)
-def _swapped(value: int) -> np.int32:
-    word = np.uint32(value)
-    return np.int32(
-        ((word >> np.uint32(24)) & np.uint32(0xFF))
-        | ((word >> np.uint32(8)) & np.uint32(0xFF00))
-        | ((word << np.uint32(8)) & np.uint32(0xFF0000))
-        | ((word << np.uint32(24)) & np.uint32(0xFF000000))
-    )
+_MISSING_REAL: Final = MISSING[0]
+_MISSING_IMAG: Final = MISSING[1]
 
 
 @njit(nogil=True, cache=True)
@@ -36,7 +23,6 @@ def unpack(
     present: Any,
     order: Any,
     scale: float,
-    swap: bool,
     start: int,
     stop: int,
     vis: Any,
@@ -54,12 +40,10 @@ def unpack(
         int64 (B,): the input product that each output product is taken from.
     scale
         Jy per count.
-    swap
-        Whether the counts are in the other byte order.
     start, stop
         Range of channels to work on.
     vis, flags
-        complex64 and uint8 (C, B), written: 0 and :data:`DATA_LOST` where there is no data.
+        complex64 and uint8 (C, B), written: 0 and ``FLAG_DATA_LOST`` where there is no data.
 
     Returns
     -------
@@ -73,18 +57,15 @@ def unpack(
     for c in range(start, stop):
         if present[c // per_heap] == 0:
             vis[c] = 0
-            flags[c] = DATA_LOST
+            flags[c] = FLAG_DATA_LOST
             lost += n_bls
             continue
         for b in range(n_bls):
             real = counts[c, order[b], 0]
             imag = counts[c, order[b], 1]
-            if swap:
-                real = _swapped(real)
-                imag = _swapped(imag)
-            if real == MISSING_REAL and imag == 1:
+            if real == _MISSING_REAL and imag == _MISSING_IMAG:
                 vis[c, b] = 0
-                flags[c, b] = DATA_LOST
+                flags[c, b] = FLAG_DATA_LOST
                 lost += 1
             else:
                 vis[c, b] = np.complex64(
@@ -148,7 +129,7 @@ def conclude(
     """Turn sums into averages, flags and weights, and clear the sums.
 
     A sample with good input carries the flags of what was averaged into it; one without carries all flags that
-    kept its input out, :data:`DATA_LOST` if nothing came at all.
+    kept its input out, ``FLAG_DATA_LOST`` if nothing came at all.
 
     Parameters
     ----------
@@ -179,7 +160,7 @@ def conclude(
             else:
                 vis[out, b] = 0
                 weights[out, b] = 0
-                flags[out, b] = seen[out, b] if seen[out, b] != 0 else DATA_LOST
+                flags[out, b] = seen[out, b] if seen[out, b] != 0 else FLAG_DATA_LOST
             if flags[out, b] != 0:
                 flagged += 1
             total[out, b] = 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
+from pipelines.common.stream_info import CorrelatorStream, VisStream
 from pipelines.ingest.errors import LayoutError
 
 
@@ -44,6 +44,19 @@ class InputLayout:
             )
         _check_slice(
             "--channels", self.channels, self.n_chans, self.n_chans_per_substream, "substream"
+        )
+
+    @classmethod
+    def of(cls, stream: CorrelatorStream, channels: range) -> Self:
+        """Return the part of `stream` that has these channels."""
+        return cls(
+            n_chans=stream.n_chans,
+            n_chans_per_substream=stream.n_chans_per_substream,
+            n_bls=stream.n_bls,
+            channels=channels,
+            ticks_per_dump=stream.dump_ticks,
+            scale_factor_timestamp=stream.scale_factor_timestamp,
+            scale=stream.scale,
         )
 
     @property
@@ -95,6 +108,9 @@ class OutputLayout:
                 f"--channels {own.start}:{own.stop} splits an average over"
                 f" {self.continuum_factor} channels"
             )
+        if len(self.channels) < 2 or len(self.channels) * self.source.n_bls < 8:
+            # SPEAD would make immediate items of arrays this small, and receivers look for them in the payload.
+            raise LayoutError("an ingest must make at least two output channels and eight samples")
 
     @property
     def n_chans(self) -> int:
@@ -134,30 +150,20 @@ class OutputLayout:
         out_width = width * self.continuum_factor
         return out_width * self.n_chans, first_freq + (self.n_chans // 2) * out_width
 
-    def attributes(
-        self,
-        *,
-        bandwidth: float,
-        center_freq: float,
-        sync_time: float,
-        bls_ordering: Sequence[tuple[str, str]],
-        src_streams: Sequence[str],
-        excise: bool,
-    ) -> dict[str, Any]:
-        """Return the attributes of the ``sdp.vis`` stream, the same from each of its ingests."""
-        out_bandwidth, out_center = self.frequency_axis(bandwidth, center_freq)
-        return {
-            "n_chans": self.n_chans,
-            "bandwidth": out_bandwidth,
-            "center_freq": out_center,
-            "sync_time": sync_time,
-            "int_time": self.int_time,
-            "bls_ordering": [tuple(pair) for pair in bls_ordering],
-            "n_bls": self.source.n_bls,
-            "need_weights_power_scale": False,
-            "excise": excise,
-            "src_streams": list(src_streams),
-        }
+    def stream(self, name: str, source: CorrelatorStream, *, excise: bool) -> VisStream:
+        """Return the description of the L0 stream `name`, the same from each of its ingests."""
+        bandwidth, center_freq = self.frequency_axis(source.bandwidth, source.center_freq)
+        return VisStream(
+            name=name,
+            n_chans=self.n_chans,
+            bandwidth=bandwidth,
+            center_freq=center_freq,
+            sync_time=source.sync_time,
+            int_time=self.int_time,
+            bls_ordering=source.bls_ordering,
+            src_streams=(source.name,),
+            excise=excise,
+        )
 
 
 def dumps_per_output(output_int_time: float, int_time: float) -> int:

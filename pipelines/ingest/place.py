@@ -86,6 +86,8 @@ STATE: Final = np.dtype(
         ("placed", np.intp),
         # Timestamp of each segment's first heap, by segment modulo SEGMENTS_KEPT.
         ("segment_start", np.int64, (SEGMENTS_KEPT,)),
+        # Heaps accepted in each segment.
+        ("segment_heaps", np.int64, (SEGMENTS_KEPT,)),
     ]
 )
 """Memory of the callback. All times in ADC samples, modulo 2^48."""
@@ -121,6 +123,7 @@ def _begin_segment(state: Any, timestamp: int) -> None:
     state.newest_position = SEGMENT_ORIGIN
     state.rival_count = 0
     state.segment_start[state.segment % SEGMENTS_KEPT] = timestamp
+    state.segment_heaps[state.segment % SEGMENTS_KEPT] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -190,6 +193,7 @@ def _classify(state: Any, timestamp: int, channel: int, length: int) -> tuple[in
     if placed[chunk_id % state.window, index] == chunk_id:
         return _DUPLICATE, -1, 0
     placed[chunk_id % state.window, index] = chunk_id
+    state.segment_heaps[state.segment % SEGMENTS_KEPT] += 1
     return _ACCEPTED, chunk_id, index
 
 

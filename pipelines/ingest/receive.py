@@ -1,8 +1,9 @@
 """Receive the heaps of a correlation stream into chunks of one dump each.
 
-The sockets belong to the :class:`Receiver` and stay open while the program lives; a capture block gets a spead2
-stream of its own on them (duplicates of the sockets), so that it starts with clean counters and an empty window,
-and nothing is missed between blocks. While no capture is on, a stream that turns everything away keeps the sockets drained.
+The sockets belong to the :class:`Receiver` and stay open while the program lives; a capture block gets a
+spead2 stream of its own on them (duplicates of the sockets), so that it starts with clean counters and an empty
+window, and nothing is missed between blocks. While no capture is on, a stream that turns everything away keeps
+the sockets drained.
 
 The memory is allocated and touched once and lent to one stream after the other. When the processing does not
 keep up and all chunks are in use, spead2 stops reading, the socket's buffer overflows, and the loss is
@@ -13,9 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,39 +24,45 @@ import spead2
 import spead2.recv
 import spead2.recv.asyncio
 
+from pipelines.common.endpoints import Endpoint
+from pipelines.common.errors import EndpointError
+from pipelines.common.spead import FREQUENCY_ID, TIMESTAMP_ID
 from pipelines.ingest import place
 from pipelines.ingest.layout import InputLayout
 from pipelines.ingest.numbering import wrapped
 from pipelines.ingest.place import HeapClass
 
-TIMESTAMP_ID: Final = 0x1600
-FREQUENCY_ID: Final = 0x4103
 SOCKET_BUFFER: Final = 64 * 1024 * 1024
 """Bytes asked of the kernel for each socket; it gives what ``net.core.rmem_max`` allows."""
 MAX_PACKET: Final = 65536
+DEFAULT_WINDOW: Final = 4
+"""Dumps that are open at once."""
 MAX_AHEAD: Final = 16
 """Dumps that a single heap may move the window ahead; further needs more than one witness."""
 SPARE_CHUNKS: Final = 4
 """Chunks beyond the window: in the ring, being processed, and on their way back."""
 
 
-def open_socket(group: str, port: int, interface: str) -> socket.socket:
-    """Return a UDP socket that receives `group` (multicast or an own address) on `port`."""
+def open_socket(endpoint: Endpoint, interface: str) -> socket.socket:
+    """Return a UDP socket that receives at `endpoint`: a multicast group, or an address of this machine.
+
+    Raises
+    ------
+    EndpointError
+        The address cannot be bound, or the group not be joined on that interface.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
-        sock.bind((group, port))
-        first_octet = int(group.split(".", 1)[0])
-        if 224 <= first_octet < 240:
-            request = struct.pack("=4s4s", socket.inet_aton(group), socket.inet_aton(interface))
+        sock.bind((endpoint.host, endpoint.port))
+        if endpoint.is_multicast:
+            request = socket.inet_aton(endpoint.host) + socket.inet_aton(interface)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
-    except OSError as error:
+    except OSError as exc:
         sock.close()
-        raise OSError(
-            error.errno, f"cannot receive {group}:{port} on {interface}: {error}"
-        ) from error
+        raise EndpointError(f"cannot receive {endpoint} on interface {interface}: {exc}") from exc
     return sock
 
 
@@ -72,7 +77,7 @@ class Dump:
     present: npt.NDArray[np.uint8]
     """(heap,)."""
     spurious: bool
-    """It came before the timestamps jumped back to before it: either clock or heap was wrong."""
+    """Later heaps contradict its timestamp: from a bad heap, or from before the sender's clock was set back."""
     slot: int
 
     @property
@@ -94,13 +99,14 @@ class Receiver:
     """Owner of the sockets and the chunks of one ingest."""
 
     layout: InputLayout
-    endpoints: Sequence[tuple[str, int]]
+    endpoints: Sequence[Endpoint]
     interface: str
-    window: int = 4
+    window: int = DEFAULT_WINDOW
     """Dumps that are open at once, for late heaps and late substreams."""
     _sockets: list[socket.socket] = field(init=False, default_factory=list)
     _slots: list[_Slot] = field(init=False, default_factory=list)
     _threads: spead2.ThreadPool = field(init=False)
+    _stream: HeapStream | None = field(init=False, default=None)
 
     def open(self) -> None:
         """Join the groups and touch the memory; blocks for as long as that takes."""
@@ -108,11 +114,34 @@ class Receiver:
         for _ in range(n_chunks(self.window)):
             data = np.ones(self.layout.chunk_bytes, np.uint8)
             self._slots.append(_Slot(data, np.zeros(self.layout.n_heaps, np.uint8)))
-        for group, port in self.endpoints:
-            self._sockets.append(open_socket(group, port, self.interface))
+        for endpoint in self.endpoints:
+            self._sockets.append(open_socket(endpoint, self.interface))
 
-    def close(self) -> None:
-        """Leave the groups."""
+    async def switch(self, active: bool, queue: spead2.InprocQueue | None = None) -> HeapStream:
+        """End the present stream, if there is one, and begin a fresh one.
+
+        Parameters
+        ----------
+        active
+            False: heaps are only counted and thrown away.
+        queue
+            Packets come from here in addition to the sockets.
+        """
+        await self.stop()
+        self._stream = HeapStream(self.layout, self._slots, self.window, self._threads, active)
+        self._stream.start(self._sockets, queue)
+        return self._stream
+
+    async def stop(self) -> None:
+        """End the present stream at once."""
+        if self._stream is not None:
+            # Joins the network thread: not on the event loop.
+            await asyncio.to_thread(self._stream.stop)
+            self._stream = None
+
+    async def close(self) -> None:
+        """End the present stream and leave the groups."""
+        await self.stop()
         while self._sockets:
             self._sockets.pop().close()
 
@@ -120,22 +149,6 @@ class Receiver:
     def nbytes(self) -> int:
         """Memory of the chunks, bytes."""
         return sum(slot.data.nbytes + slot.present.nbytes for slot in self._slots)
-
-    @asynccontextmanager
-    async def stream(
-        self, active: bool, queue: spead2.InprocQueue | None = None
-    ) -> AsyncIterator[HeapStream]:
-        """Receive while the context lasts; if not `active`, only to count and throw away.
-
-        Packets can be injected through `queue` in addition to the sockets.
-        """
-        stream = HeapStream(self.layout, self._slots, self.window, self._threads, active)
-        try:
-            stream.start(self._sockets, queue)
-            yield stream
-        finally:
-            # Joins the network thread: not on the event loop.
-            await asyncio.to_thread(stream.stop)
 
 
 class HeapStream:
@@ -153,8 +166,9 @@ class HeapStream:
         self._slots = slots
         self._state, self._placed = _place_state(layout, window, active)
         config = spead2.recv.StreamConfig(
-            max_heaps=2 * window,
-            substreams=layout.n_chans // layout.n_chans_per_substream,
+            # As many as can be under way, even if all substreams come to these addresses; nothing is known
+            # of how the sender numbers its heaps, so they are not divided by number.
+            max_heaps=window * (layout.n_chans // layout.n_chans_per_substream),
             # A stop item is as easily forged or stray as any other, and says nothing of a capture block.
             stop_on_stop_item=False,
             allow_out_of_order=True,
@@ -245,7 +259,8 @@ class HeapStream:
         spurious = False
         if segment < state["segment"]:
             following = int(starts[(segment + 1) % place.SEGMENTS_KEPT])
-            spurious = wrapped(following - timestamp) <= 0
+            few = int(state["segment_heaps"][segment % place.SEGMENTS_KEPT])
+            spurious = wrapped(following - timestamp) <= 0 or few < state["confirmations"]
         memory = self._slots[slot]
         shape = (len(layout.channels), layout.n_bls, 2)
         counts = memory.data.view(np.int32).reshape(shape)

@@ -29,7 +29,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from pipelines.ingest.kernels import INGEST_RFI
+from pipelines.common.spead import FLAG_INGEST_RFI
 
 MIN_CHANNELS: Final = 32
 """Good channels that a spectrum needs to be judged."""
@@ -192,7 +192,7 @@ def flag_products(
     doublings: int,
     floor: float,
 ) -> int:
-    """Set :data:`INGEST_RFI` in the flags of samples with interference.
+    """Set ``FLAG_INGEST_RFI`` in the flags of samples with interference.
 
     Parameters
     ----------
@@ -227,6 +227,6 @@ def flag_products(
             _flag_spectrum(amplitude[i], half_width, n_sigma, falloff, doublings, floor, hit)
             for c in range(n_chans):
                 if hit[c]:
-                    flags[c, first + i] |= INGEST_RFI
+                    flags[c, first + i] |= FLAG_INGEST_RFI
                     flagged += 1
     return flagged
