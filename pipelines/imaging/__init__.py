@@ -4,6 +4,7 @@ A batch program, ``python3 -m pipelines.imaging``. The way of the data through t
 
 ===================  ========================================================================
 `parallel_hands`     correlation products and hands -> Stokes I with weights (pure)
+`options`            the command line; `settings` what it says
 `selection`          data set -> which target, dumps and products there are to image
 `visibilities`       reading in blocks with bounded memory into a spool on disk
 `weighting`          natural, uniform, Briggs
@@ -16,6 +17,7 @@ A batch program, ``python3 -m pipelines.imaging``. The way of the data through t
 `restore`            components -> restored image
 `sources`            peaks of the restored image -> source list
 `quality`            what the image is worth, in figures
+`imager`             all of it, one after the other
 `fits`, `picture`    files for programs and for people
 `compare`            found sources against a model of the sky
 ===================  ========================================================================

@@ -102,7 +102,7 @@ def _main_lobe(
             " choose a smaller --pixel"
         )
     values = np.clip(psf[rows, columns].astype(np.float64), 1e-3, 1.0)
-    return rows - float(centre), columns - float(centre), values
+    return (rows - centre).astype(np.float64), (columns - centre).astype(np.float64), values
 
 
 def highest_sidelobe(psf: npt.NDArray[np.float32], beam: Beam) -> float:

@@ -1,13 +1,13 @@
 """CLEAN: major cycles around Clark's minor cycle.
 
-Two stages, as Offringa and Smirnov 2017 (MNRAS 471, 301, section 3.3) have it. First components are taken anywhere,
+Two stages, as in Offringa and Smirnov 2017 (MNRAS 471, 301, section 3). First components are taken anywhere,
 positive peaks only, down to five times the noise: with few antennas the sidelobes are so high that
 anything less would clean them. What has been found so becomes a mask, one beam around each component;
 within it both signs are cleaned, deeper.
 
-No minor cycle goes below the highest sidelobe of the brightest source that is left (Schwab 1984, AJ 89, 1076, and what
-CASA calls the cycle threshold): what is fainter may be a sidelobe. The noise is estimated anew in every major
-cycle from the median of absolute deviations, so it falls as the sidelobes go.
+No minor cycle goes below the highest sidelobe of the brightest source that is left (the *cycle threshold* of
+CASA's tclean): what is fainter may be a sidelobe. The noise is estimated anew in every major cycle from the
+median of absolute deviations, so it falls as the sidelobes go.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CYCLE_FACTOR = 1.2
 MIN_CYCLE_FRACTION = 0.1
 MAX_CYCLE_FRACTION = 0.8
 MARGIN = 0.9
-"""Minor cycles go this much below the noise's level, or the last few per cent would take cycles of their own."""
+"""Minor cycles go this much below the noise's level: the last few per cent would take several."""
 
 STALLED_CYCLES = 3
 IMPROVEMENT = 0.98
@@ -183,7 +183,7 @@ def clean(
         Told the fraction done, as far as one can know.
     """
     state = _State(np.zeros_like(dirty), dirty)
-    first_peak = max(state.peak(), np.finfo(np.float32).tiny)
+    first_peak = state.peak()
     fraction = min(max(CYCLE_FACTOR * sidelobe, MIN_CYCLE_FRACTION), MAX_CYCLE_FRACTION)
     while True:
         peak, noise = state.peak(), robust_rms(state.residual)

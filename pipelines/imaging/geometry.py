@@ -29,7 +29,9 @@ MIN_PIXELS_PER_BEAM = 3.0
 
 MIN_SIZE = 64
 MAX_DEFAULT_SIZE = 2048
-MAX_SIZE = 32768
+MAX_SIZE = 16384
+MAX_FIELD = 0.7
+"""Direction cosines (40 degrees): the point spread function is twice as wide, and ends at the horizon."""
 
 # FWHM of the power beam of a dish with the usual taper, in units of wavelength / diameter. MeerKAT's
 # measured 1.1 degrees at 1284 MHz with 13.5 m give 1.12 (Mauch et al. 2020, ApJ 888, 61, section 3).
@@ -55,15 +57,16 @@ class ImageGrid:
     pixel: float
 
     def __post_init__(self) -> None:
-        if self.size % 2 or not MIN_SIZE <= self.size <= MAX_SIZE:
+        if self.size % 2 or not MIN_SIZE <= self.size <= 2 * MAX_SIZE:
             raise SettingsError(
                 f"image size {self.size}: must be even and between {MIN_SIZE} and {MAX_SIZE}"
             )
         if not (math.isfinite(self.pixel) and self.pixel > 0):
             raise SettingsError(f"pixel size {self.pixel / ARCSEC:g} arcsec: must be positive")
-        if self.size * self.pixel > math.sqrt(2):
+        if self.field > 2 * MAX_FIELD:
             raise SettingsError(
-                f"{self.size} pixels of {self.pixel / ARCSEC:.4g} arcsec reach over the horizon;"
+                f"{self.size} pixels of {self.pixel / ARCSEC:.4g} arcsec are a field of"
+                f" {math.degrees(self.field):.3g} degrees: at most {math.degrees(MAX_FIELD):.0f};"
                 " choose a smaller --size or --pixel"
             )
 
@@ -137,22 +140,35 @@ def choose_grid(
     """
     if not (math.isfinite(longest) and longest > 0):
         raise SettingsError("all baselines have length zero; there is nothing to image")
-    field = min(FIELD_IN_BEAMS * beam, 1.0)
+    field = min(FIELD_IN_BEAMS * beam, MAX_FIELD)
     if pixel is None:
-        pixel = 1.0 / (PIXELS_PER_BEAM * longest)
-        if size is None:
-            coarsest = 1.0 / (MIN_PIXELS_PER_BEAM * longest)
-            pixel = min(max(pixel, field / MAX_DEFAULT_SIZE), coarsest)
-        elif size > 0:
-            # A field given in pixels is still wanted within the celestial hemisphere.
-            pixel = min(pixel, 1.0 / size)
+        pixel = _choose_pixel(longest, field, size)
     if size is None:
-        if pixel <= 0:
-            raise SettingsError(f"pixel size {pixel / ARCSEC:g} arcsec: must be positive")
-        # 1e-9: a field of exactly MAX_DEFAULT_SIZE pixels must not become one more by rounding.
-        wanted = math.ceil(field / pixel - 1e-9)
-        size = min(good_size(max(wanted, MIN_SIZE)), MAX_DEFAULT_SIZE)
-    return ImageGrid(size, pixel)
+        size = _choose_size(pixel, field)
+    if size > MAX_SIZE:
+        raise SettingsError(f"image size {size}: at most {MAX_SIZE}")
+    grid = ImageGrid(size, pixel)
+    if grid.field > MAX_FIELD * (1 + 1e-9):
+        raise SettingsError(
+            f"a field of {math.degrees(grid.field):.3g} degrees: at most"
+            f" {math.degrees(MAX_FIELD):.0f}; choose a smaller --size or --pixel"
+        )
+    return grid
+
+
+def _choose_pixel(longest: float, field: float, size: int | None) -> float:
+    fine, coarse = 1 / (PIXELS_PER_BEAM * longest), 1 / (MIN_PIXELS_PER_BEAM * longest)
+    if size is None:
+        return min(max(fine, field / MAX_DEFAULT_SIZE), coarse)
+    return min(fine, MAX_FIELD / max(size, 1))
+
+
+def _choose_size(pixel: float, field: float) -> int:
+    if not (math.isfinite(pixel) and pixel > 0):
+        raise SettingsError(f"pixel size {pixel / ARCSEC:g} arcsec: must be positive")
+    # 1e-9: a field of exactly MAX_DEFAULT_SIZE pixels must not become one more by rounding.
+    wanted = math.ceil(min(field / pixel - 1e-9, MAX_DEFAULT_SIZE))
+    return min(good_size(max(wanted, MIN_SIZE)), MAX_DEFAULT_SIZE)
 
 
 def celestial_wcs(grid: ImageGrid, ra: float, dec: float) -> WCS:

@@ -6,8 +6,8 @@ this one offers can be had from another gridder.
 Accuracy and precision: Arras et al. 2021 (A&A 646, A58). Single precision with ``epsilon`` of 1e-4 gives dirty
 images within 2e-5 of the peak of a direct transform.
 
-Conventions. With ``V = ∫ I/n exp(+2πi(ul + vm + w(n-1)))`` (docs/reference/streams.md) a point source of flux S has
-``V = S exp(…)``: images are in flux per beam or component, not divided by n. ducc0's own sign is
+Conventions. With ``V = ∫ I/n exp(+2πi(ul + vm + w(n-1)))`` (docs/reference/streams.md) a point source of flux S
+has ``V = S exp(…)``: images are in flux per beam or component, not divided by n. ducc0's own sign is
 ``exp(-2πi(ux + vy - w(n-1)))``, so both axes are flipped to get there; our first axis is m and our second
 runs against l, so v is handed over first and flipped, and u second as it is.
 """

@@ -1,4 +1,4 @@
-"""A measurement set of one array and one image: what goes from visibilities to images and back.
+"""Weighted visibilities and the images that they make.
 
 Between the spool of visibilities and CLEAN, which knows images only.
 """
@@ -6,7 +6,7 @@ Between the spool of visibilities and CLEAN, which knows images only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,16 @@ class WeightTotals:
     total : float
         Sum of the imaging weights.
     samples : int
-        Samples with a weight.
+        Samples with an imaging weight.
+    unflagged : int
+        Samples that are not flagged; those beyond the image's resolution count here only.
     channels : float64 (channels,)
         Sums over each channel, normalised to one in total: how the band is averaged.
     """
 
     total: float
     samples: int
+    unflagged: int
     channels: npt.NDArray[np.float64]
 
 
@@ -60,18 +63,19 @@ def weigh(spool: VisibilitySpool, grid: ImageGrid, scheme: WeightScheme) -> Weig
         for block in spool.blocks():
             density.add(block.uvw, spool.frequencies, block.weights)
     channels = np.zeros(spool.shape[2])
-    samples = 0
+    samples = unflagged = 0
     for block in spool.blocks():
         weights = density.apply(scheme, block.uvw, spool.frequencies, block.weights)
         block.imaging_weights[:] = weights
         channels += weights.sum(axis=0, dtype=np.float64)
         samples += int(np.count_nonzero(weights))
+        unflagged += int(np.count_nonzero(block.weights))
     total = float(channels.sum())
     if total <= 0:
         raise NoVisibilitiesError(
             "no visibility is within the image's resolution; choose a smaller --pixel"
         )
-    return WeightTotals(total, samples, channels / total)
+    return WeightTotals(total, samples, unflagged, channels / total)
 
 
 @dataclass(frozen=True)
@@ -96,19 +100,17 @@ class Measurement:
         """The dirty image, Jy/beam."""
         return self._image(self.gridder, lambda block: block.vis)
 
-    def point_spread_function(self) -> ImageArray:
-        """Response to a source of 1 Jy at the phase centre, twice as wide and high as the image.
+    def point_spread_function(self, size: int) -> ImageArray:
+        """Response to a source of 1 Jy at the phase centre.
 
-        So every offset between two pixels of the image is on it.
+        Parameters
+        ----------
+        size : int
+            Pixels along a side. CLEAN wants twice the image's, so that every offset between two of
+            its pixels is there; to fit a beam, less is enough.
         """
-        grid = self.gridder.grid
-        double = Gridder(
-            ImageGrid(2 * grid.size, grid.pixel),
-            self.gridder.threads,
-            self.gridder.epsilon,
-            self.gridder.wide_field and _on_the_sky(2 * grid.field),
-        )
-        return self._image(double, lambda block: np.ones_like(block.vis))
+        gridder = replace(self.gridder, grid=ImageGrid(size, self.gridder.grid.pixel))
+        return self._image(gridder, lambda block: np.ones_like(block.vis))
 
     def residual_of(self, model: ImageArray) -> ImageArray:
         """Image of what the model (Jy per pixel) does not explain: one major cycle."""
@@ -134,8 +136,3 @@ class Measurement:
             )
         image /= np.float32(self.totals.total)
         return image
-
-
-def _on_the_sky(field: float) -> bool:
-    """Whether the corners of a field are above the horizon, so that n exists there."""
-    return field < np.sqrt(2)

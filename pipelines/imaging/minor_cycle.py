@@ -1,8 +1,8 @@
 """Clark's minor cycle: components are found among the brightest pixels only.
 
-Clark 1980 (A&A 89, 377), with one difference: the point spread function is not cut to a patch. Only the *pixels*
-are a selection, so what is subtracted from them is what Högbom's algorithm would subtract, and the major
-cycle has only the w term and what has happened outside the selection to put right.
+Clark 1980 (A&A 89, 377), with one difference: the point spread function is not cut to a patch. Only the
+*pixels* are a selection, so what is subtracted from them is what Högbom's algorithm would subtract, and the
+major cycle has only the w term and what has happened outside the selection to put right.
 """
 
 from __future__ import annotations

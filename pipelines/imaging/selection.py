@@ -14,11 +14,11 @@ from pipelines.imaging.errors import ImagingError, NoVisibilitiesError, UnknownT
 from pipelines.imaging.parallel_hands import HandPairs, pair_hands
 
 if TYPE_CHECKING:
-    import katdal
     import katpoint
+    from katdal.dataset import DataSet
 
 CALIBRATOR_TAG = "cal"
-"""Tags of targets that are observed to calibrate by end so: ``bpcal``, ``gaincal``, ``fluxcal``, ``delaycal``, ``polcal``."""
+"""How the tags of calibrators end: ``bpcal``, ``gaincal``, ``fluxcal``, ``delaycal``, ``polcal``."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def choose_target(tracked: Sequence[tuple[str, Sequence[str]]], wanted: str | No
     listing = ", ".join(repr(name) for name in names)
     if wanted is not None:
         if wanted not in names:
-            raise UnknownTargetError(f"no track on target {wanted!r}; there are tracks on {listing}")
+            raise UnknownTargetError(
+                f"no track on target {wanted!r}; there are tracks on {listing}"
+            )
         return wanted
     science = [name for name, tags in tracked if not any(t.endswith(CALIBRATOR_TAG) for t in tags)]
     candidates = list(dict.fromkeys(science)) or names
@@ -96,7 +98,7 @@ def choose_target(tracked: Sequence[tuple[str, Sequence[str]]], wanted: str | No
     return candidates[0]
 
 
-def observe_target(dataset: katdal.DataSet, wanted: str | None) -> Observation:
+def observe_target(dataset: DataSet, wanted: str | None) -> Observation:
     """Select the tracks of one target in the data set, and describe them.
 
     The data set's own selection is left at these dumps and parallel hands, all channels.
@@ -110,7 +112,9 @@ def observe_target(dataset: katdal.DataSet, wanted: str | None) -> Observation:
     """
     dataset.select(reset="TFB", scans="track")
     indices = Counter(int(i) for i in dataset.target_indices)
-    tracked = [(dataset.catalogue.targets[i].name, dataset.catalogue.targets[i].tags) for i in indices]
+    tracked = [
+        (dataset.catalogue.targets[i].name, dataset.catalogue.targets[i].tags) for i in indices
+    ]
     name = choose_target(tracked, wanted)
     chosen = [i for i in indices if dataset.catalogue.targets[i].name == name]
     dataset.select(scans="track", targets=[dataset.catalogue.targets[i] for i in chosen[:1]])
@@ -119,7 +123,7 @@ def observe_target(dataset: katdal.DataSet, wanted: str | None) -> Observation:
     target = dataset.catalogue.targets[chosen[0]]
     pairs = pair_hands([(str(a), str(b)) for a, b in dataset.corr_products])
     hands = np.concatenate([pairs.hh, pairs.vv])
-    dataset.select(corrprods=hands, scans="track", targets=[target])
+    dataset.select(corrprods=hands.tolist(), scans="track", targets=[target])
     n_baselines = len(pairs.baselines)
     return Observation(
         target=target,
@@ -136,9 +140,7 @@ def observe_target(dataset: katdal.DataSet, wanted: str | None) -> Observation:
     )
 
 
-def _reordered(
-    pairs: HandPairs, hands: npt.NDArray[np.intp], n_baselines: int
-) -> HandPairs:
+def _reordered(pairs: HandPairs, hands: npt.NDArray[np.intp], n_baselines: int) -> HandPairs:
     """Positions after katdal's selection, which keeps the data set's order of products."""
     position = np.argsort(np.argsort(hands))
     return HandPairs(pairs.baselines, position[:n_baselines], position[n_baselines:])
@@ -154,7 +156,7 @@ def _phase_centre(target: katpoint.Target) -> dict[str, float]:
     return {"ra": float(ra), "dec": float(dec)}
 
 
-def _largest_dish(dataset: katdal.DataSet) -> float:
+def _largest_dish(dataset: DataSet) -> float:
     diameters = [float(ant.diameter) for ant in dataset.ants]
     largest = max(diameters, default=0.0)
     if not 0 < largest < 1000:
@@ -162,6 +164,6 @@ def _largest_dish(dataset: katdal.DataSet) -> float:
     return largest
 
 
-def _capture_block(dataset: katdal.DataSet) -> str:
+def _capture_block(dataset: DataSet) -> str:
     source = getattr(dataset, "source", None)
     return str(getattr(source, "capture_block_id", "") or "")

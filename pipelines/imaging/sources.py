@@ -85,8 +85,8 @@ def find_sources(image: Image, residual: Image, beam: Beam, wcs: WCS) -> tuple[S
 def _peaks(image: Image, threshold: float, beam: Beam) -> list[tuple[int, int]]:
     """Pixels that nothing within half a beam outshines, brightest first."""
     reach = max(math.ceil(beam.major / 2), 1)
-    offsets = np.arange(-reach, reach + 1)
-    near = beam.exponents(offsets[:, None] * 1.0, offsets[None, :] * 1.0) <= math.log(2)
+    offsets = np.arange(-reach, reach + 1, dtype=np.float64)
+    near = beam.exponents(offsets[:, None], offsets[None, :]) <= math.log(2)
     near |= np.maximum(np.abs(offsets[:, None]), np.abs(offsets[None, :])) <= 1
     highest = ndimage.maximum_filter(image, footprint=near, mode="constant", cval=-np.inf)
     rows, columns = np.nonzero((image >= highest) & (image > threshold))
@@ -134,7 +134,5 @@ def peak_of(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
         return 0.0, 0.0, float(values[1, 1])
     column = float(np.clip((c[4] * c[2] - 2 * c[5] * c[1]) / determinant, -1, 1))
     row = float(np.clip((c[4] * c[1] - 2 * c[3] * c[2]) / determinant, -1, 1))
-    top = float(
-        np.dot(c, [1.0, column, row, column * column, column * row, row * row])
-    )
+    top = float(np.dot(c, [1.0, column, row, column * column, column * row, row * row]))
     return row, column, math.exp(top) if positive else top

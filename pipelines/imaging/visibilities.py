@@ -24,14 +24,14 @@ from pipelines.imaging.parallel_hands import HandPairs, stokes_i
 from pipelines.imaging.selection import Observation
 
 if TYPE_CHECKING:
-    import katdal
+    from katdal.dataset import DataSet
 
 TILE_BYTES = 128 * 2**20
 """Visibilities, weights and flags of one tile; katdal and its calibration take about four times this."""
 
 BYTES_PER_SAMPLE = 8 + 4 + 1
 BLOCK_SAMPLES = 2**25
-"""Samples that go to the gridder at once: 256 MiB of model visibilities. More makes fewer Fourier transforms."""
+"""Samples that go to the gridder at once: 256 MiB of model visibilities. Every block costs transforms."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def tiles(shape: tuple[int, int, int], tile_bytes: int = TILE_BYTES) -> Iterator
 
 
 def read_visibilities(
-    dataset: katdal.DataSet,
+    dataset: DataSet,
     observation: Observation,
     directory: Path,
     progress: Callable[[float], None] = lambda fraction: None,
@@ -193,9 +193,7 @@ def read_visibilities(
     return spool
 
 
-def _read_tile(
-    dataset: katdal.DataSet, pairs: HandPairs, spool: VisibilitySpool, tile: Tile
-) -> int:
+def _read_tile(dataset: DataSet, pairs: HandPairs, spool: VisibilitySpool, tile: Tile) -> int:
     """Read one tile into the spool; return how many samples are usable."""
     from katdal.lazy_indexer import DaskLazyIndexer
 

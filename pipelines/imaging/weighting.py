@@ -1,9 +1,9 @@
 """Imaging weights: natural, uniform and Briggs' compromise.
 
-Briggs 1995 (PhD thesis, New Mexico Tech), section 3: with the natural weights ``w_i`` and their sums ``W_k`` over
-cells of the uv plane, the weight is ``w_i / W_k`` (uniform) or ``w_i / (1 + f² W_k)`` with
-``f² = (5 · 10^-R)² · Σ w_i / Σ W_k²`` (robust R). A cell is one over the field of view wide. A visibility and its
-conjugate are one measurement: cells are counted on the half plane v ≥ 0.
+Briggs 1995 (PhD thesis, New Mexico Tech), section 3: with the natural weights ``w_i`` and their sums ``W_k``
+over cells of the uv plane, the weight is ``w_i / W_k`` (uniform) or ``w_i / (1 + f² W_k)`` with
+``f² = (5 · 10^-R)² · Σ w_i / Σ W_k²`` (robust R). A cell is one over the field of view wide. A visibility and
+its conjugate are one measurement: cells are counted on the half plane v ≥ 0.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class WeightScheme:
     def __str__(self) -> str:
         if self.kind is Weighting.BRIGGS:
             return f"briggs {self.robust:g}"
-        return self.kind.value
+        return str(self.kind.value)
 
 
 class DensityGrid:
@@ -86,9 +86,10 @@ class DensityGrid:
         Visibilities beyond the image's resolution (outside the uv plane of the grid) get weight zero.
         """
         constant, slope = briggs_terms(scheme, self._sums)
-        return _divided(
+        result: npt.NDArray[np.float32] = _divided(
             self._sums, *self._scaled(uvw, frequencies), weights, constant, slope
         )
+        return result
 
     def _scaled(
         self, uvw: npt.NDArray[np.float64], frequencies: npt.NDArray[np.float64]

@@ -1,0 +1,106 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.imaging.clean import CleanSettings
+from pipelines.imaging.geometry import ARCSEC
+from pipelines.imaging.gridder import EPSILON
+from pipelines.imaging.settings import ImagingSettings
+from pipelines.imaging.weighting import Weighting, WeightScheme
+
+DEFAULTS = CleanSettings()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    result = argparse.ArgumentParser(
+        prog="python3 -m pipelines.imaging",
+        description="Make a CLEANed Stokes I image of one target of a data set, with a source list.",
+        epilog="Writes NAME.fits, NAME-residual.fits, NAME.png, sources.json and quality.json.",
+    )
+    add = result.add_argument
+    add("dataset", metavar="RDB", type=Path, help="data set (MeerKAT visibility format v4)")
+    add("--output", metavar="DIR", type=Path, required=True, help="directory for the files")
+    add("--target", metavar="NAME", help="target to image [the only one that is no calibrator]")
+    add(
+        "--applycal",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="apply the calibration solutions that the data set has [yes]",
+    )
+    add("--name", default="image", help="what file names begin with [%(default)s]")
+    add("--threads", metavar="N", type=int, default=_cores(), help="threads [%(default)s]")
+    add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    _add_image_options(result)
+    _add_clean_options(result)
+    return result
+
+
+def _add_image_options(result: argparse.ArgumentParser) -> None:
+    add = result.add_argument_group("image").add_argument
+    add("--size", metavar="PIXELS", type=int, help="pixels along a side [1.2 primary beams]")
+    add("--pixel", metavar="ARCSEC", type=float, help="side of a pixel [a fifth of the beam]")
+    kinds = [kind.value for kind in Weighting]
+    add("--weighting", choices=kinds, default=Weighting.BRIGGS.value, help="[%(default)s]")
+    add("--robust", metavar="R", type=float, default=0.0, help="for briggs, -2 to 2 [%(default)s]")
+    add("--epsilon", type=float, default=EPSILON, help="accuracy of the gridder [%(default)s]")
+
+
+def _add_clean_options(result: argparse.ArgumentParser) -> None:
+    add = result.add_argument_group("CLEAN").add_argument
+    add(
+        "--niter",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.iterations,
+        help="components at most; 0: dirty image [%(default)s]",
+    )
+    add("--threshold", metavar="JY", type=float, help="do not clean below [the noise decides]")
+    add("--gain", type=float, default=DEFAULTS.gain, help="loop gain [%(default)s]")
+    add(
+        "--major-cycles",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.major_cycles,
+        help="at most [%(default)s]",
+    )
+
+
+def settings_of(arguments: argparse.Namespace) -> ImagingSettings:
+    """Check what was said on the command line.
+
+    Raises
+    ------
+    SettingsError
+        Something is out of range.
+    """
+    return ImagingSettings(
+        dataset=arguments.dataset,
+        output=arguments.output,
+        target=arguments.target,
+        applycal=arguments.applycal,
+        size=arguments.size,
+        pixel=None if arguments.pixel is None else arguments.pixel * ARCSEC,
+        weights=WeightScheme(Weighting(arguments.weighting), arguments.robust),
+        cleaning=CleanSettings(
+            arguments.niter, arguments.threshold, arguments.gain, arguments.major_cycles
+        ),
+        name=arguments.name,
+        threads=arguments.threads,
+        epsilon=arguments.epsilon,
+    )
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ends the process with a message if it cannot."""
+    return parser().parse_args(arguments)
+
+
+def _cores() -> int:
+    """Cores that this process may run on, which in a container are not all that there are."""
+    return len(os.sched_getaffinity(0))
