@@ -1,0 +1,176 @@
+"""A KATCP server that no single client can wear out, and that answers failures in one line.
+
+aiokatcp bounds the requests in progress of *all* clients together, so that one client could take all places.
+Here each client has its own bound, and beyond it its socket is not read until one of its requests is answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import aiokatcp
+from aiokatcp.server import ClientConnection, RequestContext
+
+from sdpcontroller.config.document import MAX_BYTES
+from sdpcontroller.control import Command, ControlPlane
+from sdpcontroller.errors import ControllerError
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+
+MAX_LINE: Final = 2 * MAX_BYTES + 4096
+"""Longest request [bytes]: the largest configuration, every byte of it escaped."""
+MAX_BACKLOG: Final = 8 << 20
+"""Bytes of informs that wait for a client that does not read; beyond, it is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients may use."""
+
+    clients: int = 64
+    """Connections at once; each has a read buffer of 256 KiB."""
+    requests: int = 32
+    """Requests of one client in progress; its further ones are read when there is room."""
+    line: int = MAX_LINE
+    """Longest request [bytes]; a longer one is discarded with a ``#log error`` inform."""
+    backlog: int = MAX_BACKLOG
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Requests of one client."""
+
+    active: int = 0
+    waiting: deque[aiokatcp.Message] = field(default_factory=deque)
+    """Read along with the last one that was let through: at most one read buffer full."""
+
+
+class BoundedServer(aiokatcp.DeviceServer):
+    """A device server on a control plane, with bounds per client and one-line failures.
+
+    A client that vanishes leaves its requests running: whether a product was wanted does not depend on the
+    link, and a client that comes back asks the same again.
+    """
+
+    VERSION = "sdp-controller-1.0"
+    BUILD_STATE = "sdp-controller-1.0"
+
+    def __init__(self, control: ControlPlane, host: str, port: int, limits: Limits) -> None:
+        super().__init__(
+            host,
+            port,
+            limit=limits.line,
+            max_backlog=limits.backlog,
+            max_pending=limits.clients * limits.requests + 1,
+        )
+        self.control = control
+        self._limits = limits
+        self._lanes: dict[ClientConnection, _Lane] = {}
+
+    async def execute(self, command: Command[R]) -> R:
+        """Have the control plane do a command."""
+        return await self.control.execute(command)
+
+    async def request_halt(self, ctx: RequestContext) -> None:
+        """Refused: the controller is not stopped over KATCP.
+
+        KATCP has this request for devices that are a program. Here a client would only take the interface
+        away from all others. Stop the controller where it was started.
+        """
+        raise aiokatcp.FailReply(
+            "the controller is not stopped over KATCP; stop it where it was started"
+        )
+
+    def cut_off_slow(self) -> None:
+        """Cut off the clients that let more than the backlog wait.
+
+        aiokatcp looks at the backlog when it sends informs to all, but not when it answers malformed lines.
+        """
+        for conn in list(self._lanes):
+            if conn.get_write_buffer_size() > self._limits.backlog:
+                logger.warning("cut off the client at %s: it does not read", conn.address)
+                conn.abort()
+
+    def abort_clients(self) -> None:
+        """Close all connections at once, whatever is left to send."""
+        for conn in list(self._lanes):
+            conn.abort()
+
+    # What follows overrides methods that aiokatcp calls itself; they are the only places where all
+    # requests and connections pass.
+
+    async def _handle_request(self, ctx: RequestContext) -> None:
+        try:
+            # A client that sends but does not read: its further requests wait until it has read the replies.
+            await ctx.drain()
+            await super()._handle_request(ctx)
+        except (aiokatcp.FailReply, aiokatcp.InvalidReply) as error:
+            raise type(error)(one_line(str(error))) from error
+        except ControllerError as error:
+            raise aiokatcp.FailReply(one_line(str(error))) from error
+        except Exception:
+            logger.exception("request %s of %s failed", ctx.req.name, ctx.conn.address)
+            raise aiokatcp.FailReply(
+                f"{ctx.req.name} failed by a fault of the controller, which its log describes"
+            ) from None
+        finally:
+            self._request_done(ctx.conn)
+
+    def handle_message(self, conn: ClientConnection, msg: aiokatcp.Message) -> None:
+        """Take a request, or keep it until the client has room for it."""
+        lane = self._lanes.get(conn)
+        if lane is None or msg.mtype is not aiokatcp.Message.Type.REQUEST:
+            return
+        if lane.active >= self._limits.requests:
+            lane.waiting.append(msg)
+            conn.pause_reading()
+            return
+        self._begin(conn, lane, msg)
+
+    def _begin(self, conn: ClientConnection, lane: _Lane, msg: aiokatcp.Message) -> None:
+        lane.active += 1
+        super().handle_message(conn, msg)
+
+    def _request_done(self, conn: ClientConnection) -> None:
+        lane = self._lanes.get(conn)
+        if lane is None:
+            return  # the client has gone
+        lane.active -= 1
+        if lane.waiting:
+            self._begin(conn, lane, lane.waiting.popleft())
+        elif not conn.is_closing():
+            conn.resume_reading()
+
+    def _connection_made(self, conn: ClientConnection) -> None:
+        if len(self._lanes) >= self._limits.clients:
+            logger.warning("refused a client at %s: there are %d", conn.address, len(self._lanes))
+            conn.write_message(aiokatcp.Message.inform("disconnect", "too many clients"))
+            conn.close()
+            return
+        _keep_alive(conn)
+        self._lanes[conn] = _Lane()
+        super()._connection_made(conn)
+
+    def _connection_lost(self, conn: ClientConnection, exc: Exception | None) -> None:
+        self._lanes.pop(conn, None)
+        super()._connection_lost(conn, exc)
+
+
+def one_line(text: str) -> str:
+    """Join the lines of a message."""
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _keep_alive(conn: ClientConnection) -> None:
+    """Have the kernel find out that the other end is gone, within two minutes."""
+    transport: Any = conn._transport  # noqa: SLF001  # aiokatcp has no other way to the socket
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -1,0 +1,285 @@
+"""Sensors tell what the records say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import aiokatcp
+import pytest
+
+from katcp_iface.mirror import MAX_MIRRORED
+from sdpcontroller.control import (
+    AgentRecord,
+    CaptureBlockState,
+    ProductState,
+    SystemRecord,
+    TaskSensor,
+)
+
+TASK = "array_1.ingest.sdp_l0.0"
+
+
+async def value(client: aiokatcp.Client, name: str) -> tuple[str, str]:
+    """Status and value of a sensor, as text."""
+    _, informs = await client.request("sensor-value", name)
+    return tuple(aiokatcp.decode(str, arg) for arg in informs[0].arguments[3:5])  # type: ignore[return-value]
+
+
+async def names(client: aiokatcp.Client) -> set[str]:
+    _, informs = await client.request("sensor-list")
+    return {aiokatcp.decode(str, inform.arguments[0]) for inform in informs}
+
+
+async def description(client: aiokatcp.Client, name: str) -> list[bytes]:
+    _, informs = await client.request("sensor-list", name)
+    return list(informs[0].arguments)
+
+
+def reading(**changes: Any) -> TaskSensor:
+    sensor = TaskSensor(
+        product="array_1",
+        task="ingest.sdp_l0.0",
+        name="heaps",
+        description="Heaps received",
+        units="heaps",
+        type_name="integer",
+        params=(),
+        status="nominal",
+        value=7,
+        timestamp=1234.5,
+    )
+    return replace(sensor, **changes)
+
+
+async def test_the_whole(client, control) -> None:
+    assert await value(client, "device-status") == ("nominal", "ok")
+    assert await value(client, "state") == ("nominal", "ON")
+    assert await value(client, "target-state") == ("nominal", "ON")
+    assert await value(client, "products") == ("nominal", "[]")
+    assert await value(client, "mesos-state") == ("nominal", "connected")
+    assert await value(client, "mesos-master") == ("nominal", "127.0.0.1:5050")
+    assert await value(client, "agents-total") == ("nominal", "2")
+    assert json.loads((await value(client, "gui-urls"))[1]) == [{"title": "Dashboard"}]
+
+
+async def test_the_whole_follows_the_system(client, control) -> None:
+    control.set_system(SystemRecord("FAULT", "STANDBY", "lost", ""))
+    assert await value(client, "device-status") == ("error", "fail")
+    assert await value(client, "state") == ("nominal", "FAULT")
+    assert await value(client, "target-state") == ("nominal", "STANDBY")
+    assert await value(client, "mesos-state") == ("nominal", "lost")
+    control.set_system(SystemRecord("ON", "ON", "disconnected", ""))
+    assert await value(client, "device-status") == ("warn", "degraded")
+    control.set_system(SystemRecord("dreaming", "ON", "connected", ""))
+    assert await value(client, "state") == ("unknown", "UNKNOWN")
+
+
+async def test_agents_are_counted_by_state(client, control) -> None:
+    for state in ("quarantined", "quarantined", "draining"):
+        control.agent_records.append(AgentRecord("h", "S", state, ""))
+    control.set_system(control.system_record)
+    assert await value(client, "agents-total") == ("nominal", "5")
+    assert await value(client, "agents-quarantined") == ("nominal", "2")
+    assert await value(client, "agents-draining") == ("nominal", "1")
+    assert await value(client, "device-status") == ("warn", "degraded")
+
+
+async def test_changes_of_agents_show_within_a_second_without_an_event(client, control) -> None:
+    watcher = aiokatcp.SensorWatcher(client)
+    client.add_sensor_watcher(watcher)
+    await watcher.synced.wait()
+    changed = asyncio.Event()
+    watcher.sensors["agents-total"].attach(lambda sensor, reading: changed.set())
+    control.agent_records.clear()
+    async with asyncio.timeout(1.0):
+        await changed.wait()
+    assert watcher.sensors["agents-total"].value == 0
+
+
+async def test_sensors_of_a_product_come_and_go_with_it(client, control) -> None:
+    before = await names(client)
+    control.put(control.product("array_1", config='{"x": 1}'))
+    assert await names(client) - before == {
+        *(f"array_1.{s}" for s in ("state", "capture-block-state", "config", "reason")),
+        *(f"{TASK}.{s}" for s in ("state", "mesos-state", "host", "resources", "spead", "http")),
+        *(f"array_1.telstate.{s}" for s in ("state", "mesos-state", "host", "resources")),
+    }
+    assert await value(client, "array_1.config") == ("nominal", '{"x": 1}')
+    assert await value(client, "products") == ("nominal", '["array_1"]')
+    control.drop("array_1")
+    assert await names(client) == before
+    assert await value(client, "products") == ("nominal", "[]")
+
+
+async def test_the_states_of_a_product(client, control) -> None:
+    blocks = {"1": CaptureBlockState.POSTPROCESSING, "2": CaptureBlockState.CAPTURING}
+    record = control.product("array_1", state=ProductState.CAPTURING, capture_blocks=blocks)
+    control.put(record)
+    assert await value(client, "array_1.state") == ("nominal", "capturing")
+    shown = json.loads((await value(client, "array_1.capture-block-state"))[1])
+    assert shown == {"1": "postprocessing", "2": "capturing"}
+    control.put(replace(record, state=ProductState.ERROR, reason="cal died", capture_blocks={}))
+    assert await value(client, "array_1.state") == ("error", "error")
+    assert await value(client, "array_1.reason") == ("nominal", "cal died")
+    assert await value(client, "array_1.capture-block-state") == ("nominal", "{}")
+    assert await value(client, "device-status") == ("warn", "degraded")
+
+
+async def test_the_sensors_of_a_task(client, control) -> None:
+    control.put(control.product("array_1"))
+    assert await value(client, f"{TASK}.state") == ("nominal", "ready")
+    assert await value(client, f"{TASK}.mesos-state") == ("nominal", "TASK_RUNNING")
+    assert await value(client, f"{TASK}.host") == ("nominal", "host-1")
+    assert await value(client, f"{TASK}.resources") == ("nominal", "cpus:1.5; mem:512")
+    assert await value(client, f"{TASK}.spead") == ("nominal", "10.1.2.3:7148")
+    assert (await description(client, f"{TASK}.spead"))[3] == b"address"
+    # KATCP's addresses are numeric: an endpoint by host name is text.
+    assert (await description(client, f"{TASK}.http"))[3] == b"string"
+    assert await value(client, f"{TASK}.http") == ("nominal", "host-1:8080")
+
+
+async def test_tasks_change_and_go_one_by_one(client, control) -> None:
+    record = control.product("array_1")
+    control.put(record)
+    dead = control.task("ingest.sdp_l0.0", state="dead", outcome="failed: exit 1", ports={})
+    control.put(replace(record, tasks={"ingest.sdp_l0.0": dead}))
+    assert await value(client, f"{TASK}.state") == ("error", "dead")
+    shown = await names(client)
+    assert f"{TASK}.spead" not in shown
+    assert not any(name.startswith("array_1.telstate.") for name in shown)
+    moved = control.task("ingest.sdp_l0.0", ports={"http": ("10.0.0.9", 80)})
+    control.put(replace(record, tasks={"ingest.sdp_l0.0": moved}))
+    assert (await description(client, f"{TASK}.http"))[3] == b"address"
+
+
+@pytest.mark.parametrize(
+    ("type_name", "params", "given", "shown"),
+    [
+        ("integer", (), 7, "7"),
+        ("float", (), 2.5, "2.5"),
+        ("boolean", (), True, "1"),
+        ("discrete", ("all-well", "so-so"), "so-so", "so-so"),
+        ("string", (), "a b\n", "a b\n"),
+        ("address", (), aiokatcp.Address.parse(b"10.0.0.1:80"), "10.0.0.1:80"),
+        ("timestamp", (), aiokatcp.Timestamp(12.5), "12.5"),
+        ("nonsense", (), "text", "text"),
+    ],
+)
+async def test_a_tasks_own_sensors_keep_type_units_status_and_time(
+    client, control, type_name, params, given, shown
+) -> None:
+    control.put(control.product("array_1"))
+    control.sense(reading(type_name=type_name, params=params, value=given, status="warn"))
+    _, informs = await client.request("sensor-value", f"{TASK}.heaps")
+    timestamp, _, _, status, text = informs[0].arguments
+    assert (float(timestamp), status, aiokatcp.decode(str, text)) == (1234.5, b"warn", shown)
+    _, text, units, kind, *words = await description(client, f"{TASK}.heaps")
+    assert (text, units) == (b"Heaps received", b"heaps")
+    assert kind.decode() == ("string" if type_name == "nonsense" else type_name)
+    assert tuple(word.decode() for word in words) == params
+
+
+async def test_a_sensor_that_is_out_of_reach_keeps_its_last_value(client, control) -> None:
+    control.put(control.product("array_1"))
+    control.sense(reading())
+    control.sense(reading(value=None, status="unreachable", timestamp=1300.0))
+    assert await value(client, f"{TASK}.heaps") == ("unreachable", "7")
+
+
+async def test_values_that_do_not_fit_their_type_are_not_shown(client, control) -> None:
+    control.put(control.product("array_1"))
+    control.sense(reading(value="many"))
+    assert await value(client, f"{TASK}.heaps") == ("unreachable", "0")
+    control.sense(reading(name="mode", type_name="discrete", params=("a", "b"), value="c"))
+    assert await value(client, f"{TASK}.mode") == ("unreachable", "a")
+
+
+async def test_a_tasks_sensors_cannot_displace_the_controllers(client, control) -> None:
+    control.put(control.product("array_1"))
+    for name in ("state", "host", "spead", "bad name", "", "é", "x" * 300):
+        control.sense(reading(name=name))
+    assert await value(client, f"{TASK}.state") == ("nominal", "ready")
+    assert await value(client, f"{TASK}.spead") == ("nominal", "10.1.2.3:7148")
+    assert len(await names(client)) == 10 + 4 + 6 + 4
+
+
+async def test_readings_of_what_is_gone_are_dropped(client, control) -> None:
+    before = await names(client)
+    control.sense(reading())
+    assert await names(client) == before
+    control.put(control.product("array_1"))
+    control.sense(reading())
+    control.drop("array_1")
+    control.sense(reading())
+    assert await names(client) == before
+
+
+async def test_sensors_of_one_task_are_bounded(client, control, caplog) -> None:
+    control.put(control.product("array_1"))
+    for i in range(MAX_MIRRORED + 5):
+        control.sense(reading(name=f"s{i}"))
+    _, informs = await client.request("sensor-list", f"/^{TASK}\\.s\\d+$/")
+    assert len(informs) == MAX_MIRRORED
+    assert caplog.text.count("the rest are dropped") == 1
+
+
+async def test_clients_are_told_once_of_many_changes(client, control) -> None:
+    told: list[Any] = []
+    first = asyncio.Event()
+
+    def changed(*args):  # no annotations: aiokatcp would decode by them
+        told.extend(args)
+        first.set()
+
+    client.add_inform_callback("interface-changed", changed)
+    for i in range(50):
+        control.put(control.product(f"array_{i}"))
+    async with asyncio.timeout(1.0):
+        await first.wait()
+    await client.request("watchdog")
+    assert told == [b"sensor-list"]
+
+
+class Recorder(aiokatcp.SensorWatcher):
+    """Notes the values of one sensor."""
+
+    def __init__(self, client: aiokatcp.Client, name: str) -> None:
+        super().__init__(client)
+        self.name = name
+        self.seen: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def sensor_updated(
+        self, name: str, value: bytes, status: aiokatcp.Sensor.Status, timestamp: float
+    ) -> None:
+        super().sensor_updated(name, value, status, timestamp)
+        if name == self.name:
+            self.seen.put_nowait(value)
+
+    def sensor_removed(self, name: str) -> None:
+        super().sensor_removed(name)
+        if name == self.name:
+            self.seen.put_nowait(None)
+
+
+async def test_a_watcher_sees_a_whole_life(client, control) -> None:
+    recorder = Recorder(client, "array_1.state")
+    client.add_sensor_watcher(recorder)
+    await recorder.synced.wait()
+    record = control.product("array_1", state=ProductState.CONFIGURING)
+    async with asyncio.timeout(5.0):
+        control.put(record)
+        assert await recorder.seen.get() == b"configuring"
+        for state in (ProductState.IDLE, ProductState.CAPTURING):
+            control.put(replace(record, state=state))
+            assert await recorder.seen.get() == state.value.encode()
+        control.drop("array_1")
+        assert await recorder.seen.get() is None
+
+
+async def test_a_fault_in_showing_does_not_reach_the_controller(server, control, caplog) -> None:
+    control.agents = lambda: 1 / 0
+    control.put(control.product("array_1"))
+    assert "ZeroDivisionError" in caplog.text
