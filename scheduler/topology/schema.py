@@ -62,6 +62,8 @@ def read(attributes: Mapping[str, str]) -> Parts:
         Naming attribute, value and rule.
     """
     version = attributes.get("sdp.schema")
+    if version is None:
+        raise TopologyError("sdp.schema is missing, but other attributes below sdp. are there")
     if version != VERSION:
         refuse("sdp.schema", version, f"this controller knows version {VERSION}")
     groups = _grouped(attributes)
@@ -129,9 +131,9 @@ def _located(prefix: str) -> Iterator[None]:
         raise TopologyError(f"{prefix}.{exc}") from exc
 
 
-def _required(prefix: str, facts: Facts, field: str) -> str:
+def _required(facts: Facts, field: str) -> str:
     if field not in facts:
-        raise TopologyError(f"{prefix}.{field} is missing")
+        raise TopologyError(f"{field} is missing")
     return facts[field]
 
 
@@ -142,12 +144,12 @@ def _ranges(attribute: str, value: str) -> Ranges:
         refuse(attribute, value, str(exc))
 
 
-def _number(prefix: str, facts: Facts, field: str) -> int | None:
+def _number(facts: Facts, field: str) -> int | None:
     value = facts.get(field)
     if value is None:
         return None
     if not re.fullmatch(r"[0-9]{1,12}", value):
-        refuse(f"{prefix}.{field}", value, "expected a whole number of up to 12 digits")
+        refuse(field, value, "expected a whole number of up to 12 digits")
     return int(value)
 
 
@@ -161,66 +163,69 @@ def _priority(value: str | None) -> Millis | None:
 
 
 def _numa(prefix: str, facts: Facts) -> NumaNode:
-    cores = _ranges(f"{prefix}.cores", _required(prefix, facts, "cores"))
     with _located(prefix):
-        return NumaNode(cores=cores, mem_mib=_number(prefix, facts, "mem"))
+        cores = _ranges("cores", _required(facts, "cores"))
+        return NumaNode(cores=cores, mem_mib=_number(facts, "mem"))
 
 
 def _gpu(prefix: str, facts: Facts) -> Gpu:
-    capability = None
-    if (text := facts.get("compute_capability")) is not None:
-        # Mesos turns a text that looks like a number into one, so "8.0" may come back as "8"
-        match = re.fullmatch(r"([0-9]{1,3})(?:\.([0-9]))?", text)
-        if match is None:
-            refuse(f"{prefix}.compute_capability", text, "expected e.g. 8.0")
-        capability = (int(match[1]), int(match[2] or 0))
     with _located(prefix):
         return Gpu(
-            name=_required(prefix, facts, "name"),
+            name=_required(facts, "name"),
             uuid=facts.get("uuid"),
             device=facts.get("device"),
-            numa=_number(prefix, facts, "numa"),
-            compute_capability=capability,
+            numa=_number(facts, "numa"),
+            compute_capability=_capability(facts.get("compute_capability")),
             driver=facts.get("driver"),
-            mem_mib=_number(prefix, facts, "mem"),
+            mem_mib=_number(facts, "mem"),
         )
 
 
+def _capability(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    # Mesos turns a text that looks like a number into one, so "8.0" may come back as "8"
+    match = re.fullmatch(r"([0-9]{1,3})(?:\.([0-9]))?", text)
+    if match is None:
+        refuse("compute_capability", text, "expected e.g. 8.0")
+    return int(match[1]), int(match[2] or 0)
+
+
 def _nic(prefix: str, facts: Facts) -> Nic:
-    loopback = facts.get("multicast_loopback", "true")
-    if loopback not in _BOOLEANS:
-        refuse(f"{prefix}.multicast_loopback", loopback, "expected true or false")
     with _located(prefix):
+        loopback = facts.get("multicast_loopback", "true")
+        if loopback not in _BOOLEANS:
+            refuse("multicast_loopback", loopback, "expected true or false")
         return Nic(
-            name=_required(prefix, facts, "name"),
-            networks=_repeated(prefix, facts, "network"),
-            address=_required(prefix, facts, "address"),
-            numa=_number(prefix, facts, "numa"),
-            infiniband=_repeated(prefix, facts, "infiniband"),
+            name=_required(facts, "name"),
+            networks=_repeated(facts, "network"),
+            address=_required(facts, "address"),
+            numa=_number(facts, "numa"),
+            infiniband=_repeated(facts, "infiniband"),
             multicast_loopback=_BOOLEANS[loopback],
-            speed_mbps=_number(prefix, facts, "speed"),
+            speed_mbps=_number(facts, "speed"),
         )
 
 
 def _volume(prefix: str, facts: Facts) -> Volume:
     with _located(prefix):
         return Volume(
-            name=_required(prefix, facts, "name"),
-            path=_required(prefix, facts, "path"),
-            numa=_number(prefix, facts, "numa"),
-            disk_mib=_number(prefix, facts, "disk"),
+            name=_required(facts, "name"),
+            path=_required(facts, "path"),
+            numa=_number(facts, "numa"),
+            disk_mib=_number(facts, "disk"),
         )
 
 
-def _repeated(prefix: str, facts: Facts, field: str) -> tuple[str, ...]:
+def _repeated(facts: Facts, field: str) -> tuple[str, ...]:
     """Read a fact that is there once, as ``field``, or several times, as ``field.0``, ``field.1`` and so on."""
     several = {int(k[len(field) + 1 :]): v for k, v in facts.items() if k.startswith(f"{field}.")}
     if field in facts:
         if several:
-            refuse(f"{prefix}.{field}", facts[field], f"either this or {field}.0, not both")
+            refuse(field, facts[field], f"either this or {field}.0, not both")
         return (facts[field],)
     if set(several) != set(range(len(several))):
-        refuse(f"{prefix}.{field}.{max(several)}", several[max(several)], "numbers run from 0")
+        refuse(f"{field}.{max(several)}", several[max(several)], "numbers run from 0")
     return tuple(several[n] for n in range(len(several)))
 
 

@@ -1,0 +1,191 @@
+"""From a search that failed to a :class:`~scheduler.packing.shortage.Shortage`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from scheduler.packing.arrays import FIRST
+from scheduler.packing.flat import flatten
+from scheduler.packing.greedy import insert
+from scheduler.packing.lacks import MBITS, MIB, Need, lacks, needs
+from scheduler.packing.placing import remove
+from scheduler.packing.shortage import Lack, Nearest, Shortage, TooBig, Total
+from scheduler.placement import Placement
+from scheduler.quantities import Millis, Ranges, Resources
+from scheduler.requests import TaskRequest
+from scheduler.topology import AgentSnapshot
+
+_EXPLAINED = 64
+"""Tasks for which the nearest agent is looked for; more would not be read."""
+
+Tasks = Mapping[str, TaskRequest]
+
+
+def explain(
+    agents: Sequence[AgentSnapshot],
+    tasks: Tasks,
+    partial: Placement,
+    capacity: Sequence[AgentSnapshot] | None,
+) -> Shortage:
+    """Say why the tasks that `partial` leaves out are left out."""
+    unplaced = tuple(name for name in tasks if name not in partial.assignments)
+    alone = unfit(agents, tasks, unplaced)
+    never = [] if capacity is None else unfit(capacity, tasks, alone)
+    free = _remaining(agents, tasks, partial)
+    return Shortage(
+        n_tasks=len(tasks),
+        partial=partial,
+        unplaced=unplaced,
+        never=tuple(_too_big(capacity or (), name, tasks[name]) for name in never),
+        too_big=tuple(_too_big(agents, name, tasks[name]) for name in alone if name not in never),
+        totals=cluster_totals(agents, tasks),
+        nearest={
+            name: near
+            for name in unplaced[:_EXPLAINED]
+            if (near := _nearest(agents, free, tasks[name])) is not None
+        },
+    )
+
+
+def unfit(agents: Sequence[AgentSnapshot], tasks: Tasks, names: Sequence[str]) -> list[str]:
+    """Return those of the named tasks that would not fit even if each were the only one."""
+    problem = flatten(agents, {name: tasks[name] for name in names})
+    plan = problem.empty_plan()
+    unfit = []
+    for t, name in enumerate(names):
+        if insert(problem.cluster, problem.demand, plan, t, FIRST):
+            remove(plan, t)
+        else:
+            unfit.append(name)
+    return unfit
+
+
+def _remaining(
+    agents: Sequence[AgentSnapshot], tasks: Tasks, placement: Placement
+) -> dict[str, Resources]:
+    free = {agent.agent_id: agent.free for agent in agents}
+    for name, assignment in placement.assignments.items():
+        free[assignment.agent_id] -= assignment.resources(tasks[name])
+    return free
+
+
+def _nearest(
+    agents: Sequence[AgentSnapshot], free: Mapping[str, Resources], request: TaskRequest
+) -> Nearest | None:
+    """Return the agent that lacks the smallest part of what is asked, the first of equal ones."""
+    best: tuple[float, AgentSnapshot, tuple[Lack, ...]] | None = None
+    for agent in agents:
+        found = lacks(agent, free[agent.agent_id], request)
+        distance = sum(map(_severity, found))
+        if best is None or distance < best[0]:
+            best = (distance, agent, found)
+    return None if best is None else Nearest(best[1].agent_id, best[1].host, best[2])
+
+
+def _severity(lack: Lack) -> float:
+    """Weigh a lack: what cannot be made up by freeing something is worse than any amount."""
+    return 10.0 if lack.fact else lack.by / lack.asked
+
+
+def _too_big(agents: Sequence[AgentSnapshot], name: str, request: TaskRequest) -> TooBig:
+    """Say what no agent has enough of for the task."""
+    whole = {agent.agent_id: agent.free for agent in agents}
+    nearest = _nearest(agents, whole, request)
+    admitting = [a for a in agents if not _admission_lack(a, request)]
+    rows = [(agent.host, list(needs(agent, agent.free, request))) for agent in admitting]
+    if not rows:
+        return TooBig(name, _admission_lack_of_all(agents, request), "", nearest)
+    for column in zip(*(row for _, row in rows), strict=True):
+        lack, host = _least(column, [host for host, _ in rows])
+        if lack is not None:
+            return TooBig(name, lack, host, nearest)
+    return TooBig(name, None, "", nearest)
+
+
+def _admission_lack(agent: AgentSnapshot, request: TaskRequest) -> Lack | None:
+    first = next(needs(agent, agent.free, request))
+    return first.lack if first.resource == "admission" else None
+
+
+def _admission_lack_of_all(agents: Sequence[AgentSnapshot], request: TaskRequest) -> Lack | None:
+    return _admission_lack(agents[0], request) if agents else None
+
+
+def _least(column: Sequence[Need], hosts: Sequence[str]) -> tuple[Lack | None, str]:
+    """Return the smallest lack of one thing over all agents, and where; None if one agent has enough."""
+    best: tuple[Lack, str] | None = None
+    for need, host in zip(column, hosts, strict=True):
+        if need.lack is None:
+            return None, ""
+        if best is None or (bool(need.absent), -need.free) < (bool(best[0].fact), -best[0].free):
+            best = (need.lack, host)
+    return best if best is not None else (None, "")
+
+
+def hopeless(agents: Sequence[AgentSnapshot], tasks: Tasks, missing: Sequence[str]) -> bool:
+    """Whether it is certain that no search can place the tasks, of which `missing` are hard to place."""
+    return any(total.short for total in cluster_totals(agents, tasks)) or bool(
+        unfit(agents, tasks, missing)
+    )
+
+
+def cluster_totals(agents: Sequence[AgentSnapshot], tasks: Tasks) -> tuple[Total, ...]:
+    """Add up what all tasks ask for and what all agents have, by resource.
+
+    What is asked of interfaces is added up by network; an interface counts for each network that it is on.
+    Each total that is short proves by itself that the tasks do not fit.
+    """
+    asked = _asked(tasks)
+    return tuple(
+        _total(resource, unit, amount, agents)
+        for (resource, unit), amount in asked.items()
+        if amount > 0
+    )
+
+
+def _asked(tasks: Tasks) -> dict[tuple[str, str], Millis]:
+    asked: dict[tuple[str, str], Millis] = {}
+
+    def add(resource: str, unit: str, amount: Millis) -> None:
+        asked[resource, unit] = asked.get((resource, unit), 0) + amount
+
+    for request in tasks.values():
+        add("cores", "", 1000 * len(request.cores))
+        add("cpus", "", request.cpus + 1000 * len(request.cores))
+        add("mem", MIB, request.mem)
+        add("disk", MIB, request.disk)
+        add("ports", "", 1000 * len(request.ports))
+        for gpu in request.gpus:
+            add("gpu.compute", "", gpu.compute)
+            add("gpu.mem", MIB, gpu.mem)
+        for nic in request.nics:
+            add(f"bandwidth in of {nic.network}", MBITS, nic.bandwidth_in)
+            add(f"bandwidth out of {nic.network}", MBITS, nic.bandwidth_out)
+    return asked
+
+
+def _total(resource: str, unit: str, asked: Millis, agents: Sequence[AgentSnapshot]) -> Total:
+    largest, host, free = 0, "", 0
+    for agent in agents:
+        amount = _free_of(agent, resource)
+        free += amount
+        if amount > largest:
+            largest, host = amount, agent.host
+    return Total(resource, asked, free, largest, host, unit)
+
+
+def _free_of(agent: AgentSnapshot, resource: str) -> Millis:
+    scalars, ranges = agent.free.scalars, agent.free.ranges
+    if resource in ("cores", "ports"):
+        return 1000 * len(ranges.get(resource, Ranges()))
+    if resource.startswith("gpu."):
+        field = resource.partition(".")[2]
+        return sum(scalars.get(f"gpu.{n}.{field}", 0) for n in range(len(agent.topology.gpus)))
+    if resource.startswith("bandwidth "):
+        _, direction, _, network = resource.split(" ", 3)
+        return sum(
+            scalars.get(f"nic.{n}.{direction}", 0)
+            for n, nic in enumerate(agent.topology.nics)
+            if network in nic.networks
+        )
+    return scalars.get(resource, 0)

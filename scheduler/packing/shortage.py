@@ -1,0 +1,148 @@
+"""Why a graph cannot be placed: as data first, as text second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from scheduler.placement import Placement
+from scheduler.quantities import Millis, format_millis
+
+_SHOWN = 10
+"""Lines of one kind in the text; the data has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """One thing that a task asks for and one agent cannot give."""
+
+    resource: str
+    """In words: ``cores on one NUMA node``."""
+    asked: Millis
+    free: Millis
+    unit: str = ""
+    fact: str = ""
+    """Said instead of amounts, where it is not a matter of amounts: ``no interface on cbf``."""
+
+    @property
+    def by(self) -> Millis:
+        """How much is missing."""
+        return self.asked - self.free
+
+    def __str__(self) -> str:
+        if self.fact:
+            return self.fact
+        asked, free = _amount(self.asked, self.unit), _amount(self.free, self.unit)
+        return (
+            f"{self.resource}: asks for {asked}, {free} free, {_amount(self.by, self.unit)} missing"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The agent on which a task comes nearest to fitting, and what is missing there."""
+
+    agent_id: str
+    host: str
+    lacks: tuple[Lack, ...]
+
+    def __str__(self) -> str:
+        return f"nearest is agent {self.host} ({'; '.join(map(str, self.lacks))})"
+
+
+@dataclass(frozen=True, slots=True)
+class TooBig:
+    """A task that would not fit even if it were alone, and the resource that shows it best."""
+
+    task: str
+    lack: Lack | None
+    """What no agent at all has enough of; `free` is the most that one has. None: no single resource, see
+    `nearest`."""
+    host: str
+    """The agent that has most of it."""
+    nearest: Nearest | None
+    """None when there is no agent."""
+
+    def __str__(self) -> str:
+        if self.lack is None:
+            return f"{self.task} fits on no agent: {self.nearest or 'there is none'}"
+        if self.lack.fact:
+            return f"{self.task}: {self.lack.fact} on any agent that may run it"
+        asked = _amount(self.lack.asked, self.lack.unit)
+        most = _amount(self.lack.free, self.lack.unit)
+        one = self.lack.resource.partition(" on ")[2]
+        where = f"the most free on {one}" if one else "the most free on one agent"
+        return f"{self.lack.resource}: {self.task} asks for {asked}, {where} is {most} (agent {self.host})"
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """One resource over the whole cluster."""
+
+    resource: str
+    asked: Millis
+    """By all tasks."""
+    free: Millis
+    """On all agents."""
+    largest: Millis
+    """On the one agent that has most."""
+    host: str
+    unit: str = ""
+
+    @property
+    def short(self) -> bool:
+        """Whether more is asked for than is there."""
+        return self.asked > self.free
+
+    def __str__(self) -> str:
+        return (
+            f"{self.resource}: all tasks together ask for {_amount(self.asked, self.unit)}, "
+            f"{_amount(self.free, self.unit)} free on all agents"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortage:
+    """Why a graph was not placed. ``str()`` of it is for people."""
+
+    n_tasks: int
+    partial: Placement
+    """The fullest placement found; nobody should act on it."""
+    unplaced: tuple[str, ...]
+    """Tasks that it leaves out."""
+    never: tuple[TooBig, ...] = ()
+    """Tasks that no agent could take even when empty. Only known where the capacity is."""
+    too_big: tuple[TooBig, ...] = ()
+    """Tasks that no agent can take now, though some could when empty (as far as that is known)."""
+    totals: tuple[Total, ...] = ()
+    nearest: Mapping[str, Nearest] = field(default_factory=dict)
+    """By unplaced task: where it comes nearest beside the partial placement. The first tasks only, if many."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether no search, however long, could have placed the graph on what is free now."""
+        return bool(self.never or self.too_big or any(total.short for total in self.totals))
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{len(self.unplaced)} of {self.n_tasks} tasks cannot be placed."
+        yield from _some([f"Never: {task}; even with the cluster empty" for task in self.never])
+        yield from _some([str(task) for task in self.too_big])
+        yield from _some([str(total) for total in self.totals if total.short])
+        if not self.proven:
+            yield "Each task fits by itself, and the totals suffice, but no way was found to fit all."
+        known = {task.task for task in (*self.never, *self.too_big)}
+        rest = [f"{name}: {near}" for name, near in self.nearest.items() if name not in known]
+        yield from _some(rest)
+
+
+def _some(lines: list[str]) -> Iterator[str]:
+    yield from lines[:_SHOWN]
+    if len(lines) > _SHOWN:
+        yield f"… and {len(lines) - _SHOWN} more of this kind"
+
+
+def _amount(amount: Millis, unit: str) -> str:
+    return f"{format_millis(amount)} {unit}".rstrip()
