@@ -1,0 +1,161 @@
+"""The inner loop of the model: visibilities of one dump, with noise and gains, as counts.
+
+Everything of a channel is made from the seed, the dump and the channel alone, so the same dump always has the
+same counts, in whatever order and by however many threads dumps and channels are computed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+COUNT_LIMIT = 2147483647.0
+"""Counts are clipped to ± this: -2**31 is the marker of missing data."""
+
+_TWO_PI = 2.0 * math.pi
+
+_U1 = np.uint64(1)
+_SHIFT_17 = np.uint64(17)
+_SHIFT_23 = np.uint64(23)
+_SHIFT_27 = np.uint64(27)
+_SHIFT_30 = np.uint64(30)
+_SHIFT_31 = np.uint64(31)
+_SHIFT_11 = np.uint64(11)
+_SHIFT_41 = np.uint64(41)
+_SHIFT_45 = np.uint64(45)
+_SHIFT_19 = np.uint64(19)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_UNIT = 2.0**-53
+
+
+@numba.njit(nogil=True, cache=True)
+def _seed(state: NDArray[np.uint64], seed: Any, dump: Any, channel: Any) -> None:
+    """Fill a xoshiro256++ state by splitmix64, one round per number that it depends on."""
+    x = np.uint64(seed)
+    for part in (np.uint64(dump), np.uint64(channel)):
+        x = (x ^ (x >> _SHIFT_30)) * _MIX_1 + _GOLDEN * (part + _U1)
+        x = (x ^ (x >> _SHIFT_27)) * _MIX_2
+        x ^= x >> _SHIFT_31
+    for i in range(4):
+        x += _GOLDEN
+        z = (x ^ (x >> _SHIFT_30)) * _MIX_1
+        z = (z ^ (z >> _SHIFT_27)) * _MIX_2
+        state[i] = z ^ (z >> _SHIFT_31)
+
+
+@numba.njit(nogil=True, cache=True)
+def _uniform(state: NDArray[np.uint64]) -> float:
+    """Next number in (0, 1] of xoshiro256++ (Blackman & Vigna 2021, ACM TOMS 47, 36)."""
+    total = state[0] + state[3]
+    result = ((total << _SHIFT_23) | (total >> _SHIFT_41)) + state[0]
+    shifted = state[1] << _SHIFT_17
+    state[2] ^= state[0]
+    state[3] ^= state[1]
+    state[1] ^= state[2]
+    state[0] ^= state[3]
+    state[2] ^= shifted
+    state[3] = (state[3] << _SHIFT_45) | (state[3] >> _SHIFT_19)
+    return (float(result >> _SHIFT_11) + 1.0) * _UNIT
+
+
+@numba.njit(nogil=True, cache=True)
+def _normal(state: NDArray[np.uint64]) -> complex:
+    """Two independent standard normal numbers, as one complex one (Box and Muller)."""
+    radius = math.sqrt(-2.0 * math.log(_uniform(state)))
+    angle = _TWO_PI * _uniform(state)
+    return complex(radius * math.cos(angle), radius * math.sin(angle))
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(value: float) -> float:
+    """Round and clip; counts that are no number become 0."""
+    if not math.isfinite(value):
+        return 0.0
+    return float(min(max(np.rint(value), -COUNT_LIMIT), COUNT_LIMIT))
+
+
+@numba.njit(nogil=True, cache=True)
+def correlate(
+    out: NDArray[np.int32],
+    freqs: NDArray[np.float64],
+    delays: NDArray[np.float64],
+    flux: NDArray[np.complex128],
+    gains: NDArray[np.complex128],
+    sefd: float,
+    noise: float,
+    scale: float,
+    seed: Any,
+    dump: Any,
+) -> None:
+    """Compute the counts of one dump.
+
+    Parameters
+    ----------
+    out
+        Counts, shape (n_chans, n_bls, 2), products in the correlator's order; overwritten.
+    freqs
+        Sky frequencies, Hz, shape (n_chans,).
+    delays
+        By how much earlier than the array's reference an antenna gets the wave of a source, relative to that
+        of the phase centre: (ul + vm + w(n-1)) / c, s, shape (n_sources, n_ants).
+    flux
+        Flux densities in hh, hv, vh, vv, Jy, shape (n_sources, n_chans, 4).
+    gains
+        Of the inputs, shape (n_ants, 2, n_chans).
+    sefd
+        System equivalent flux density of each input, Jy.
+    noise
+        1/sqrt(bandwidth × time) of a channel and dump; 0 for no noise.
+    scale
+        Jy per count.
+    seed, dump
+        Non-negative numbers that the noise follows from.
+    """
+    n_sources, n_ants = delays.shape
+    phasors = np.empty((n_sources, n_ants), np.complex128)
+    state = np.empty(4, np.uint64)
+    power = np.empty(2, np.float64)
+    vis = np.empty(4, np.complex128)
+    for c in range(freqs.shape[0]):
+        _seed(state, seed, dump, c)
+        power[:] = sefd
+        for s in range(n_sources):
+            power[0] += flux[s, c, 0].real
+            power[1] += flux[s, c, 3].real
+            for a in range(n_ants):
+                turns = freqs[c] * delays[s, a]
+                angle = _TWO_PI * (turns - math.floor(turns))
+                phasors[s, a] = complex(math.cos(angle), math.sin(angle))
+        b = 0
+        for a2 in range(n_ants):
+            for a1 in range(a2 + 1):
+                vis[:] = 0
+                for s in range(n_sources):
+                    fringe = phasors[s, a1] * np.conj(phasors[s, a2])
+                    for p in range(4):
+                        vis[p] += flux[s, c, p] * fringe
+                if a1 == a2:
+                    vis[0] += sefd
+                    vis[3] += sefd
+                if noise > 0:
+                    for p in range(4):
+                        if a1 == a2 and p == 2:
+                            vis[2] = np.conj(vis[1])
+                            continue
+                        level = noise * math.sqrt(abs(power[p // 2] * power[p % 2]))
+                        sample = _normal(state)
+                        if a1 == a2 and p != 1:
+                            vis[p] += level * sample.real
+                        else:
+                            vis[p] += level * math.sqrt(0.5) * sample
+                for p in range(4):
+                    value = vis[p] * gains[a1, p // 2, c] * np.conj(gains[a2, p % 2, c]) / scale
+                    out[c, b + p, 0] = np.int32(_count(value.real))
+                    out[c, b + p, 1] = np.int32(_count(value.imag))
+                b += 4
