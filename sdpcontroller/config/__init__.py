@@ -15,6 +15,7 @@ from sdpcontroller.config.inputs import (
 )
 from sdpcontroller.config.options import Develop, Options, Replay, ServiceOverride, Simulation
 from sdpcontroller.config.product import VERSIONS, ProductConfig, parse
+from sdpcontroller.config.reference import json_schema
 from sdpcontroller.config.sdp import (
     Beamformer,
     BeamformerEngineering,
@@ -60,6 +61,7 @@ __all__ = [
     "TiedArrayChannelisedVoltage",
     "Vis",
     "VisGeometry",
+    "json_schema",
     "load",
     "merge",
     "parse",

@@ -53,12 +53,11 @@ def parse_target(description: str) -> katpoint.Target:
     """
     try:
         target = katpoint.Target(description)
-        place = target.radec()
     except Exception as error:  # as above
         raise ValueError(f"is no target description: {error}") from None
     if target.body_type != "radec":
         raise ValueError(f"is of body type {target.body_type!r}: must be radec")
-    if not all(math.isfinite(float(angle)) for angle in place):
+    if not all(math.isfinite(float(angle)) for angle in target.radec()):
         raise ValueError("its right ascension or declination is not finite")
     return target
 
