@@ -15,10 +15,10 @@ _INTRODUCTION = """\
 <!-- Made from the docstrings by `python -m katcp_iface`: change those, not this page. -->
 
 What clients can ask of the controller, by default on port 5001 of the loopback interface. The controller
-itself gives the same texts in answer to `?help` and `?help REQUEST`. A reply begins with `ok`, or with `fail` and
-one line: what was asked, what was found, what to do. A request that failed has changed nothing, or was undone.
-Besides these there are the requests of every KATCP device: `?help`, `?watchdog`, `?version-list`,
-`?client-list`, `?log-level`, `?sensor-list`, `?sensor-value`, `?sensor-sampling`.
+itself gives the same texts in answer to `?help` and `?help REQUEST`. A reply begins with `ok`, or with
+`fail` and one line: what was asked, what was found, what to do. A request that failed has changed nothing,
+or was undone. Besides these there are the requests of every KATCP device: `?help`, `?watchdog`,
+`?version-list`, `?client-list`, `?log-level`, `?sensor-list`, `?sensor-value`, `?sensor-sampling`.
 
 From a shell: `katcpcmd HOST:PORT REQUEST ARGUMENT…` (it comes with aiokatcp).
 

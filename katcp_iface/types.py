@@ -12,7 +12,6 @@ import aiokatcp
 from sdpcontroller.control import CaptureBlockState, ProductState
 
 __all__ = [
-    "AgentWord",
     "CaptureBlockState",
     "MesosWord",
     "ProductState",
@@ -80,15 +79,6 @@ class TaskWord(enum.Enum):
     STOPPING = "stopping"
     DEAD = "dead"
     UNKNOWN = "unknown"
-
-
-class AgentWord(enum.Enum):
-    """States of an agent."""
-
-    UP = "up"
-    DRAINING = "draining"
-    QUARANTINED = "quarantined"
-    LOST = "lost"
 
 
 def word(kind: type[enum.Enum], text: str) -> enum.Enum:

@@ -27,12 +27,12 @@ _INTRODUCTION = """\
 
 <!-- Made from the models by `python -m sdpcontroller.config`: change those, not this page. -->
 
-A JSON object with the members below; fields in **bold** are required. Each member of `inputs` and `outputs` is a
-stream, under a name of its own; its `type` says which further fields it has. A field that is not listed is an
-error, and so is a key that stands twice, `NaN`, and a string in the place of a number. Errors name path, value
-and rule, one line each. The same as JSON Schema: [product-config.schema.json](product-config.schema.json); rules
-that concern several fields (sources exist and fit, channels divide, antennas are unique) stand in
-`sdpcontroller/config/checks.py`.
+A JSON object with the members below; fields in **bold** are required. Each member of `inputs` and `outputs`
+is a stream, under a name of its own; its `type` says which further fields it has. A field that is not
+listed is an error, and so is a key that stands twice, `NaN`, and a string in the place of a number. Errors
+name path, value and rule, one line each. The same as JSON Schema:
+[product-config.schema.json](product-config.schema.json); rules that concern several fields (sources exist
+and fit, channels divide, antennas are unique) stand in `sdpcontroller/config/checks.py`.
 
 """
 _OPTION_MODELS: tuple[tuple[str, type[BaseModel]], ...] = (
