@@ -1,0 +1,185 @@
+"""What the cluster consists of, whatever is free: read from the master's ``/slaves``.
+
+Offers show only what is free, and only while we want them. For «no agent could ever give that», and for
+people, the whole is asked of the master now and then. A master that does not answer costs only that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import aiohttp
+
+from scheduler.errors import SchedulerError, TopologyError
+from scheduler.quantities import Ranges, Resources, millis
+from scheduler.topology import AgentSnapshot, merge_offers
+from scheduler.views import AgentView
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES: Final = 64 * 2**20
+SETTLE_SECONDS: Final = 3.0
+"""For how long the set of agents must not have changed before anything is called impossible."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Agent:
+    entry: Mapping[str, Any]
+    """As the master wrote it."""
+    view: AgentView
+    total: AgentSnapshot | None = None
+    """With all that it has; None when it is quarantined."""
+    free: AgentSnapshot | None = None
+    """With what no task uses; None when it is quarantined or inactive."""
+
+
+class Agents:
+    """All agents that the master knows."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, _Agent] = {}
+        self._version = 0
+        self._changed_at: float | None = None
+        self._seen_at = 0.0
+
+    async def update(self, document: object, at: float) -> bool:
+        """Take a new list of the master, and tell whether anything changed.
+
+        Parameters
+        ----------
+        document
+            Answer of ``/slaves``; entries that cannot be read are shown as quarantined.
+        """
+        agents = await asyncio.to_thread(_read_all, document, self._agents)
+        facts = {agent_id: (a.total, a.view.active) for agent_id, a in agents.items()}
+        if facts != {agent_id: (a.total, a.view.active) for agent_id, a in self._agents.items()}:
+            self._version += 1
+            self._changed_at = at
+        changed = [a.view for a in agents.values()] != [a.view for a in self._agents.values()]
+        if self._changed_at is None:
+            self._changed_at = at
+        self._agents, self._seen_at = agents, at
+        return changed
+
+    def forget(self) -> None:
+        """Be certain of nothing: the link is cut."""
+        self._changed_at = None
+
+    def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
+        """Return a version and every agent with all that it has; None while that is not certain."""
+        if self._changed_at is None or not self._agents:
+            return None
+        if self._seen_at - self._changed_at < SETTLE_SECONDS:
+            return None
+        return self._version, [a.total for a in self._agents.values() if a.total is not None]
+
+    def free(self) -> list[AgentSnapshot]:
+        """Return every active agent with what no task uses."""
+        return [agent.free for agent in self._agents.values() if agent.free is not None]
+
+    def views(self) -> tuple[AgentView, ...]:
+        """Return all agents, by host."""
+        return tuple(sorted((a.view for a in self._agents.values()), key=lambda view: view.host))
+
+
+async def fetch(master: str, credentials: aiohttp.BasicAuth | None, seconds: float) -> object:
+    """Ask the master for its agents; None when it does not tell."""
+    timeout = aiohttp.ClientTimeout(total=seconds)
+    url = f"http://{master}/slaves"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, auth=credentials) as session,
+            session.get(url) as response,
+        ):
+            if response.status != 200:
+                return None
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(256 * 1024):
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    logger.warning("%s answers more than %d bytes", url, MAX_BYTES)
+                    return None
+            document: object = json.loads(body)
+            return document
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
+        logger.debug("%s: %r", url, exc)
+        return None
+
+
+def _read_all(document: object, known: Mapping[str, _Agent]) -> dict[str, _Agent]:
+    """Read every agent; those that did not change since are taken as they are."""
+    entries = document.get("slaves", []) if isinstance(document, Mapping) else []
+    agents: dict[str, _Agent] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, Mapping) or not isinstance(agent_id := entry.get("id"), str):
+            continue
+        old = known.get(agent_id)
+        agents[agent_id] = old if old is not None and old.entry == entry else _read(agent_id, entry)
+    return agents
+
+
+def _read(agent_id: str, entry: Mapping[str, Any]) -> _Agent:
+    host = str(entry.get("hostname", ""))
+    active = bool(entry.get("active", True)) and not entry.get("deactivated", False)
+    try:
+        everything = _amounts(entry.get("resources", {}))
+        used = _amounts(entry.get("used_resources", {}))
+        left = everything - used if everything.contains(used) else Resources()
+        attributes = _attributes(entry.get("attributes", {}))
+        total = _snapshot(agent_id, host, attributes, everything)
+        free = replace(total, free=_snapshot(agent_id, host, attributes, left).free)
+    except (SchedulerError, TypeError, AttributeError, ValueError) as exc:
+        view = AgentView(agent_id=agent_id, host=host, active=active, quarantine=str(exc))
+        return _Agent(entry, view)
+    view = AgentView(agent_id=agent_id, host=host, total=everything, free=left, active=active)
+    return _Agent(entry, view, total, free if active else None)
+
+
+def _snapshot(
+    agent_id: str, host: str, attributes: list[dict[str, Any]], amount: Resources
+) -> AgentSnapshot:
+    offer = {
+        "id": {"value": "none"},
+        "agent_id": {"value": agent_id},
+        "hostname": host,
+        "attributes": attributes,
+        "resources": amount.to_mesos(),
+    }
+    merged = merge_offers([offer])
+    if merged.quarantined:
+        raise TopologyError(merged.quarantined[0].reason)
+    return replace(merged.agents[0], offer_ids=())
+
+
+def _amounts(values: Mapping[str, Any]) -> Resources:
+    """Read resources as the master's pages write them: ``{"cpus": 4.0, "ports": "[1-2, 5-5]"}``."""
+    scalars: dict[str, int] = {}
+    ranges: dict[str, Ranges] = {}
+    for name, value in values.items():
+        if isinstance(value, str):
+            if value.startswith("["):  # else a set, which nothing of ours is
+                ranges[name] = Ranges.parse(value)
+        else:
+            scalars[name] = millis(value)
+    return Resources(scalars, ranges)
+
+
+def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write attributes as offers have them."""
+    entries: list[dict[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, str):
+            entries.append({"name": name, "type": "TEXT", "text": {"value": _compact(value)}})
+        else:
+            entries.append({"name": name, "type": "SCALAR", "scalar": {"value": float(value)}})
+    return entries
+
+
+def _compact(value: str) -> str:
+    """Take the blanks out of ranges, as offers show them."""
+    return value.replace(" ", "") if value.startswith("[") else value

@@ -1,0 +1,187 @@
+"""Run-to-completion graphs: every node is placed by itself, once what it needs has finished.
+
+A node that fails is tried again under a new id, up to a number of attempts; each attempt may take no longer
+than the node's ``max_run_time``. A node that needs one that failed is never tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+
+from scheduler.errors import GraphError, LaunchError, SchedulerError
+from scheduler.graph import EdgeKind, PhysicalGraph, ReadyKind
+from scheduler.launch import LOG_SECONDS, Equipment, insist, kill_until_dead, start_tasks
+from scheduler.runs import GraphRun, TaskEntry
+from scheduler.task import KillAsked
+from scheduler.views import BatchResult, NodeResult
+
+logger = logging.getLogger(__name__)
+
+
+def check(graph: PhysicalGraph) -> None:
+    """Refuse a graph that is none of batch nodes.
+
+    Raises
+    ------
+    GraphError
+        Naming everything that batch nodes do not have.
+    """
+    wrong = [
+        f"a {edge.kind.name} edge from {edge.source} to {edge.target}"
+        for edge in graph.logical.edges
+        if edge.kind is not EdgeKind.FINISHED
+    ]
+    wrong += [
+        f"the readiness check {task.ready.kind.value!r} of {task.name}"
+        for task in graph.logical.tasks
+        if task.ready.kind is ReadyKind.PORTS
+    ]
+    if wrong:
+        raise GraphError(
+            f"graph {graph.graph_id} cannot run to completion: it has " + "; ".join(wrong)
+        )
+
+
+async def run_to_completion(
+    equipment: Equipment, run: GraphRun, *, attempts: int, deadline: float, priority: int = 0
+) -> BatchResult:
+    """Run every node of a graph until it has finished or cannot.
+
+    Parameters
+    ----------
+    attempts
+        How often a node is tried, at least once.
+    deadline
+        When everything ends, finished or not; time of the event loop's clock.
+
+    Returns
+    -------
+    BatchResult
+        How each node ended; a failure is no exception here.
+
+    Raises
+    ------
+    JournalError
+        If the intent could not be written before the deadline.
+    """
+    graph = run.graph
+    await insist(deadline, lambda: equipment.journal.record_graph(graph))
+    batch = _Batch(equipment, run, attempts, deadline, priority)
+    async with asyncio.TaskGroup() as group:
+        tasks = {name: group.create_task(batch.run_node(name)) for name in graph.tasks}
+    nodes = {name: task.result() for name, task in tasks.items()}
+    failed = tuple(
+        name
+        for name, node in nodes.items()
+        if not node.finished and graph.tasks[name].template.critical
+    )
+    return BatchResult(graph.graph_id, nodes, failed)
+
+
+class _Batch:
+    """One run of a batch graph."""
+
+    def __init__(
+        self, equipment: Equipment, run: GraphRun, attempts: int, deadline: float, priority: int
+    ) -> None:
+        self._equipment = equipment
+        self._run = run
+        self._attempts = max(1, attempts)
+        self._deadline = deadline
+        self._priority = priority
+        self._results: dict[str, NodeResult] = {}
+        self._placing = asyncio.Lock()
+        """Graph and placement are written one node after the other."""
+
+    async def run_node(self, name: str) -> NodeResult:
+        """Wait for what the node needs, and run it."""
+        result = await self._run_node(name)
+        self._results[name] = result
+        self._run.notify()
+        return result
+
+    async def _run_node(self, name: str) -> NodeResult:
+        needs = self._run.graph.logical.targets(name, EdgeKind.FINISHED)
+        with contextlib.suppress(LaunchError):  # taken down: seen below
+            await self._run.until(lambda: self._decided(needs))
+        if not all(need in self._results and self._results[need].finished for need in needs):
+            await self._equipment.runs.apply(
+                self._run.entries[name], KillAsked("what it needs has not finished")
+            )
+            return NodeResult(name=name, attempts=0, death=None)
+        for attempt in range(1, self._attempts + 1):
+            if attempt > 1:
+                await self._renew(name)
+            entry = self._run.entries[name]
+            tried = await self._attempt(entry)
+            if entry.finished or not tried or self._run.stop_cause is not None:
+                break
+        return NodeResult(
+            name=name, attempts=attempt, death=entry.life.death, log_tail=entry.log_tail
+        )
+
+    def _decided(self, needs: Iterable[str]) -> bool:
+        return all(need in self._results for need in needs)
+
+    async def _renew(self, name: str) -> None:
+        async with self._placing:
+            graph = self._run.graph.again((name,))
+            await insist(self._deadline, lambda: self._equipment.journal.record_graph(graph))
+            self._run.renew(graph)
+            self._equipment.runs.index(self._run)
+
+    async def _attempt(self, entry: TaskEntry) -> bool:
+        """Run one attempt to its end; False when another one makes no sense."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await self._start(entry)
+                await self._watch(entry)
+        except TimeoutError:
+            await self._end(entry, "the time of the whole graph is up")
+            return False
+        except SchedulerError as exc:
+            await self._end(entry, str(exc))
+            return isinstance(exc, LaunchError)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._end(entry, "the batch was cancelled"))
+            raise
+        await self._log(entry)
+        return True
+
+    async def _start(self, entry: TaskEntry) -> None:
+        graph_id = self._run.graph.graph_id
+        claim = await self._equipment.queue.place(
+            graph_id,
+            {entry.name: entry.template.request},
+            deadline=self._deadline,
+            priority=self._priority,
+        )
+        async with self._placing:
+            await start_tasks(self._equipment, self._run, claim, [entry], self._deadline)
+
+    async def _watch(self, entry: TaskEntry) -> None:
+        limit = entry.template.max_run_time
+        timeout = entry.template.launch_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self._run.until(lambda: entry.life.running or entry.dead)
+        except TimeoutError:
+            await self._end(entry, f"it did not run within {timeout:g} s")
+        try:
+            async with asyncio.timeout(limit):
+                await self._run.until(lambda: entry.dead)
+        except TimeoutError:
+            await self._end(entry, f"it ran longer than {limit:g} s")
+
+    async def _end(self, entry: TaskEntry, cause: str) -> None:
+        await kill_until_dead(self._equipment, self._run, entry, cause)
+
+    async def _log(self, entry: TaskEntry) -> None:
+        try:
+            async with asyncio.timeout(LOG_SECONDS):
+                await entry.log_done.wait()
+        except TimeoutError:
+            logger.info("the log of %s could not be had in time", entry.task.task_id)

@@ -1,0 +1,226 @@
+"""Who is tried next: graphs that wait for their place.
+
+Graphs wait in the order of their priority, then of their arrival. Each time the offers change, every one is
+tried in turn with what those before it have left; packing runs off the event loop. The one worker takes a
+placed graph's offers out of the pool before it looks at the next graph, so no two graphs get the same offer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
+from scheduler.offers import Offer, OfferPool
+from scheduler.packing import Shortage, pack
+from scheduler.placement import Placement
+from scheduler.requests import TaskRequest
+from scheduler.topology import AgentSnapshot
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A placed graph: its offers are out of the pool and belong to it."""
+
+    placement: Placement
+    agents: Mapping[str, AgentSnapshot]
+    """By agent id: those that the placement uses."""
+    offers: Mapping[str, Sequence[Offer]]
+    """By agent id."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    graph_id: str
+    requests: Mapping[str, TaskRequest]
+    rank: tuple[int, int]
+    claim: asyncio.Future[Claim]
+    shortage: Shortage | None = None
+    tried: object = None
+    """Version of the offers that it was last tried with."""
+    checked: object = None
+    """Version of the cluster that it was last compared with."""
+
+
+class Cluster(Protocol):
+    """What is known of the whole cluster, whatever is free."""
+
+    def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
+        """Return a version and every agent with all that it has; None while that is not certain."""
+
+
+@dataclass(slots=True)
+class LaunchQueue:
+    """Graphs that wait for their place.
+
+    Parameters
+    ----------
+    pool
+        The offers that we hold.
+    cluster
+        Tells what could ever be free.
+    offers_wanted
+        Is called with whether anybody waits, whenever that changes.
+    """
+
+    pool: OfferPool
+    cluster: Cluster
+    offers_wanted: Callable[[bool], None]
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _serial: itertools.count[int] = field(default_factory=itertools.count)
+    _poked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
+    def poke(self) -> None:
+        """Say that something changed: offers, or what is known of the cluster."""
+        self._poked.set()
+
+    async def place(
+        self,
+        graph_id: str,
+        requests: Mapping[str, TaskRequest],
+        *,
+        deadline: float,
+        priority: int = 0,
+    ) -> Claim:
+        """Wait for a place for all these tasks together.
+
+        Parameters
+        ----------
+        deadline
+            Time of the event loop's clock.
+        priority
+            Higher comes first.
+
+        Raises
+        ------
+        NeverFitsError
+            If no agent could ever give what one of the tasks asks for.
+        NoFitError
+            If they did not fit before the deadline; says what was short.
+        SchedulerError
+            What :meth:`withdraw` was given.
+        """
+        loop = asyncio.get_running_loop()
+        rank = (-priority, next(self._serial))
+        waiting = _Waiting(graph_id, requests, rank, loop.create_future())
+        self._waiting.append(waiting)
+        self._waiting.sort(key=lambda other: other.rank)
+        self.offers_wanted(True)
+        self.poke()
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await waiting.claim
+        except TimeoutError:
+            if (claim := _result(waiting.claim)) is not None:  # at the last moment
+                return claim
+            raise NoFitError(
+                f"graph {graph_id} did not fit before its deadline: {self._why(waiting)}"
+            ) from None
+        except asyncio.CancelledError:
+            if (claim := _result(waiting.claim)) is not None:  # nobody will use it
+                now = asyncio.get_running_loop().time()
+                self.pool.add((o for offers in claim.offers.values() for o in offers), now)
+            raise
+        finally:
+            self._waiting.remove(waiting)
+            if not self._waiting:
+                self.offers_wanted(False)
+
+    def withdraw(self, graph_id: str, error: SchedulerError) -> None:
+        """Let a graph wait no longer."""
+        for waiting in self._waiting:
+            if waiting.graph_id == graph_id and not waiting.claim.done():
+                waiting.claim.set_exception(error)
+
+    def explain(self, graph_id: str) -> str:
+        """Say why a graph still waits, for people; empty when it does not."""
+        for number, waiting in enumerate(self._waiting):
+            if waiting.graph_id == graph_id:
+                ahead = f"{number} graphs are ahead; " if number else ""
+                return ahead + self._why(waiting)
+        return ""
+
+    def _why(self, waiting: _Waiting) -> str:
+        if waiting.shortage is not None:
+            return str(waiting.shortage)
+        return "no offers have come" if not len(self.pool) else "it was not tried yet"
+
+    async def work(self) -> None:
+        """Try whoever waits, for ever."""
+        while True:
+            await self._poked.wait()
+            self._poked.clear()
+            for waiting in tuple(self._waiting):
+                if not waiting.claim.done():
+                    await self._try(waiting)
+
+    async def _try(self, waiting: _Waiting) -> None:
+        if len(self.pool) and waiting.tried != self.pool.version:
+            waiting.tried = self.pool.version
+            merged = self.pool.merged()
+            result = await asyncio.to_thread(pack, merged.agents, waiting.requests)
+            if isinstance(result, Placement):
+                self._take(waiting, result, merged.agents)
+                return
+            waiting.shortage = result
+        await self._compare_with_cluster(waiting)
+
+    def _take(
+        self, waiting: _Waiting, placement: Placement, agents: Sequence[AgentSnapshot]
+    ) -> None:
+        used = {assignment.agent_id for assignment in placement.assignments.values()}
+        chosen = {agent.agent_id: agent for agent in agents if agent.agent_id in used}
+        ids = [offer_id for agent in chosen.values() for offer_id in agent.offer_ids]
+        if waiting.claim.done():  # its deadline has passed meanwhile
+            return
+        taken = self.pool.take(ids)
+        if taken is None:  # one was rescinded meanwhile
+            self.poke()
+            return
+        offers: dict[str, list[Offer]] = {}
+        for offer in taken:
+            offers.setdefault(offer["agent_id"]["value"], []).append(offer)
+        waiting.claim.set_result(Claim(placement, chosen, offers))
+
+    async def _compare_with_cluster(self, waiting: _Waiting) -> None:
+        """Refuse what could not run even on an empty cluster, task by task."""
+        totals = self.cluster.totals()
+        if totals is None or waiting.checked == totals[0]:
+            return
+        waiting.checked, agents = totals
+        impossible = await asyncio.to_thread(_impossible, agents, waiting.requests)
+        if impossible and not waiting.claim.done():
+            waiting.claim.set_exception(
+                NeverFitsError(
+                    f"graph {waiting.graph_id}: no agent of the cluster could ever run "
+                    + "; ".join(impossible)
+                )
+            )
+
+
+def _result(claim: asyncio.Future[Claim]) -> Claim | None:
+    done = claim.done() and not claim.cancelled() and claim.exception() is None
+    return claim.result() if done else None
+
+
+def _impossible(agents: Sequence[AgentSnapshot], requests: Mapping[str, TaskRequest]) -> list[str]:
+    verdicts: dict[TaskRequest, Shortage | None] = {}
+    lines: list[str] = []
+    for name, request in requests.items():
+        if request not in verdicts:
+            result = pack(agents, {name: request})
+            verdicts[request] = result if isinstance(result, Shortage) else None
+        if (shortage := verdicts[request]) is not None:
+            lines.append(f"task {name} ({shortage})")
+    return lines[:10]

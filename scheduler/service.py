@@ -1,0 +1,481 @@
+"""The scheduler, whole: one object that launches graphs, watches them, and takes them down.
+
+Everything happens on one event loop: what Mesos says is handled event after event by one task, one other
+task tries the graphs that wait for a place, a third keeps the timers. If one of them dies of a fault of
+ours, the scheduler says so through :attr:`Scheduler.failed` and to everyone who waits, never silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from scheduler import batch, launch, sandbox_log
+from scheduler.agents import Agents
+from scheduler.errors import (
+    FrameworkError,
+    GraphError,
+    JournalError,
+    LaunchError,
+    SchedulerError,
+)
+from scheduler.framework import WEEK, Framework, FrameworkSettings
+from scheduler.goahead import GoAhead
+from scheduler.graph import PhysicalGraph
+from scheduler.journal import Journal
+from scheduler.launch import Equipment, LateValues
+from scheduler.offers import OfferPool
+from scheduler.packing import Shortage, pack
+from scheduler.placement import Placement
+from scheduler.queues import LaunchQueue
+from scheduler.recovery import restore
+from scheduler.runs import GraphRun, Runs, TaskEntry
+from scheduler.subscription import Subscription, Timing
+from scheduler.task import TaskState
+from scheduler.views import (
+    AgentView,
+    BatchResult,
+    Change,
+    LinkChanged,
+    LinkState,
+    TaskChanged,
+    TaskView,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_SUBSCRIBERS: Final = 100
+
+
+class Scheduler:
+    """Launches graphs of tasks on a Mesos cluster.
+
+    An asynchronous context manager: entering it reads the journal and begins to subscribe (it does not wait for
+    a master), leaving it ends the link and lets all tasks run on.
+
+    Parameters
+    ----------
+    master
+        ``host:port`` or ``zk://…``.
+    journal
+        Where intents are written before they become acts.
+    framework_name, user, role
+        How Mesos shall know us. A role other than ``*`` gets resources that are reserved for it, and
+        unreserved ones.
+    goahead_host, goahead_port
+        Where waiting tasks are answered; port 0 takes a free one.
+    goahead_urls
+        Base URLs at which tasks can reach this and other controllers; the own one if none are given.
+    principal, secret
+        Credentials at the master.
+    """
+
+    def __init__(
+        self,
+        *,
+        master: str,
+        journal: Journal,
+        framework_name: str,
+        user: str | None = None,
+        role: str = "sdp",
+        goahead_host: str = "127.0.0.1",
+        goahead_port: int = 0,
+        goahead_urls: Sequence[str] = (),
+        principal: str | None = None,
+        secret: str | None = None,
+        failover_timeout: float = WEEK,
+        timing: Timing | None = None,
+    ) -> None:
+        self._settings = FrameworkSettings(
+            master=master,
+            name=framework_name,
+            role=role,
+            principal=principal,
+            secret=secret,
+            failover_timeout=failover_timeout,
+            user=user if user is not None else getpass.getuser(),
+        )
+        self._timing = timing or Timing()
+        self._journal = journal
+        self._gates = GoAhead(goahead_host, goahead_port)
+        self._goahead_urls = tuple(goahead_urls)
+        self._pool = OfferPool()
+        self._agents = Agents()
+        self._queue = LaunchQueue(self._pool, self._agents, self._want_offers)
+        self._runs = Runs(journal, self)
+        self._subscribers: list[Callable[[Change], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._framework: Framework | None = None
+        self._subscription: Subscription | None = None
+        self._equipment: Equipment | None = None
+        self._closed = False
+        self.failed: asyncio.Future[None] | None = None
+        """Done only when the scheduler died of a fault of its own; holds the exception."""
+
+    # ------------------------------------------------------------------ life
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close(teardown=False)
+
+    async def start(self) -> None:
+        """Read the journal and begin to subscribe.
+
+        Raises
+        ------
+        JournalError
+            If the journal cannot be read.
+        OSError
+            If the go-ahead's address cannot be listened on.
+        """
+        state = await self._journal.load()
+        self.failed = asyncio.get_running_loop().create_future()
+        await self._gates.start()
+        self._framework = Framework(self._settings, state.framework_id)
+        self._subscription = Subscription(
+            self._settings,
+            self._framework,
+            state.framework_id,
+            journal=self._journal,
+            runs=self._runs,
+            queue=self._queue,
+            pool=self._pool,
+            agents=self._agents,
+            timing=self._timing,
+            tell=self._tell,
+        )
+        self._equipment = Equipment(
+            framework=self._framework,
+            gates=self._gates,
+            journal=self._journal,
+            queue=self._queue,
+            runs=self._runs,
+            controllers=self._goahead_urls or (self._gates.base_url,),
+            goahead_deadline=self._timing.goahead,
+            kill_interval=self._timing.kill_interval,
+        )
+        for run in restore(state):
+            self._runs.add(run)
+            self._take_up(run)
+        await self._framework.start()
+        for work in (
+            self._subscription.listen(),
+            self._subscription.keep_time(),
+            self._queue.work(),
+        ):
+            self._spawn(work)
+
+    async def close(self, *, teardown: bool) -> None:
+        """End the link to Mesos.
+
+        Parameters
+        ----------
+        teardown
+            Whether Mesos shall forget us and kill all our tasks; otherwise they run on, for a successor.
+
+        Raises
+        ------
+        FrameworkError
+            If Mesos could not be told to tear down. Everything else is closed all the same.
+        """
+        if self._closed or self._framework is None:
+            return
+        self._closed = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._framework.stop(teardown=teardown)
+            if teardown:
+                await self._journal.record_framework_id(None)
+        finally:
+            await self._gates.stop()
+            if self.failed is not None and not self.failed.done():
+                self.failed.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        logger.critical("the scheduler died of a fault of its own", exc_info=error)
+        if self.failed is not None and not self.failed.done():
+            self.failed.set_exception(error)
+        for run in self._runs:
+            self._queue.withdraw(
+                run.graph.graph_id, SchedulerError(f"the scheduler died: {error!r}")
+            )
+            run.ask_to_stop(f"the scheduler died: {error!r}")
+
+    def _ready(self) -> Equipment:
+        if self._equipment is None or self._closed:
+            raise FrameworkError("the scheduler is not running")
+        return self._equipment
+
+    def _want_offers(self, wanted: bool) -> None:
+        if self._subscription is not None and not self._closed:
+            self._subscription.want_offers(wanted)
+
+    # ------------------------------------------------------------------ commands
+
+    async def launch(
+        self,
+        graph: PhysicalGraph,
+        *,
+        timeout: float,
+        priority: int = 0,
+        late_values: LateValues | None = None,
+    ) -> None:
+        """Bring a graph up: returns when every task is ready.
+
+        Cancelling it takes the graph down in the background.
+
+        Parameters
+        ----------
+        timeout
+            Seconds within which the graph must find its place.
+        priority
+            Higher comes first among those that wait.
+        late_values
+            Given a task's name, returns what its go-ahead shall carry.
+
+        Raises
+        ------
+        GraphError
+            If the graph cannot be run, or one of that id exists.
+        NoFitError, NeverFitsError, LaunchError
+            If it could not be brought up. All its tasks are dead then; :meth:`tasks` still shows them.
+        JournalError
+            If the intent could not be written.
+        """
+        equipment = self._ready()
+        run = self._admit(graph)
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            await launch.launch(
+                equipment, run, deadline=deadline, priority=priority, late_values=late_values
+            )
+        except asyncio.CancelledError:
+            self._abandon(run, "the launch was cancelled")
+            raise
+        except Exception:
+            await self._bury(run, keep_views=True)
+            raise
+
+    async def run_batch(
+        self, graph: PhysicalGraph, *, attempts: int = 2, timeout: float, priority: int = 0
+    ) -> BatchResult:
+        """Run every node of a graph until it has finished, or its attempts are used up.
+
+        Cancelling it takes the graph down in the background.
+
+        Parameters
+        ----------
+        timeout
+            Seconds after which everything is ended, finished or not.
+
+        Raises
+        ------
+        GraphError
+            If the graph is none that runs to completion, or one of that id exists.
+        JournalError
+            If the intent could not be written.
+        """
+        equipment = self._ready()
+        batch.check(graph)
+        run = self._admit(graph)
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            result = await batch.run_to_completion(
+                equipment, run, attempts=attempts, deadline=deadline, priority=priority
+            )
+        except asyncio.CancelledError:
+            self._abandon(run, "the batch was cancelled")
+            raise
+        await self._bury(run, keep_views=True)
+        return result
+
+    async def stop(self, graph_id: str) -> None:
+        """Take a graph down in the order of its KILL edges; returns when all its tasks are dead.
+
+        A graph that is not known is down already. A launch that goes on raises ``LaunchError``.
+        """
+        run = self._runs.get(graph_id)
+        if run is not None:
+            await self._stop(run, "it is taken down")
+
+    async def plan(self, graph: PhysicalGraph) -> Placement | Shortage:
+        """Say where a graph would go now, or what is short, without launching anything.
+
+        It looks at what no task uses on active agents, as the master last told.
+        """
+        requests = {task.name: task.request for task in graph.logical.tasks}
+        if self._subscription is not None:
+            await self._subscription.look_at_agents()
+        return await asyncio.to_thread(pack, self._agents.free(), requests)
+
+    def explain(self, graph_id: str) -> str:
+        """Say what a graph waits for, for people; empty when it waits for nothing."""
+        run = self._runs.get(graph_id)
+        if run is None:
+            return ""
+        link = self._subscription
+        if link is not None and not link.connected:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(link.link_since))
+            return f"no Mesos master since {since} UTC: {link.link.reason}"
+        if why := self._queue.explain(graph_id):
+            return why
+        waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]
+        return ", ".join(
+            f"{e.name} is {e.life.state.value}" + (" (in doubt)" if e.life.doubt_since else "")
+            for e in waiting[:20]
+        )
+
+    # ------------------------------------------------------------------ what is known
+
+    def graphs(self) -> tuple[str, ...]:
+        """Return the ids of the graphs that are not dead."""
+        return tuple(run.graph.graph_id for run in self._runs if not run.dead)
+
+    def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
+        """Return the tasks of a graph by name; none, if it is not known."""
+        return self._runs.views(graph_id)
+
+    def agents(self) -> tuple[AgentView, ...]:
+        """Return all agents, by host, as the master last told."""
+        return self._agents.views()
+
+    def link(self) -> LinkChanged:
+        """Return the state of the link to the master."""
+        if self._subscription is None:
+            return LinkChanged(LinkState.DISCONNECTED, "", "not started")
+        return self._subscription.link
+
+    @property
+    def framework_id(self) -> str | None:
+        """The id under which Mesos knows us, once it does."""
+        return self._subscription.framework_id if self._subscription is not None else None
+
+    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call back on every change, on the event loop; it must not block.
+
+        The returned function ends it. An exception in a callback is logged, and harms nobody else.
+        """
+        if len(self._subscribers) >= MAX_SUBSCRIBERS:
+            raise SchedulerError(f"more than {MAX_SUBSCRIBERS} subscribers")
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    def _tell(self, change: Change) -> None:
+        for callback in tuple(self._subscribers):
+            try:
+                callback(change)
+            except Exception:
+                logger.exception("a subscriber failed")
+
+    # ------------------------------------------------------------------ graphs
+
+    def _admit(self, graph: PhysicalGraph) -> GraphRun:
+        graph.logical.validate(graph.values.keys())
+        old = self._runs.get(graph.graph_id)
+        if old is not None and not old.dead:
+            raise GraphError(f"there is a graph {graph.graph_id} already")
+        if old is not None:
+            self._runs.forget(graph.graph_id)
+        run = GraphRun(graph)
+        self._runs.add(run)
+        return run
+
+    async def _stop(self, run: GraphRun, cause: str) -> None:
+        equipment = self._ready()
+        graph_id = run.graph.graph_id
+        run.ask_to_stop(cause)
+        self._queue.withdraw(graph_id, LaunchError(f"graph {graph_id}: {cause}"))
+        await launch.take_down(equipment, run, cause)
+        await self._bury(run, keep_views=False)
+
+    def _abandon(self, run: GraphRun, cause: str) -> None:
+        if not self._closed:
+            run.ask_to_stop(cause)
+            self._spawn(self._stop(run, cause))
+
+    async def _bury(self, run: GraphRun, *, keep_views: bool) -> None:
+        """Forget a graph whose tasks are all dead; with `keep_views`, it can still be looked at."""
+        for entry in run.entries.values():
+            self._gates.forget(entry.task.task_id)
+        graph_id = run.graph.graph_id
+        if self._runs.get(graph_id) is not run:  # somebody was faster
+            return
+        if not keep_views:
+            self._runs.forget(graph_id)
+        try:
+            await self._journal.forget_graph(graph_id)
+        except JournalError as exc:  # a successor will find it dead
+            logger.warning("the end of graph %s was not recorded: %s", graph_id, exc)
+
+    def _take_up(self, run: GraphRun) -> None:
+        """Go on with a graph of a predecessor: watch a whole one, take down one that never was."""
+        for entry in run.entries.values():
+            if entry.token and not entry.dead:
+                self._gates.open(entry.task.task_id, entry.token)
+                if run.launched:
+                    self._gates.let_through(entry.task.task_id)
+        if run.dead:
+            self._spawn(self._bury(run, keep_views=True))
+        elif not run.launched:
+            self._abandon(run, "its launch did not survive the controller")
+
+    # ------------------------------------------------------------------ effects of the task's machine
+
+    def kill(self, entry: TaskEntry) -> None:
+        """Ask Mesos for the end of a task."""
+        if self._framework is not None:
+            self._framework.kill(entry.task.task_id)
+
+    def reconcile(self, entry: TaskEntry) -> None:
+        """Ask Mesos for the state of a task: the timer does, once there was no news for a while."""
+
+    def close_gate(self, entry: TaskEntry) -> None:
+        """Never let a task through (again)."""
+        self._gates.close(entry.task.task_id)
+
+    def fetch_log(self, entry: TaskEntry) -> None:
+        """Get the last lines of a task's log, in the background."""
+        if not self._closed:
+            entry.log_done.clear()
+            self._spawn(self._fetch_log(entry))
+
+    async def _fetch_log(self, entry: TaskEntry) -> None:
+        try:
+            entry.log_tail = await sandbox_log.last_lines(
+                entry.agent_url, self.framework_id or "", entry.task.task_id
+            )
+        finally:
+            entry.log_done.set()
+        if entry.log_tail:
+            self._runs.announce(entry)
+
+    def task_changed(self, entry: TaskEntry) -> None:
+        """Tell whoever listens."""
+        self._tell(TaskChanged(entry.view()))
+
+
+_AT_REST: Final = (TaskState.READY, TaskState.DEAD)

@@ -1,0 +1,278 @@
+"""What we do while we are subscribed: events handled in order, offers wanted or not, timers kept.
+
+One task handles what Mesos says, event after event, so that an update is safe in the journal before it is
+acknowledged and before the next is looked at. Another keeps the timers: tasks without news are asked for,
+offers are not hoarded, the list of agents is read now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from scheduler import agents as agents_module
+from scheduler.agents import Agents
+from scheduler.errors import JournalError
+from scheduler.framework import (
+    AgentLost,
+    Disconnected,
+    Framework,
+    FrameworkSettings,
+    LinkEvent,
+    Lost,
+    Offered,
+    Rescinded,
+    Subscribed,
+    Updated,
+)
+from scheduler.journal import Journal
+from scheduler.launch import insist
+from scheduler.offers import OfferPool
+from scheduler.queues import LaunchQueue
+from scheduler.runs import Runs, TaskEntry
+from scheduler.task import DeclaredLost, StatusUpdate, TaskState
+from scheduler.views import AgentsChanged, Change, LinkChanged, LinkState
+
+logger = logging.getLogger(__name__)
+
+LONG_REFUSAL: Final = 3600.0
+"""Seconds for which offers are refused that nobody waits for; a revive ends that."""
+SHORT_REFUSAL: Final = 1.0
+AGENTS_SECONDS: Final = 5.0
+"""How long the master may take to list its agents."""
+_LIVE: Final = ("TASK_STAGING", "TASK_STARTING", "TASK_RUNNING")
+_FORGOTTEN: Final = ("TASK_UNKNOWN", "TASK_LOST")
+_SETTLED: Final = (TaskState.WAITING, TaskState.STARTING, TaskState.READY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How patient the scheduler is, in seconds."""
+
+    tick: float = 1.0
+    """Between two looks at the timers."""
+    agents: float = 5.0
+    """Between two looks at the master's list of agents; every tick, while graphs wait."""
+    offer_hold: float = 20.0
+    """How long an offer is held while graphs wait; other frameworks live of that."""
+    silence: float = 10.0
+    """How long a task may be launching, stopping or in doubt without news before Mesos is asked."""
+    patience: float = 30.0
+    """How long Mesos may not know a task before it is declared lost."""
+    reconcile: float = 600.0
+    """Between two reconciliations of everything."""
+    kill_interval: float = 5.0
+    """Between two kills of a task that does not end."""
+    goahead: float = 3600.0
+    """How long a waiting task asks for its go-ahead."""
+
+
+class Subscription:
+    """Our side of the conversation with Mesos.
+
+    Parameters
+    ----------
+    tell
+        Is called with every change of the link and of the agents.
+    """
+
+    def __init__(
+        self,
+        settings: FrameworkSettings,
+        framework: Framework,
+        framework_id: str | None,
+        *,
+        journal: Journal,
+        runs: Runs,
+        queue: LaunchQueue,
+        pool: OfferPool,
+        agents: Agents,
+        timing: Timing,
+        tell: Callable[[Change], None],
+    ) -> None:
+        self._framework = framework
+        self.framework_id = framework_id
+        self._journal = journal
+        self._runs = runs
+        self._queue = queue
+        self._pool = pool
+        self._agents = agents
+        self._timing = timing
+        self._tell = tell
+        self._credentials: aiohttp.BasicAuth | None = None
+        if settings.principal is not None and settings.secret is not None:
+            self._credentials = aiohttp.BasicAuth(settings.principal, settings.secret)
+        self.link = LinkChanged(LinkState.DISCONNECTED, "", "not yet connected")
+        self.link_since = time.time()
+        """Unix time of the last change between connected and not."""
+        self._reconciled_at = 0.0
+        self._looked_at = 0.0
+
+    # ------------------------------------------------------------------ what Mesos says
+
+    async def listen(self) -> None:
+        """Handle what Mesos says, until the link is ended."""
+        async for event in self._framework.events():
+            await self._handle(event)
+
+    async def _handle(self, event: LinkEvent) -> None:
+        match event:
+            case Subscribed():
+                await self._subscribed(event)
+            case Disconnected(reason):
+                self._disconnected(LinkState.DISCONNECTED, reason)
+            case Lost(reason):
+                self._disconnected(LinkState.LOST, reason)
+            case Offered(offers):
+                self._pool.add(offers, time.monotonic())
+                if self._queue.busy:
+                    self._queue.poke()
+                else:
+                    self._give_back(LONG_REFUSAL)
+            case Rescinded(offer_id):
+                self._pool.rescind(offer_id)
+            case AgentLost(agent_id):
+                self._pool.drop_agent(agent_id)
+                self._looked_at = 0.0
+            case Updated(status):
+                await self._updated(status)
+
+    async def _subscribed(self, event: Subscribed) -> None:
+        """Make the id safe before anything is done under it; then ask for all that may have changed."""
+        if event.framework_id != self.framework_id:
+            write = self._journal.record_framework_id
+            await insist(float("inf"), lambda: write(event.framework_id))
+            self.framework_id = event.framework_id
+        self._pool.clear()
+        self._framework.confirm()
+        self._set_link(LinkState.CONNECTED, event.master, "")
+        self.want_offers(self._queue.busy)
+        self._reconcile_all()
+        self._looked_at = 0.0
+
+    def _disconnected(self, state: LinkState, reason: str) -> None:
+        self._pool.clear()
+        self._agents.forget()
+        self._set_link(state, "", reason)
+
+    def _set_link(self, state: LinkState, master: str, reason: str) -> None:
+        """Set the state: the only place that does."""
+        link = LinkChanged(state, master, reason)
+        if link == self.link or self.link.state is LinkState.LOST:  # nothing leads out of that
+            return
+        if state is not self.link.state:
+            self.link_since = time.time()
+            level = logging.INFO if state is LinkState.CONNECTED else logging.WARNING
+            logger.log(level, "Mesos: %s %s%s", state.value, master, reason)
+        self.link = link
+        self._tell(link)
+
+    @property
+    def connected(self) -> bool:
+        """Whether Mesos listens to us now."""
+        return self.link.state is LinkState.CONNECTED
+
+    async def _updated(self, status: StatusUpdate) -> None:
+        entry = self._runs.entry(status.task_id)
+        if entry is None:
+            self._stranger(status)
+            self._framework.acknowledge(status)
+            return
+        try:
+            await self._runs.apply(entry, status)
+        except JournalError as exc:  # Mesos will say it again
+            logger.warning("an update of %s is not acknowledged: %s", status.task_id, exc)
+        else:
+            self._framework.acknowledge(status)
+
+    def _stranger(self, status: StatusUpdate) -> None:
+        """Kill what runs under our name without a record: nobody else would ever end it."""
+        if status.state in _LIVE:
+            logger.warning("task %s is %s, but unknown: killed", status.task_id, status.state)
+            self._framework.kill(status.task_id)
+
+    # ------------------------------------------------------------------ offers
+
+    def want_offers(self, wanted: bool) -> None:
+        """Say whether offers are of use to us."""
+        if wanted:
+            self._framework.revive()
+        else:
+            self._framework.suppress()
+            self._give_back(LONG_REFUSAL)
+
+    def _give_back(self, refuse_seconds: float) -> None:
+        if ids := self._pool.clear():
+            self._framework.decline(ids, refuse_seconds=refuse_seconds)
+
+    # ------------------------------------------------------------------ timers
+
+    async def keep_time(self) -> None:
+        """Look at the timers, for ever."""
+        while True:
+            now = time.monotonic()
+            await self._look_after_tasks(now)
+            if old := self._pool.take_older(now - self._timing.offer_hold):
+                self._framework.decline(old, refuse_seconds=SHORT_REFUSAL)
+            if now - self._reconciled_at > self._timing.reconcile:
+                self._reconcile_all()
+            if self._queue.busy or now - self._looked_at > self._timing.agents:
+                await self.look_at_agents()
+            await asyncio.sleep(self._timing.tick)
+
+    async def _look_after_tasks(self, now: float) -> None:
+        """Ask for tasks without news, and give up those that Mesos has not known for long."""
+        if not self.connected:  # it could not answer
+            return
+        entries = self._runs.live_entries()
+        for entry in entries:
+            doubt = entry.life.doubt_since
+            forgotten = entry.life.mesos_state in _FORGOTTEN
+            if forgotten and doubt is not None and now - doubt > self._timing.patience:
+                await self._declare_lost(entry)
+        silent = [entry for entry in entries if self._wants_news(entry, now)]
+        for entry in silent:
+            entry.news_at = now
+        if silent:
+            self._framework.reconcile([(e.life.task_id, e.life.agent_id) for e in silent])
+
+    def _wants_news(self, entry: TaskEntry, now: float) -> bool:
+        restless = entry.life.doubt_since is not None or entry.life.state not in _SETTLED
+        return restless and not entry.dead and now - entry.news_at > self._timing.silence
+
+    async def _declare_lost(self, entry: TaskEntry) -> None:
+        cause = f"Mesos has not known it for {self._timing.patience:g} s ({entry.life.mesos_state})"
+        try:
+            await self._runs.apply(entry, DeclaredLost(cause))
+        except JournalError as exc:
+            logger.warning("the loss of %s was not recorded: %s", entry.task.task_id, exc)
+
+    def _reconcile_all(self) -> None:
+        """Ask for every task that we know of, then for every task that Mesos knows of."""
+        self._reconciled_at = time.monotonic()
+        if not self.connected:
+            return
+        known = [(e.life.task_id, e.life.agent_id) for e in self._runs.live_entries()]
+        if known:
+            self._framework.reconcile(known)
+        self._framework.reconcile()
+
+    async def look_at_agents(self) -> None:
+        """Read the master's list of agents."""
+        self._looked_at = time.monotonic()
+        if not self.connected:
+            return
+        master = self.link.master
+        document = await agents_module.fetch(master, self._credentials, AGENTS_SECONDS)
+        if document is None:
+            return
+        if await self._agents.update(document, time.monotonic()):
+            self._tell(AgentsChanged())
+        if self._queue.busy:
+            self._queue.poke()
