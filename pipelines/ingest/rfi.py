@@ -15,7 +15,8 @@ structure of the sky around it cannot be told from it. In noise that costs about
 
 The rate of false flags is below 1e-5 per sample in noise, and below 1e-4 in crowded fields up to 1000 times the
 noise, for 64 channels or more; with fewer than :data:`MIN_CHANNELS` the noise cannot be told, and nothing is
-flagged. Interference wider than half of the window is taken for background.
+flagged. Interference wider than half of the window (which is cut at the edges of the band) is taken for
+background.
 
 Deliberately per dump: it costs no latency and no memory. Weak and broad interference needs the time axis and is
 found later, on calibrated data.

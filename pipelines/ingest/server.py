@@ -177,12 +177,13 @@ class IngestServer(ProgramServer):
 
     async def _discard(self) -> None:
         """Between captures: count what comes and throw it away."""
-        self._stream = await self._switch(active=False)
+        await self._switch(active=False)
 
     async def _switch(self, *, active: bool) -> HeapStream:
         if self._stream is not None:
             self._sensors.add_idle(self._stream.classes()[HeapClass.IDLE])
-        return await self._receiver.switch(active)
+        self._stream = await self._receiver.switch(active)
+        return self._stream
 
     async def _agree(self, cbid: str, proposal: float) -> float:
         """Publish ``first_timestamp`` of the block; where another ingest was first, return its own."""
