@@ -117,12 +117,20 @@ class Master:
             )
             self._scheduler.subscribe(self._scheduler_changed)
             async with self._scheduler:
-                await self._clear_up()
+                watch = background.create_task(self._watch_scheduler())
+                clearing = background.create_task(self._clear_up())
                 ready.set()
                 await stop.wait()
                 self._stopping = True
+                clearing.cancel()
                 await self._take_everything_down()
+                watch.cancel()
         self._services = None
+
+    async def _watch_scheduler(self) -> None:
+        """Die with the scheduler: without it nothing here means anything."""
+        assert self._scheduler.failed is not None  # noqa: S101 - it was started
+        await asyncio.shield(self._scheduler.failed)
 
     async def _clear_up(self) -> None:
         """Take down what products of an earlier run have left; this version does not adopt them."""

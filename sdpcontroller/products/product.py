@@ -53,6 +53,7 @@ class Product:
         self._busy = ""
         self._configuring: asyncio.Task[Any] | None = None
         self._recording = asyncio.Lock()
+        self._publishing = asyncio.Lock()
         self._workflow: Workflow | None = None
         self._graph: PhysicalGraph | None = None
         self._telstate: ProductTelstate | None = None
@@ -119,7 +120,7 @@ class Product:
         await self._services.scheduler.launch(
             self._graph,
             timeout=self._services.timeouts.fit,
-            on_ready={workflow.telstate_task: self._publish_telstate},
+            late_values=self._before_go_ahead,
         )
         await self._connect()
 
@@ -127,12 +128,27 @@ class Product:
         number = await self._services.store.take_numbers("graph", at_least=1)
         return instantiate(logical, f"{logical.name}-{number}")
 
-    async def _publish_telstate(self, view: TaskView) -> None:
-        """Write what programs read when they start; runs before any of them is let through."""
-        assert self._workflow is not None  # noqa: S101 - the graph came from it
-        host, port = view.ports["telstate"]
-        self._telstate = await ProductTelstate.connect(host, port)
-        await self._telstate.publish(self._workflow.telstate)
+    async def _before_go_ahead(self, task: str) -> Mapping[str, str]:
+        """See that telescope state holds what a program reads when it starts, before it is let through.
+
+        Every program needs the telescope state to be ready, so it is by now.
+        """
+        async with self._publishing:
+            if self._telstate is None:
+                await self._publish_telstate()
+        return {}
+
+    async def _publish_telstate(self) -> None:
+        assert self._workflow is not None and self._graph is not None  # noqa: S101 - it is launched
+        tasks = self._services.scheduler.tasks(self._graph.graph_id)
+        host, port = tasks[self._workflow.telstate_task].ports["telstate"]
+        telstate = await ProductTelstate.connect(host, port)
+        try:
+            await telstate.publish(self._workflow.telstate)
+        except CommandError:
+            await telstate.close()
+            raise
+        self._telstate = telstate
         await self._change(
             f"telescope state at {host}:{port}",
             lambda record: dataclasses.replace(record, telstate=(host, port)),

@@ -75,15 +75,19 @@ class Store:
         self._put_script = client.register_script(_PUT)
 
     @classmethod
-    async def connect(cls, url: str, *, prefix: str = "sdp", fence: int = 0) -> Store:
+    async def connect(
+        cls, url: str, *, password: str | None = None, prefix: str = "sdp", fence: int = 0
+    ) -> Store:
         """Connect, and claim or check the schema version.
+
+        A password should be given apart from the URL, which is shown in messages.
 
         Raises
         ------
         StoreError
             If Redis does not answer, or holds the data of another schema version.
         """
-        client = redis.asyncio.from_url(url, decode_responses=True)
+        client = redis.asyncio.from_url(url, password=password, decode_responses=True)
         store = cls(client, prefix=prefix, fence=fence)
         try:
             async with _translated(f"connect to {url}"):

@@ -1,0 +1,239 @@
+"""``sdp demo``: the main job on one machine, from a correlator's heaps to an image of the field."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from sdpcontroller.cli import demo_config, demo_report
+from sdpcontroller.cli.cam import Cam, as_json, number
+from sdpcontroller.cli.demo_config import CORRELATION, PRODUCT, Observation
+from sdpcontroller.cli.demo_report import Facts
+from sdpcontroller.cli.processes import Processes, free_ports, need_command
+from sdpcontroller.errors import ControllerError
+
+SIMULATOR: Final = f"sim.{CORRELATION}"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "demo",
+        help="observe a field with a simulated array, from correlator to image, on this machine",
+        description="Starts Redis, a cluster and the master controller, configures a product over "
+        "KATCP as the telescope's control system would, captures, images what was captured, takes "
+        "everything down, and says what it saw. Everything listens on loopback only.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo-output"), help="folder for results and logs"
+    )
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE.ms",
+        help="send the visibilities of this MeasurementSet instead of a simulated sky",
+    )
+    parser.add_argument(
+        "--rate", type=_positive, default=1.0, help="replay this many times faster than real time"
+    )
+    parser.add_argument(
+        "--seconds", type=_positive, default=24.0, help="seconds on the field (simulated sky)"
+    )
+    parser.add_argument(
+        "--calibrator-seconds",
+        type=_positive,
+        default=8.0,
+        help="seconds on the calibrator before it (simulated sky)",
+    )
+    parser.add_argument("--agents", type=int, default=3, help="agents of the cluster")
+    parser.add_argument(
+        "--topology", type=Path, metavar="FILE.xml", help="lstopo's XML of the machine to advertise"
+    )
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and a million")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the demonstration; exit status 0 when all is as it must be, 130 when interrupted."""
+    console = Console(stderr=True)
+    try:
+        return asyncio.run(_interruptible(_Demo(options, console)))
+    except KeyboardInterrupt:
+        console.print("[yellow]Interrupted: everything was taken down.")
+        return 130
+    except ControllerError as exc:
+        console.print(f"[red]error:[/] {exc}", highlight=False)
+        console.print(f"Logs: {options.output / 'logs'}")
+        return 1
+
+
+async def _interruptible(demo: _Demo) -> int:
+    """Turn SIGINT and SIGTERM into a cancellation, so that everything is taken down in order."""
+    task = asyncio.ensure_future(demo.run())
+    loop = asyncio.get_running_loop()
+    for number_ in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number_, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+@dataclass
+class _Demo:
+    """One run of the demonstration."""
+
+    options: argparse.Namespace
+    console: Console
+    facts: Facts = field(default_factory=Facts)
+
+    async def run(self) -> int:
+        observation = await self._observation()
+        self.console.print(f"[bold]Science data processor demo[/]: {observation.what}")
+        output: Path = self.options.output
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<34}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+        )
+        with self._progress:
+            async with Processes(output / "logs") as processes:
+                mesos = await self._start_services(processes)
+                async with Cam("127.0.0.1", self._katcp_port) as cam:
+                    await self._observe(cam, observation)
+                    async with self._step("The cluster has everything back"):
+                        self.facts.leftovers = await demo_report.leftovers(cam, mesos)
+        return demo_report.finish(self.facts, observation, output, Console())
+
+    async def _observation(self) -> Observation:
+        if self.options.replay is None:
+            return demo_config.simulated(self.options.seconds, self.options.calibrator_seconds)
+        # casacore comes with it: a second that only a replay has to wait for
+        from pipelines.common.errors import PipelineError
+        from pipelines.correlator.replay import describe_replay
+
+        path: Path = self.options.replay
+        try:
+            recording = await asyncio.to_thread(describe_replay, path)
+        except PipelineError as exc:
+            raise ControllerError(str(exc)) from exc
+        return demo_config.replayed(path, recording, self.options.rate)
+
+    async def _start_services(self, processes: Processes) -> str:
+        """Start Redis, the cluster and the controller; return the address of the Mesos master."""
+        output: Path = self.options.output.resolve()
+        redis_port, mesos_port, self._katcp_port = free_ports(3)
+        redis = need_command("redis-server", "redis-server")
+        sdp = (sys.executable, "-m", "sdpcontroller.cli.main")
+        folder = demo_report.fresh_folder(output / "redis")
+        async with self._step("Redis, the configuration database"):
+            await processes.start(
+                "redis",
+                (redis, "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", str(folder))
+                + ("--appendonly", "yes", "--save", "", "--daemonize", "no"),
+                port=redis_port,
+                timeout=10,
+            )
+        async with self._step("The cluster: Mesos master and agents"):
+            topology = self.options.topology
+            await processes.start(
+                "cluster",
+                (*sdp, "cluster", "--port", str(mesos_port), "--agents", str(self.options.agents))
+                + ("--work-dir", str(output / "cluster"), "--data", str(output / "data"))
+                + (("--topology", str(topology)) if topology else ()),
+                port=mesos_port,
+                timeout=30,
+                patience=40,
+            )
+        async with self._step("The master controller"):
+            await processes.start(
+                "master",
+                (*sdp, "master", "--mesos", f"127.0.0.1:{mesos_port}")
+                + ("--redis", f"redis://127.0.0.1:{redis_port}/0", "--port", str(self._katcp_port)),
+                port=self._katcp_port,
+                timeout=30,
+                patience=90,
+            )
+        return f"127.0.0.1:{mesos_port}"
+
+    async def _observe(self, cam: Cam, observation: Observation) -> None:
+        async with self._step("product-configure: place and launch"):
+            started = time.monotonic()
+            await cam.request("product-configure", PRODUCT, as_json(observation.document))
+            self.facts.time_to_ready = time.monotonic() - started
+        self.facts.tasks = await demo_report.tasks(cam, PRODUCT)
+        async with self._step("capture-init"):
+            (cbid,) = await cam.request("capture-init", PRODUCT)
+            self.facts.capture_block = cbid
+        for index, pointing in enumerate(observation.pointings):
+            if index:
+                await cam.point(PRODUCT, SIMULATOR, pointing.target)
+            await self._track(cam, pointing, replay=observation.replay)
+        async with self._step("capture-done: drain"):
+            await cam.request("capture-done", PRODUCT)
+        self.facts.heaps = await demo_report.heaps(cam, PRODUCT)
+        async with self._step("Imaging, as a batch task"):
+            await self._watch_imaging(cam, cbid)
+        self.facts.trouble = await cam.sensor(f"{PRODUCT}.reason")
+        async with self._step("product-deconfigure: take down"):
+            await cam.request("product-deconfigure", PRODUCT)
+
+    async def _track(self, cam: Cam, pointing: demo_config.Pointing, *, replay: bool) -> None:
+        """Stay on a target and show what arrives; a replay ends when the recording does."""
+        name = pointing.target.split(",")[0]
+        pattern = rf"^{PRODUCT}\..*\.(input-heaps-total|replay-finished)$"
+        end = time.monotonic() + pointing.seconds
+        async with self._step(f"Observing {name}", total=pointing.seconds) as step:
+            while True:
+                values = await cam.sensors(pattern)
+                left = end - time.monotonic()
+                note = f"{number(values, 'input-heaps-total')} heaps"
+                self._progress.update(step, completed=pointing.seconds - left, note=note)
+                finished = any(v == "1" for k, v in values.items() if k.endswith("replay-finished"))
+                if finished or (left <= 0 and not (replay and left > -30)):
+                    return
+                await asyncio.sleep(max(0.1, min(1.0, left)))
+
+    async def _watch_imaging(self, cam: Cam, cbid: str) -> None:
+        """Wait for the images, keeping note of where the tasks run: they are gone afterwards."""
+        while cbid in await cam.capture_blocks(PRODUCT):
+            seen = {task["name"]: task for task in self.facts.tasks}
+            for task in await demo_report.tasks(cam, PRODUCT):
+                if task["resources"]:  # dead ones hold nothing
+                    seen[task["name"]] = task
+            self.facts.tasks = list(seen.values())
+            await asyncio.sleep(0.5)
+
+    @asynccontextmanager
+    async def _step(self, title: str, total: float | None = None) -> AsyncIterator[Any]:
+        """Show one step of the demonstration while it lasts, and how long it took."""
+        step = self._progress.add_task(title, total=total, note="")
+        try:
+            yield step
+        except BaseException:
+            self._progress.update(step, note="[red]failed")
+            self._progress.stop_task(step)
+            raise
+        self._progress.update(step, total=total or 1, completed=total or 1)
+        self._progress.stop_task(step)

@@ -1,0 +1,298 @@
+"""What the demonstration saw: facts gathered on the way, judged and shown at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from sdpcontroller.cli.cam import Cam
+from sdpcontroller.cli.demo_config import CORRELATION, IMAGE, PRODUCT, Observation
+from sdpcontroller.errors import ControllerError
+
+MAX_OFFSET: Final = 1.0
+"""Pixels that a source may be from where the model has it."""
+MAX_FLUX_ERROR: Final = 0.05
+"""Relative error of a source's flux density."""
+MIN_SNR: Final = 100.0
+"""Signal-to-noise of the source of a replayed calibrator."""
+
+_SETTLE: Final = 10.0
+"""Seconds in which the cluster may learn that everything has ended."""
+
+
+@dataclass
+class Facts:
+    """Everything that is worth telling; written to ``summary.json``."""
+
+    time_to_ready: float = 0.0
+    """Seconds from ``product-configure`` to its reply."""
+    capture_block: str = ""
+    tasks: list[dict[str, str]] = field(default_factory=list)
+    heaps: dict[str, int] = field(default_factory=dict)
+    trouble: str = ""
+    """What the controller complained of during the observation."""
+    leftovers: list[str] = field(default_factory=list)
+    """What was still there after the product had been taken down."""
+
+
+def fresh_folder(path: Path) -> Path:
+    """Empty a folder of an earlier run."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+async def tasks(cam: Cam, product: str) -> list[dict[str, str]]:
+    """Return name, state, host and resources of every task of a product."""
+    rows = await cam.informs("task-list", product)
+    return [
+        {
+            "name": name.removeprefix(f"{product}."),
+            "state": state,
+            "host": host,
+            "resources": resources,
+        }
+        for name, state, host, resources in rows
+    ]
+
+
+async def heaps(cam: Cam, product: str) -> dict[str, int]:
+    """Return what was sent, received and lost on each leg, from the programs' own sensors."""
+    values = await cam.sensors(rf"^{product}\..*")
+
+    def total(kind: str, sensor: str) -> int:
+        return sum(
+            int(value)
+            for name, value in values.items()
+            if name.startswith(f"{product}.{kind}.") and name.endswith(f".{sensor}")
+        )
+
+    return {
+        "correlator_sent": total("sim", "heaps-sent"),
+        "ingest_received": total("ingest", "input-heaps-total"),
+        "ingest_lost": total("ingest", "input-heaps-lost"),
+        "l0_sent": total("ingest", "output-heaps-total"),
+        "cal_received": total("cal", "input-heaps-total"),
+        "cal_lost": total("cal", "input-heaps-lost"),
+        "writer_received": total("vis_writer", "input-heaps-total"),
+        "writer_lost": total("vis_writer", "input-heaps-lost"),
+    }
+
+
+async def leftovers(cam: Cam, mesos: str) -> list[str]:
+    """Look for what should be gone; empty when all is as it was before the product."""
+    found: list[str] = []
+    try:
+        async with asyncio.timeout(_SETTLE), aiohttp.ClientSession() as session:
+            while True:
+                found = [f"product {row[0]}" for row in await cam.informs("product-list")]
+                async with session.get(f"http://{mesos}/state") as reply:
+                    found += _in_use(await reply.json())
+                if not found:
+                    return []
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        return found
+
+
+def _in_use(state: dict[str, Any]) -> list[str]:
+    """Return what a Mesos master's state still shows as running or used."""
+    running = [
+        f"task {task['id']} ({task['state']})"
+        for framework in state["frameworks"]
+        for task in framework["tasks"]
+    ]
+    used = [
+        f"{name} {amount} on {agent['hostname']}"
+        for agent in state["slaves"]
+        for name, amount in agent["used_resources"].items()
+        if amount not in (0, 0.0, "", "[]")
+    ]
+    return running + used
+
+
+def finish(facts: Facts, observation: Observation, output: Path, console: Console) -> int:
+    """Judge, write ``summary.json``, show; return the exit status: 0 when all is as it must be."""
+    problems = _problems_of_run(facts)
+    image: dict[str, Any] = {}
+    if facts.trouble:
+        problems.append(facts.trouble)
+    else:
+        image = _collect_image(facts.capture_block, output)
+        image["sources"], complaints = _judge_image(image, observation)
+        problems += complaints
+    summary = {
+        "observation": observation.what,
+        "capture_block": facts.capture_block,
+        "time_to_ready_s": round(facts.time_to_ready, 2),
+        "tasks": facts.tasks,
+        "heaps": facts.heaps,
+        "image": image,
+        "left_over": facts.leftovers,
+        "problems": problems,
+    }
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    _show(summary, output, console)
+    return 1 if problems else 0
+
+
+def _problems_of_run(facts: Facts) -> list[str]:
+    heaps = facts.heaps
+    problems = [f"left over: {thing}" for thing in facts.leftovers]
+    problems += [f"{key}: {n} heaps" for key, n in heaps.items() if key.endswith("_lost") and n]
+    for sent, received in (
+        ("correlator_sent", "ingest_received"),
+        ("l0_sent", "cal_received"),
+        ("l0_sent", "writer_received"),
+    ):
+        if heaps[sent] != heaps[received]:
+            problems.append(f"{sent} {heaps[sent]} heaps, {received} {heaps[received]}")
+    if not heaps["correlator_sent"]:
+        problems.append("the correlator sent nothing")
+    return problems
+
+
+def _collect_image(cbid: str, output: Path) -> dict[str, Any]:
+    """Copy the image to where people look for it; return its quality report."""
+    folders = sorted((output / "data" / cbid).glob(f"{IMAGE}-*"))
+    if len(folders) != 1:
+        raise ControllerError(f"expected one image of {cbid} in {output / 'data'}, found {folders}")
+    for name in ("image.fits", "image.png"):
+        shutil.copyfile(folders[0] / name, output / name)
+    quality: dict[str, Any] = json.loads((folders[0] / "quality.json").read_text())
+    return {
+        "fits": str(output / "image.fits"),
+        "png": str(output / "image.png"),
+        "folder": str(folders[0]),
+        "quality": quality,
+    }
+
+
+def _judge_image(
+    image: dict[str, Any], observation: Observation
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Hold the sources that were found against those that must be there."""
+    # astropy and katpoint take a second that only the end of the demonstration has to wait for
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    from pipelines.imaging.compare import compare
+    from pipelines.imaging.sources import Source
+
+    document = json.loads((Path(image["folder"]) / "sources.json").read_text())
+    found = [Source(**row) for row in document["sources"]]
+    wcs = WCS(fits.getheader(image["fits"]))
+    matches = compare(found, observation.sky, wcs, _frequencies(observation))
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for match in matches:
+        name = match.name or "(not in the model)"
+        rows.append(
+            {
+                "name": match.name,
+                "model_jy": match.expected,
+                "found_jy": None if match.source is None else match.source.flux,
+                "snr": None if match.source is None else match.source.snr,
+                "offset_pixels": match.offset,
+            }
+        )
+        if match.source is None:
+            problems.append(f"{name} was not found in the image")
+        elif match.offset is not None and match.offset > MAX_OFFSET:
+            problems.append(f"{name} is {match.offset:.2f} pixels from where it should be")
+        elif match.ratio is not None and abs(match.ratio - 1) > MAX_FLUX_ERROR:
+            problems.append(f"{name} has {match.ratio:.3f} of its flux")
+    if observation.replay:
+        snr = image["quality"]["signal_to_noise"] or 0.0
+        if snr < MIN_SNR:
+            problems.append(f"the source has a signal-to-noise of {snr:.0f} only")
+    elif len(matches) > len(observation.sky):
+        problems.append("there are sources in the image that the sky does not have")
+    return rows, problems
+
+
+def _frequencies(observation: Observation) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Centre frequencies of the channels, Hz."""
+    voltage = next(
+        stream
+        for stream in observation.document["outputs"].values()
+        if stream["type"] == "sim.cbf.antenna_channelised_voltage"
+    )
+    n_chans = voltage["n_chans"]
+    offsets = (np.arange(n_chans) - n_chans // 2) * (voltage["bandwidth"] / n_chans)
+    return np.asarray(voltage["centre_frequency"] + offsets)
+
+
+def _show(summary: dict[str, Any], output: Path, console: Console) -> None:
+    console.print(_task_table(summary["tasks"]))
+    console.print(_heap_table(summary["heaps"]))
+    if summary["image"]:
+        console.print(_source_table(summary["image"]["sources"]))
+        quality = summary["image"]["quality"]
+        console.print(
+            f"Image: [bold]{summary['image']['png']}[/] and image.fits; rms "
+            f"{1e3 * quality['rms']:.2f} mJy/beam, signal-to-noise {quality['signal_to_noise']:.0f}"
+        )
+    console.print(f"Time to ready: {summary['time_to_ready_s']:.1f} s")
+    for problem in summary["problems"]:
+        console.print(f"[red]Problem:[/] {problem}", highlight=False)
+    if not summary["problems"]:
+        console.print("[green]Everything is as it must be[/]; nothing was left running.")
+    cbid = summary["capture_block"]
+    console.print(
+        f"Go on: open the data set with\n  katdal.open('{output}/data/{cbid}/{cbid}_sdp_l0.rdb')\n"
+        "and do the same steps by hand with docs/tutorial.md."
+    )
+
+
+def _task_table(rows: list[dict[str, str]]) -> Table:
+    table = Table(title=f"Tasks of product {PRODUCT}", title_justify="left")
+    for heading in ("task", "agent", "held"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(row["name"], row["host"], row["resources"])
+    return table
+
+
+def _heap_table(heaps: dict[str, int]) -> Table:
+    table = Table(title="Heaps", title_justify="left")
+    table.add_column("leg")
+    for heading in ("sent", "received", "lost"):
+        table.add_column(heading, justify="right")
+    for leg, sent, receiver in (
+        (f"{CORRELATION} to ingest", "correlator_sent", "ingest"),
+        ("L0 to calibration", "l0_sent", "cal"),
+        ("L0 to writer", "l0_sent", "writer"),
+    ):
+        received, lost = heaps[f"{receiver}_received"], heaps[f"{receiver}_lost"]
+        table.add_row(leg, str(heaps[sent]), str(received), str(lost))
+    return table
+
+
+def _source_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Sources", title_justify="left")
+    table.add_column("source")
+    for heading in ("model [Jy]", "image [Jy]", "offset [pixels]", "S/N"):
+        table.add_column(heading, justify="right")
+
+    def text(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    for row in rows:
+        table.add_row(
+            row["name"] or "(not in the model)",
+            text(row["model_jy"], ".4f"),
+            text(row["found_jy"], ".4f"),
+            text(row["offset_pixels"], ".2f"),
+            text(row["snr"], ".0f"),
+        )
+    return table
