@@ -1,0 +1,173 @@
+"""A machine as hwloc's ``lstopo --of xml`` describes it, versions 1.x and 2.x.
+
+In hwloc 2 a NUMANode is a leaf beside the cores that it serves, in 1.x an ancestor of them; in both it has a
+``cpuset``, so that the tree need not be looked at. A 1.x machine with uniform memory has no NUMANode at all.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+# The file comes from lstopo or from the operator; entities are what makes XML dangerous, and Python's
+# expat bounds their expansion.
+from xml.etree import ElementTree
+
+from agent_setup.errors import DiscoveryError
+from agent_setup.machine import Machine, MemoryNode
+from scheduler.errors import TopologyError
+from scheduler.quantities import Ranges
+from scheduler.topology.parts import MAX_CPU
+
+Element = ElementTree.Element
+
+_MAX_BYTES = 64 << 20
+_TIMEOUT = 60.0
+_NETWORK = "2"
+"""``osdev_type`` of a network interface."""
+_BITMAP = re.compile(r"(0x[0-9a-fA-F]{1,8}|)(,(0x[0-9a-fA-F]{1,8}|))*")
+
+
+def run_lstopo() -> str:
+    """Return the XML that ``lstopo`` writes of this machine.
+
+    Raises
+    ------
+    DiscoveryError
+        If it is not installed, fails or hangs.
+    """
+    program = shutil.which("lstopo-no-graphics") or shutil.which("lstopo")
+    if program is None:
+        raise DiscoveryError(
+            "lstopo is not installed. On Debian or Ubuntu: apt-get install hwloc-nox"
+        )
+    command = [program, "--of", "xml"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True, text=True)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as exc:
+        raise DiscoveryError(f"{' '.join(command)} failed: {exc}") from exc
+    return done.stdout
+
+
+def read_file(path: Path) -> str:
+    """Return the XML in a file.
+
+    Raises
+    ------
+    DiscoveryError
+        If it cannot be read, or is larger than any machine's.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DiscoveryError(f"{path}: more than {_MAX_BYTES >> 20} MiB, not a topology")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DiscoveryError(f"{path}: cannot be read: {exc}") from exc
+
+
+def parse(xml: str, source: str = "lstopo") -> Machine:
+    """Read what ``lstopo --of xml`` wrote.
+
+    Raises
+    ------
+    DiscoveryError
+        Naming element, value and rule.
+    """
+    try:
+        root = ElementTree.fromstring(xml)  # noqa: S314 - see the import
+    except (ElementTree.ParseError, ValueError) as exc:
+        raise DiscoveryError(f"{source}: not XML: {exc}") from exc
+    if root.tag != "topology":
+        raise DiscoveryError(f"{source}: <{root.tag}> instead of <topology> of hwloc")
+    objects = list(root.iter("object"))
+    machine = next((o for o in objects if o.get("type") in ("Machine", "System")), None)
+    if machine is None:
+        raise DiscoveryError(f"{source}: no object of type Machine")
+    try:
+        cpus = _cpus(objects, machine)
+        return Machine(
+            nodes=_nodes(objects, machine, cpus),
+            smt=_smt(objects, cpus),
+            l3=tuple(_groups((o for o in objects if _is_l3(o)), cpus)),
+            nic_nodes=dict(_nics(machine, None)),
+            source=source,
+        )
+    except (TopologyError, ValueError) as exc:
+        raise DiscoveryError(f"{source}: {exc}") from exc
+
+
+def _bitmap(element: Element, name: str) -> Ranges:
+    """Read a set: words of 32 bits in hexadecimal, the highest first, separated by commas."""
+    text = element.get(name, "")
+    if not _BITMAP.fullmatch(text) or len(text) > 11 * (MAX_CPU + 1) // 32:
+        shown = text if len(text) < 80 else f"{text[:77]}..."
+        raise ValueError(f"{element.get('type')} {name}={shown!r} is not a set of hwloc")
+    bits = 0
+    for word in text.split(","):
+        bits = bits << 32 | int(word or "0", 16)
+    return Ranges.of_values(n for n in range(bits.bit_length()) if bits >> n & 1)
+
+
+def _number(element: Element, name: str, default: str | None = None) -> int:
+    text = element.get(name, default)
+    if text is None or not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError(f"{element.get('type')} {name}={text!r} is not a whole number")
+    return int(text)
+
+
+def _cpus(objects: list[Element], machine: Element) -> Ranges:
+    """Return the logical CPUs that may be used: those that have a PU and are allowed."""
+    numbers = [_number(o, "os_index") for o in objects if o.get("type") == "PU"]
+    if len(set(numbers)) != len(numbers):
+        raise ValueError("two PU objects have the same os_index")
+    if not numbers or max(numbers) > MAX_CPU:
+        raise ValueError(f"expected PU objects with os_index from 0 to {MAX_CPU}")
+    cpus = Ranges.of_values(numbers)
+    return cpus & _bitmap(machine, "allowed_cpuset") if machine.get("allowed_cpuset") else cpus
+
+
+def _nodes(objects: list[Element], machine: Element, cpus: Ranges) -> dict[int, MemoryNode]:
+    found = [o for o in objects if o.get("type") == "NUMANode"]
+    if not found:
+        return {0: MemoryNode(cpus, _number(machine, "local_memory", "0"))}
+    nodes: dict[int, MemoryNode] = {}
+    for element in found:
+        number = _number(element, "os_index")
+        if number in nodes:
+            raise ValueError(f"two NUMANode objects have os_index {number}")
+        memory = _number(element, "local_memory", "0")
+        nodes[number] = MemoryNode(_bitmap(element, "cpuset") & cpus, memory)
+    return nodes
+
+
+def _smt(objects: list[Element], cpus: Ranges) -> tuple[Ranges, ...]:
+    groups = list(_groups((o for o in objects if o.get("type") == "Core"), cpus))
+    covered = {cpu for group in groups for cpu in group}
+    groups += (Ranges.of_values([cpu]) for cpu in cpus if cpu not in covered)
+    return tuple(groups)
+
+
+def _groups(elements: Iterator[Element], cpus: Ranges) -> Iterator[Ranges]:
+    for element in elements:
+        if group := _bitmap(element, "cpuset") & cpus:
+            yield group
+
+
+def _is_l3(element: Element) -> bool:
+    kind = element.get("type")
+    return kind == "L3Cache" or (kind == "Cache" and element.get("depth") == "3")
+
+
+def _nics(element: Element, node: int | None) -> Iterator[tuple[str, int]]:
+    """Yield network interfaces with the node of the nearest object above that has just one."""
+    if element.get("nodeset"):
+        nodes = list(_bitmap(element, "nodeset"))
+        node = nodes[0] if len(nodes) == 1 else None
+    name = element.get("name")
+    if element.get("osdev_type") == _NETWORK and name and node is not None:
+        yield name, node
+    for child in element.iterfind("object"):
+        yield from _nics(child, node)
