@@ -150,18 +150,22 @@ class _Demo:
         async with self._step("Redis, the configuration database"):
             await processes.start(
                 "redis",
-                (redis, "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", str(folder))
-                + ("--appendonly", "yes", "--save", "", "--daemonize", "no"),
+                [redis],
+                {"port": redis_port, "bind": "127.0.0.1", "dir": folder, "appendonly": "yes"},
                 port=redis_port,
                 timeout=10,
             )
         async with self._step("The cluster: Mesos master and agents"):
-            topology = self.options.topology
             await processes.start(
                 "cluster",
-                (*sdp, "cluster", "--port", str(mesos_port), "--agents", str(self.options.agents))
-                + ("--work-dir", str(output / "cluster"), "--data", str(output / "data"))
-                + (("--topology", str(topology)) if topology else ()),
+                [*sdp, "cluster"],
+                {
+                    "port": mesos_port,
+                    "agents": self.options.agents,
+                    "work-dir": output / "cluster",
+                    "data": output / "data",
+                    "topology": self.options.topology,
+                },
                 port=mesos_port,
                 timeout=30,
                 patience=40,
@@ -169,8 +173,12 @@ class _Demo:
         async with self._step("The master controller"):
             await processes.start(
                 "master",
-                (*sdp, "master", "--mesos", f"127.0.0.1:{mesos_port}")
-                + ("--redis", f"redis://127.0.0.1:{redis_port}/0", "--port", str(self._katcp_port)),
+                [*sdp, "master"],
+                {
+                    "mesos": f"127.0.0.1:{mesos_port}",
+                    "redis": f"redis://127.0.0.1:{redis_port}/0",
+                    "port": self._katcp_port,
+                },
                 port=self._katcp_port,
                 timeout=30,
                 patience=90,

@@ -110,7 +110,6 @@ def replayed(path: Path, recording: ReplayDescription, rate: float) -> Observati
         output_int_time=recording.int_time,
         simulation={
             "start_time": recording.start_time,
-            "target": recording.target,
             "replay": {"file": str(path.resolve()), "rate": rate},
         },
     )

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,7 +55,14 @@ class Processes:
         ending.result()
 
     async def start(
-        self, name: str, command: Sequence[str], *, port: int, timeout: float, patience: float = 15
+        self,
+        name: str,
+        command: Sequence[str],
+        options: Mapping[str, object],
+        *,
+        port: int,
+        timeout: float,
+        patience: float = 15,
     ) -> None:
         """Start a server and wait until it accepts connections.
 
@@ -65,6 +72,8 @@ class Processes:
             For people, and of the log file.
         command
             Program and arguments.
+        options
+            Further arguments, ``--name value`` each; those that are None are left out.
         port
             TCP port on 127.0.0.1 that it will listen on.
         timeout
@@ -77,10 +86,17 @@ class Processes:
         ProcessError
             If it dies or does not listen in time; with the last lines of its log.
         """
+        arguments = [
+            text
+            for option, value in options.items()
+            if value is not None
+            for text in (f"--{option}", str(value))
+        ]
         log = self._log_dir / f"{name}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *command,
+                *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
