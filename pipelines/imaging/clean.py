@@ -55,6 +55,10 @@ class StopReason(enum.Enum):
     NOT_ASKED = "no iterations asked for"
 
 
+ENDS_OF_STAGE = (StopReason.NOISE, StopReason.STALLED)
+"""After these, what has been found is worth a closer look."""
+
+
 @dataclass(frozen=True)
 class CleanSettings:
     """What the user may say.
@@ -190,7 +194,7 @@ def clean(
         state.judge(peak)
         floor = _floor(state, noise, settings)
         reason = _reason_to_stop(state, peak, floor, settings)
-        if reason in (StopReason.NOISE, StopReason.STALLED) and state.mask is None:
+        if reason in ENDS_OF_STAGE and state.mask is None and state.best[1].any():
             state.enter_mask(beam)
             continue
         if reason is not None:

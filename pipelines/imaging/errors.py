@@ -2,7 +2,7 @@
 
 ::
 
-    ImagingError
+    ImagingError (a PipelineError)
     ├── UnknownTargetError    no track of that name in the data set
     ├── NoVisibilitiesError   everything that could be imaged is flagged or has no weight
     ├── MissingExtraError     an optional dependency is not installed
@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
+from pipelines.common.errors import PipelineError
 
-class ImagingError(Exception):
+
+class ImagingError(PipelineError):
     """The image cannot be made; the message says why and what to do."""
 
 

@@ -159,7 +159,7 @@ def choose_grid(
 def _choose_pixel(longest: float, field: float, size: int | None) -> float:
     fine, coarse = 1 / (PIXELS_PER_BEAM * longest), 1 / (MIN_PIXELS_PER_BEAM * longest)
     if size is None:
-        return min(max(fine, field / MAX_DEFAULT_SIZE), coarse)
+        return min(max(fine, field / MAX_DEFAULT_SIZE), coarse, MAX_FIELD / MIN_SIZE)
     return min(fine, MAX_FIELD / max(size, 1))
 
 
@@ -168,7 +168,8 @@ def _choose_size(pixel: float, field: float) -> int:
         raise SettingsError(f"pixel size {pixel / ARCSEC:g} arcsec: must be positive")
     # 1e-9: a field of exactly MAX_DEFAULT_SIZE pixels must not become one more by rounding.
     wanted = math.ceil(min(field / pixel - 1e-9, MAX_DEFAULT_SIZE))
-    return min(good_size(max(wanted, MIN_SIZE)), MAX_DEFAULT_SIZE)
+    widest = 2 * math.floor(min(MAX_FIELD / pixel, MAX_DEFAULT_SIZE) / 2 + 1e-9)
+    return min(good_size(max(wanted, MIN_SIZE)), widest)
 
 
 def celestial_wcs(grid: ImageGrid, ra: float, dec: float) -> WCS:

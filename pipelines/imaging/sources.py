@@ -16,7 +16,7 @@ from pipelines.imaging.minor_cycle import Image
 
 DETECTION_SIGMAS = 5.0
 MAX_SOURCES = 10_000
-LOCAL_BEAMS = 10
+LOCAL_BEAMS = 5
 """Half width of the box around a peak in which the noise there is measured, in beams."""
 
 
@@ -102,7 +102,11 @@ def _around(residual: Image, row: int, column: int, beam: Beam) -> Image:
 
 
 def _measure(image: Image, row: int, column: int, noise: float, wcs: WCS) -> Source:
-    row_offset, column_offset, flux = peak_of(_neighbours(image, row, column))
+    # At the border, the pixels about the next one inside hold the peak as well.
+    last = image.shape[0] - 2
+    row, column = min(max(row, 1), last), min(max(column, 1), last)
+    values = image[row - 1 : row + 2, column - 1 : column + 2].astype(np.float64)
+    row_offset, column_offset, flux = peak_of(values)
     exact_row, exact_column = row + row_offset, column + column_offset
     ra, dec = wcs.all_pix2world(exact_column, exact_row, 0)
     return Source(
@@ -110,19 +114,11 @@ def _measure(image: Image, row: int, column: int, noise: float, wcs: WCS) -> Sou
     )
 
 
-def _neighbours(image: Image, row: int, column: int) -> npt.NDArray[np.float64]:
-    """The 3 × 3 pixels about a peak; at the border those inside are repeated."""
-    size = image.shape[0]
-    rows = np.clip(np.arange(row - 1, row + 2), 0, size - 1)
-    columns = np.clip(np.arange(column - 1, column + 2), 0, size - 1)
-    return image[np.ix_(rows, columns)].astype(np.float64)
-
-
 def peak_of(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     """Offset (rows, columns) and height of the peak of 3 × 3 pixels.
 
     A paraboloid through the logarithms, which is exact for a Gaussian; through the values themselves where
-    one is not positive. The peak is kept within the pixel's neighbours.
+    one is not positive. The peak is kept within half a pixel of the nine.
     """
     positive = bool(np.all(values > 0))
     heights = np.log(values) if positive else values
@@ -132,7 +128,7 @@ def peak_of(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     determinant = 4 * c[3] * c[5] - c[4] ** 2
     if c[3] >= 0 or c[5] >= 0 or determinant <= 0:
         return 0.0, 0.0, float(values[1, 1])
-    column = float(np.clip((c[4] * c[2] - 2 * c[5] * c[1]) / determinant, -1, 1))
-    row = float(np.clip((c[4] * c[1] - 2 * c[3] * c[2]) / determinant, -1, 1))
+    column = float(np.clip((c[4] * c[2] - 2 * c[5] * c[1]) / determinant, -1.5, 1.5))
+    row = float(np.clip((c[4] * c[1] - 2 * c[3] * c[2]) / determinant, -1.5, 1.5))
     top = float(np.dot(c, [1.0, column, row, column * column, column * row, row * row]))
     return row, column, math.exp(top) if positive else top

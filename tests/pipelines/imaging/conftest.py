@@ -139,7 +139,7 @@ def write_dataset(
     seed: int = 1,
     gains: bool = False,
 ) -> Path:
-    """Write a MVFv4 data set: one slewing dump, one on the calibrator, then the target; return its rdb.
+    """Write a MVFv4 data set (dumps: slewing, calibrator, slewing, then the target's); return its rdb.
 
     Visibilities come from katpoint's uvw and direct sums; the calibrator has none. The first channel of the
     second antenna's v input is flagged, and holds rubbish. With `gains`, the data are multiplied by gains that
@@ -151,12 +151,12 @@ def write_dataset(
     hands = [(p, q) for p in "hv" for q in "hv"]
     ordering = [(antennas[a].name + p, antennas[b].name + q) for a, b in pairs for p, q in hands]
     frequencies = 856e6 + 856e6 / channels * np.arange(channels)
-    total = dumps + 2
+    total = dumps + 3
     times = START + int_time * (0.5 + np.arange(total))
     vis = np.zeros((total, channels, len(ordering)), np.complex64)
     field = katpoint.Target(target)
     reference = katpoint.Antenna("array, -30:42:47.41, 21:26:38.0, 1035.0, 0.0")
-    for t in range(2, total):
+    for t in range(3, total):
         # From the reference towards the antenna, so that differences are uvw(A) - uvw(B).
         position = np.array([field.uvw(a, times[t], reference) for a in antennas])
         for i, (a, b) in enumerate(pairs):
@@ -247,16 +247,18 @@ def _describe(telstate, antennas, ordering, frequencies, int_time, times, target
     }
     for key, value in values.items():
         stream[key] = value
-    # In the middle of the first dump: at its very beginning, katdal takes the dump before along.
-    start = times[0] - int_time
-    for time, activity, target in (
-        (start, "slew", targets[0]),
-        (times[1], "track", targets[0]),
-        (times[2], "track", targets[1]),
+    # What comes within a dump is all of that dump's, and slewing is greedy: a track is announced
+    # just before its first dump, a target while slewing.
+    for dump, activity, target in (
+        (-1, "slew", 0),
+        (0.4, "track", 0),
+        (2, "slew", 1),
+        (2.4, "track", 1),
     ):
+        time = times[0] + dump * int_time
         telstate.add("obs_activity", activity, ts=time)
-        if target != telstate.get("cbf_target"):
-            telstate.add("cbf_target", target, ts=time)
+        if activity == "slew":
+            telstate.add("cbf_target", targets[target], ts=time)
 
 
 def _describe_gains(telstate, antennas, gain: np.ndarray) -> None:
