@@ -1,6 +1,7 @@
-"""KATCP server of ingest: capture requests and sensors."""
+"""KATCP server of ingest: capture requests and sensors.
 
-from __future__ import annotations
+Without postponed annotations: aiokatcp reads those of request handlers when the class is made.
+"""
 
 import argparse
 import asyncio

@@ -167,7 +167,7 @@ def check(
     truncation=st.sampled_from([0.0, 0.2]),
     repetition=st.sampled_from([0.0, 0.3]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=150)
 async def test_lost_heaps_are_flagged_and_the_others_average_exactly(
     seed: int,
     n_dumps: int,
