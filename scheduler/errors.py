@@ -11,6 +11,7 @@
     ├── LaunchError            a task died or was late while its graph was launched
     ├── FrameworkError         the link to Mesos cannot do what was asked
     ├── JournalError           the journal could not be written or read
+    ├── ClusterError           the embedded cluster cannot be run as asked
     └── TaskStateError         a task was asked to do what its state does not allow: a fault of ours
 """
 
@@ -55,3 +56,7 @@ class JournalError(SchedulerError):
 
 class TaskStateError(SchedulerError):
     """A task was asked to do what its state does not allow: a fault of ours."""
+
+
+class ClusterError(SchedulerError):
+    """The embedded cluster cannot be run as asked."""

@@ -1,0 +1,191 @@
+"""From the bytes of a request to a checked JSON document, with the errors that Mesos answers.
+
+Mesos turns JSON into protobuf: unknown fields and unknown enumerators are dropped silently, a value of the
+wrong JSON type and a missing required field are refused by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, TypeAlias
+
+from scheduler.embedded.schema import ENUMS, MESSAGES, Field
+
+Document: TypeAlias = dict[str, Any]
+
+_MAX_DEPTH = 100
+_MAX_INT = 2**64
+
+
+class ConversionError(ValueError):
+    """The text to answer with status 400."""
+
+
+def parse(body: bytes, message: str, *, what: str = "Call") -> Document:
+    """Read one message.
+
+    Parameters
+    ----------
+    body
+        What was sent.
+    message
+        Key of :data:`~scheduler.embedded.schema.MESSAGES`.
+    what
+        How error texts call the message.
+
+    Raises
+    ------
+    ConversionError
+        In Mesos' words, as recorded from a master 1.12.
+    """
+    value = _parse_json(body)
+    try:
+        if not isinstance(value, dict):
+            raise ConversionError("Expecting a JSON object")
+        document = _convert_message(value, message, 0)
+        if missing := list(_missing(document, message, "")):
+            raise ConversionError(f"Missing required fields: {', '.join(missing)}")
+    except ConversionError as exc:
+        raise ConversionError(f"Failed to convert JSON into {what} protobuf: {exc}") from None
+    return document
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as exc:
+        _syntax_error(body[: exc.start].decode(), "")
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except json.JSONDecodeError as exc:
+        _syntax_error(text[: exc.pos], text[exc.pos :])
+    except (ValueError, RecursionError) as exc:  # digits without end, nesting without end
+        raise ConversionError(f"Failed to parse body into JSON: {str(exc)[:100]}") from None
+
+
+def _syntax_error(before: str, rest: str) -> NoReturn:
+    near = rest.split("\n", 1)[0][:200]
+    line = before.count("\n") + 1
+    raise ConversionError(
+        f"Failed to parse body into JSON: syntax error at line {line} near: {near}"
+    ) from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(value := float(text)):
+        return value
+    raise ValueError("a number is out of range")
+
+
+def _convert_message(value: Mapping[str, Any], message: str, depth: int) -> Document:
+    if depth > _MAX_DEPTH:
+        raise ConversionError("Nested too deeply")
+    document: Document = {}
+    for field in MESSAGES[message].values():
+        given = value.get(field.name)
+        if given is None:
+            continue
+        converted = _convert_field(given, field, depth)
+        if converted is not None:
+            document[field.name] = converted
+    return document
+
+
+def _convert_field(given: Any, field: Field, depth: int) -> Any:
+    if not field.repeated:
+        return _convert(given, field, depth)
+    if not isinstance(given, list):
+        _unexpected(given, field)
+    items = (_convert(item, field, depth) for item in given)
+    return [item for item in items if item is not None]
+
+
+def _convert(given: Any, field: Field, depth: int) -> Any:
+    """Return the value, or None for an enumerator that is not known."""
+    kind = field.kind
+    if kind in MESSAGES:
+        return _convert_message(_typed(given, dict, field), kind, depth + 1)
+    if kind in ENUMS:
+        name = _typed(given, str, field)
+        return name if name in ENUMS[kind] else None
+    if kind in ("double", "int"):
+        return _number(given, field)
+    if kind == "bool":
+        return _typed(given, bool, field)
+    if kind == "any":
+        return given
+    text = _text(_typed(given, str, field), field)
+    return _base64(text, field) if kind == "bytes" else text
+
+
+def _typed(given: Any, wanted: type, field: Field) -> Any:
+    if not isinstance(given, wanted):
+        _unexpected(given, field)
+    return given
+
+
+def _text(text: str, field: Field) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: no UTF-8 can carry it on
+        raise ConversionError(f"Not valid Unicode in field '{field.name}'") from None
+    return text
+
+
+def _number(given: Any, field: Field) -> int | float:
+    """Numbers may come as text, as protobuf's own JSON writes 64-bit integers."""
+    if isinstance(given, str):
+        try:
+            given = float(given) if field.kind == "double" else int(given)
+        except ValueError:
+            _unexpected(given, field)
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        _unexpected(given, field)
+    if not -_MAX_INT < given < _MAX_INT and field.kind == "int":
+        _unexpected(given, field)
+    try:
+        return int(given) if field.kind == "int" else _finite(repr(float(given)))
+    except (OverflowError, ValueError):
+        raise ConversionError(f"Number out of range for field '{field.name}'") from None
+
+
+def _base64(text: str, field: Field) -> str:
+    bad = next((c for c in text if not (c.isascii() and (c.isalnum() or c in "+/=-_"))), None)
+    try:
+        if bad is None:
+            base64.b64decode(text, validate=True)
+            return text
+        problem = f"Invalid character '{bad}'"
+    except binascii.Error as exc:
+        problem = str(exc)
+    raise ConversionError(f"Failed to base64 decode bytes field '{field.name}': {problem}")
+
+
+def _unexpected(given: Any, field: Field) -> NoReturn:
+    kinds = {str: "string", bool: "boolean", list: "array", dict: "object"}
+    kind = kinds.get(type(given), "number")
+    raise ConversionError(f"Not expecting a JSON {kind} for field '{field.name}'")
+
+
+def _missing(document: Mapping[str, Any], message: str, prefix: str) -> Iterator[str]:
+    """Yield paths of required fields that are not there, as protobuf lists them."""
+    fields = MESSAGES[message]
+    for field in fields.values():
+        if field.required and field.name not in document:
+            yield prefix + field.name
+    for field in fields.values():
+        if field.kind not in MESSAGES or field.name not in document:
+            continue
+        if not field.repeated:
+            yield from _missing(document[field.name], field.kind, f"{prefix}{field.name}.")
+            continue
+        for index, item in enumerate(document[field.name]):
+            yield from _missing(item, field.kind, f"{prefix}{field.name}[{index}].")

@@ -1,0 +1,230 @@
+"""Offers: made by the allocator, held by frameworks, ended by them or withdrawn.
+
+The desk keeps the books of what is used and offered on each agent, and the filters that frameworks set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from scheduler.embedded.allocator import Claimant, Refusal, allocate
+from scheduler.embedded.clock import Clock
+from scheduler.embedded.model import Offer, attribute_message, resource_messages
+from scheduler.embedded.records import AgentRecord, Framework
+from scheduler.quantities import Resources
+
+DEFAULT_REFUSE = 5.0
+"""Seconds of a filter when a call names none, or a negative number."""
+LONGEST_REFUSE = 365 * 86400.0
+MAX_REFUSALS = 100
+"""Filters kept for one framework, role and agent; the oldest goes first."""
+
+
+class InvalidOffersError(ValueError):
+    """Offers of an ACCEPT that cannot be used; the message is Mesos'."""
+
+
+class OfferDesk:
+    """The offers of one master.
+
+    Parameters
+    ----------
+    clock
+        For filters.
+    agents, frameworks
+        The master's own books; the desk changes their resources and offers.
+    prefix
+        The master's id, with which offer ids begin.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        agents: Mapping[str, AgentRecord],
+        frameworks: Mapping[str, Framework],
+        prefix: str,
+    ) -> None:
+        self._clock = clock
+        self._agents = agents
+        self._frameworks = frameworks
+        self._prefix = prefix
+        self._count = 0
+        self.offers: dict[str, Offer] = {}
+        self.refusals: dict[tuple[str, str, str], list[Refusal]] = {}
+
+    def run(self) -> list[Offer]:
+        """Allocate, send the OFFERS events, and return the new offers."""
+        now = self._clock.monotonic()
+        self._expire(now)
+        free = {a.info.id: a.free for a in self._agents.values() if a.connected}
+        claimants = list(self._claimants())
+        if not claimants:
+            return []
+        made: dict[str, list[Offer]] = {}
+        for grant in allocate(free, claimants, self.refusals, self._totals(), now):
+            offer = self._make(grant.framework_id, grant.agent_id, grant.role, grant.resources)
+            made.setdefault(grant.framework_id, []).append(offer)
+        for framework_id, offers in made.items():
+            framework = self._frameworks[framework_id]
+            framework.send("OFFERS", offers=[self.message(framework, o) for o in offers])
+        return [offer for offers in made.values() for offer in offers]
+
+    def message(self, framework: Framework, offer: Offer) -> dict[str, Any]:
+        """Write an ``Offer`` message for its framework."""
+        info = self._agents[offer.agent_id].info
+        host, port = info.address
+        message: dict[str, Any] = {
+            "id": {"value": offer.id},
+            "framework_id": {"value": offer.framework_id},
+            "agent_id": {"value": offer.agent_id},
+            "hostname": info.spec.hostname,
+            "url": {
+                "scheme": "http",
+                "address": {"hostname": host, "ip": host, "port": port},
+                "path": info.path,
+            },
+            "resources": resource_messages(offer.resources, offer.role, framework.info),
+            "attributes": [attribute_message(n, v) for n, v in info.spec.attributes.items()],
+        }
+        if framework.info.can("MULTI_ROLE"):
+            message["allocation_info"] = {"role": offer.role}
+        return message
+
+    def accept(self, framework_id: str, offer_ids: Sequence[str]) -> list[Offer]:
+        """Return the offers of an ACCEPT, which are used up, whether they are valid together or not.
+
+        Raises
+        ------
+        InvalidOffersError
+            If they cannot be used; what was valid of them is free again.
+        """
+        mine = [o for i in dict.fromkeys(offer_ids) if (o := self._find(framework_id, i))]
+        problem = self._invalid(framework_id, offer_ids, mine)
+        for offer in mine:
+            self.remove(offer)
+        if problem is not None:
+            raise InvalidOffersError(problem)
+        return mine
+
+    def decline(
+        self, framework_id: str, offer_ids: Iterable[str], filters: Mapping[str, Any]
+    ) -> None:
+        """Take offers back; ids that are not (any more) the framework's are ignored."""
+        for offer_id in offer_ids:
+            if (offer := self._find(framework_id, offer_id)) is not None:
+                self.remove(offer)
+                self.refuse(offer, offer.resources, filters)
+
+    def refuse(self, offer: Offer, resources: Resources, filters: Mapping[str, Any]) -> None:
+        """Set the filter for resources that a framework did not use."""
+        wanted = filters.get("refuse_seconds", DEFAULT_REFUSE)
+        duration = DEFAULT_REFUSE if wanted < 0 else min(wanted, LONGEST_REFUSE)
+        if duration == 0 or not resources:
+            return
+        until = self._clock.monotonic() + duration
+        key = (offer.framework_id, offer.role, offer.agent_id)
+        others = self.refusals.get(key, [])
+        kept = [r for r in others if r.until > until or not resources.contains(r.resources)]
+        self.refusals[key] = [*kept, Refusal(resources, until)][-MAX_REFUSALS:]
+
+    def clear_filters(self, framework_id: str, roles: Iterable[str] | None = None) -> None:
+        """Forget filters of a framework, of all its roles or of some."""
+        wanted = None if roles is None else set(roles)
+        for key in list(self.refusals):
+            if key[0] == framework_id and (wanted is None or key[1] in wanted):
+                del self.refusals[key]
+
+    def withdraw(self, offers: Iterable[Offer], *, rescind: bool) -> None:
+        """Take offers back on the master's own decision, with or without a RESCIND event."""
+        for offer in list(offers):
+            if offer.id in self.offers:
+                self.remove(offer)
+                if rescind:
+                    framework = self._frameworks[offer.framework_id]
+                    framework.send("RESCIND", offer_id={"value": offer.id})
+
+    def remove(self, offer: Offer) -> None:
+        """End an offer; its resources are free."""
+        del self.offers[offer.id]
+        self._frameworks[offer.framework_id].offers.pop(offer.id, None)
+        agent = self._agents[offer.agent_id]
+        agent.offers.pop(offer.id, None)
+        agent.offered -= offer.resources
+
+    def _make(self, framework_id: str, agent_id: str, role: str, resources: Resources) -> Offer:
+        offer = Offer(f"{self._prefix}-O{self._count}", framework_id, agent_id, role, resources)
+        self._count += 1
+        self.offers[offer.id] = offer
+        self._frameworks[framework_id].offers[offer.id] = offer
+        agent = self._agents[agent_id]
+        agent.offers[offer.id] = offer
+        agent.offered += resources
+        return offer
+
+    def _find(self, framework_id: str, offer_id: str) -> Offer | None:
+        offer = self.offers.get(offer_id)
+        return offer if offer is not None and offer.framework_id == framework_id else None
+
+    def _invalid(
+        self, framework_id: str, offer_ids: Sequence[str], mine: Sequence[Offer]
+    ) -> str | None:
+        """Say why offers cannot be accepted together."""
+        seen: set[str] = set()
+        for offer_id in offer_ids:
+            if offer_id in seen:
+                return f"Duplicate offer {offer_id} in offer list"
+            seen.add(offer_id)
+        for offer_id in offer_ids:
+            if self._find(framework_id, offer_id) is None:
+                return f"Offer {offer_id} is no longer valid"
+        for offer in mine:
+            if offer.agent_id != mine[0].agent_id:
+                return (
+                    f"Aggregated offers must belong to one single agent. Offer {offer.id} "
+                    f"uses agent {offer.agent_id} and agent {mine[0].agent_id}"
+                )
+        for offer in mine:
+            if offer.role != mine[0].role:
+                return (
+                    f"Aggregated offers must be allocated to the same role. Offer {offer.id} "
+                    f"uses role '{offer.role} but another is using role '{mine[0].role}"
+                )
+        return "No offers specified" if not mine else None
+
+    def _claimants(self) -> Iterator[Claimant]:
+        wanting = [
+            (framework, role)
+            for framework in self._frameworks.values()
+            if framework.connected
+            for role in framework.info.roles
+            if role not in framework.suppressed
+        ]
+        for framework, role in wanting:
+            shares = allocated(framework, role) if len(wanting) > 1 else {}
+            yield Claimant(framework.info.id, role, shares)
+
+    def _totals(self) -> dict[str, int]:
+        totals: dict[str, int] = {}
+        for agent in self._agents.values():
+            for name, amount in agent.total.scalars.items():
+                totals[name] = totals.get(name, 0) + amount
+        return totals
+
+    def _expire(self, now: float) -> None:
+        for key, refusals in list(self.refusals.items()):
+            if all(r.until <= now for r in refusals):
+                del self.refusals[key]
+
+
+def allocated(framework: Framework, role: str) -> dict[str, int]:
+    """Return the scalars that a framework uses or holds as offers in a role."""
+    sums: dict[str, int] = {}
+    held = [o.resources for o in framework.offers.values() if o.role == role]
+    held += [
+        t.info.resources for t in framework.tasks.values() if not t.released and t.info.role == role
+    ]
+    for resources in held:
+        for name, amount in resources.scalars.items():
+            sums[name] = sums.get(name, 0) + amount
+    return sums

@@ -1,0 +1,140 @@
+"""What the master remembers of agents, frameworks and tasks.
+
+A framework is ``CONNECTED`` while its stream is open, ``DISCONNECTED`` until its failover timeout, then
+``REMOVED``, for good::
+
+    CONNECTED ◄──► DISCONNECTED ──► REMOVED
+        └──────────────────────────────▲
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scheduler.embedded.agent import Agent
+from scheduler.embedded.clock import Timer
+from scheduler.embedded.model import AgentInfo, FrameworkInfo, Offer, TaskInfo, TaskState
+from scheduler.embedded.stream import EventStream
+from scheduler.quantities import Resources
+
+MAX_COMPLETED_TASKS = 1000
+"""Ended tasks that are remembered of one framework, as Mesos' ``--max_completed_tasks_per_framework``."""
+
+
+class FrameworkState(enum.Enum):
+    """Whether a framework is there."""
+
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    REMOVED = "removed"
+
+
+_NEXT = {
+    FrameworkState.CONNECTED: {FrameworkState.DISCONNECTED, FrameworkState.REMOVED},
+    FrameworkState.DISCONNECTED: {FrameworkState.CONNECTED, FrameworkState.REMOVED},
+    FrameworkState.REMOVED: set[FrameworkState](),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A task as the master knows it."""
+
+    framework_id: str
+    info: TaskInfo
+    state: TaskState = TaskState.STAGING
+    """The newest state that the agent has told."""
+    statuses: list[Mapping[str, Any]] = field(default_factory=list)
+    """The newest forwarded ``TaskStatus`` of each run of equal states."""
+    released: bool = False
+    """Whether its resources are free again."""
+
+    @property
+    def forwarded(self) -> TaskState:
+        """The state that the framework has been told."""
+        return TaskState(self.statuses[-1]["state"]) if self.statuses else self.state
+
+    def remember(self, status: Mapping[str, Any]) -> None:
+        """Keep a status that is forwarded; one of the same state replaces its predecessor."""
+        if self.statuses and self.statuses[-1]["state"] == status["state"]:
+            self.statuses.pop()
+        self.statuses.append(status)
+
+
+@dataclass(slots=True, eq=False)
+class AgentRecord:
+    """An agent as the master knows it."""
+
+    info: AgentInfo
+    agent: Agent
+    registered_time: float
+    connected: bool = True
+    used: Resources = field(default_factory=Resources)
+    offered: Resources = field(default_factory=Resources)
+    offers: dict[str, Offer] = field(default_factory=dict)
+    loss: Timer | None = None
+    """Runs while the agent is disconnected, until it counts as unreachable."""
+    unreachable_since: float | None = None
+
+    @property
+    def total(self) -> Resources:
+        """All that it has."""
+        return self.info.spec.resources
+
+    @property
+    def free(self) -> Resources:
+        """What is neither used nor offered.
+
+        Raises
+        ------
+        QuantityError
+            If more is given away than there is: a fault of the master.
+        """
+        return self.total - self.used - self.offered
+
+
+@dataclass(slots=True, eq=False)
+class Framework:
+    """A framework as the master knows it."""
+
+    info: FrameworkInfo
+    registered_time: float
+    state: FrameworkState = FrameworkState.DISCONNECTED
+    stream: EventStream | None = None
+    heartbeat: Timer | None = None
+    failover: Timer | None = None
+    reregistered_time: float | None = None
+    unregistered_time: float = 0.0
+    suppressed: set[str] = field(default_factory=set)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    unreachable: dict[str, Task] = field(default_factory=dict)
+    """Tasks on agents that are unreachable."""
+    completed: deque[Task] = field(default_factory=lambda: deque(maxlen=MAX_COMPLETED_TASKS))
+    offers: dict[str, Offer] = field(default_factory=dict)
+
+    @property
+    def connected(self) -> bool:
+        """Whether its stream is open."""
+        return self.state is FrameworkState.CONNECTED
+
+    def set_state(self, state: FrameworkState) -> None:
+        """Move on.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no way from here to there.
+        """
+        if state not in _NEXT[self.state]:
+            raise RuntimeError(f"framework {self.info.id}: {self.state.value} → {state.value}")
+        self.state = state
+
+    def send(self, kind: str, **body: Any) -> None:
+        """Send an event, when somebody is there to read it."""
+        if self.stream is not None:
+            name = kind.lower()
+            self.stream.send({"type": kind, name: body} if body else {"type": kind})

@@ -1,0 +1,85 @@
+"""Events on their way to one subscriber."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from scheduler.embedded import recordio
+
+MAX_BACKLOG = 64 * 1024 * 1024
+"""Bytes that may wait for a subscriber that does not read; beyond it the connection is cut."""
+
+
+class EventStream:
+    """What one SUBSCRIBE has opened.
+
+    The master sends, the HTTP connection iterates. Sending never waits: a subscriber that does not read loses
+    the connection at :data:`MAX_BACKLOG`, as one that has died.
+
+    Parameters
+    ----------
+    max_backlog
+        Bytes.
+    """
+
+    def __init__(self, max_backlog: int = MAX_BACKLOG) -> None:
+        self.id = str(uuid.uuid4())
+        """The ``Mesos-Stream-Id``."""
+        self._max_backlog = max_backlog
+        self._records: deque[bytes] = deque()
+        self._backlog = 0
+        self._closed = False
+        self._overflowed = False
+        self._wake = asyncio.Event()
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the subscriber was too slow; the stream is to be cut, not ended."""
+        return self._overflowed
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self._closed
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        """Queue an event, unless the stream has been closed."""
+        if self._closed:
+            return
+        record = recordio.encode(json.dumps(event, separators=(",", ":")).encode())
+        self._backlog += len(record)
+        if self._backlog > self._max_backlog:
+            self._overflowed = True
+            self._records.clear()
+            self.close()
+            return
+        self._records.append(record)
+        self._wake.set()
+
+    def close(self) -> None:
+        """End the stream after what is queued."""
+        self._closed = True
+        self._wake.set()
+
+    def take(self) -> list[bytes]:
+        """Return the records that wait, and forget them."""
+        records = list(self._records)
+        self._records.clear()
+        self._backlog = 0
+        return records
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield records, each to be one chunk, until the stream is closed."""
+        while True:
+            for record in self.take():
+                yield record
+            if self._closed and not self._records:
+                return
+            if not self._records:
+                self._wake.clear()
+                await self._wake.wait()
