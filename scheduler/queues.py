@@ -16,7 +16,7 @@ from typing import Protocol
 
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
 from scheduler.offers import Offer, OfferPool
-from scheduler.packing import Shortage, pack
+from scheduler.packing import Shortage, pack, warm_up
 from scheduler.placement import Placement
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
@@ -43,9 +43,7 @@ class _Waiting:
     claim: asyncio.Future[Claim]
     shortage: Shortage | None = None
     tried: object = None
-    """Version of the offers that it was last tried with."""
-    checked: object = None
-    """Version of the cluster that it was last compared with."""
+    """Versions of the offers and of the cluster that it was last tried with."""
 
 
 class Cluster(Protocol):
@@ -158,6 +156,7 @@ class LaunchQueue:
 
     async def work(self) -> None:
         """Try whoever waits, for ever."""
+        await asyncio.to_thread(warm_up)
         while True:
             await self._poked.wait()
             self._poked.clear()
@@ -166,15 +165,23 @@ class LaunchQueue:
                     await self._try(waiting)
 
     async def _try(self, waiting: _Waiting) -> None:
-        if len(self.pool) and waiting.tried != self.pool.version:
-            waiting.tried = self.pool.version
-            merged = self.pool.merged()
-            result = await asyncio.to_thread(pack, merged.agents, waiting.requests)
-            if isinstance(result, Placement):
-                self._take(waiting, result, merged.agents)
-                return
+        totals = self.cluster.totals()
+        version, capacity = totals if totals is not None else (None, None)
+        looked_at = (self.pool.version, version)
+        if waiting.tried == looked_at or not (len(self.pool) or capacity):
+            return
+        waiting.tried = looked_at
+        agents = self.pool.merged().agents
+        result = await asyncio.to_thread(pack, agents, waiting.requests, capacity=capacity)
+        if waiting.claim.done():  # its time has passed meanwhile
+            return
+        if isinstance(result, Placement):
+            self._take(waiting, result, agents)
+        elif result.never:
+            never = f"graph {waiting.graph_id} can never run on this cluster: {result}"
+            waiting.claim.set_exception(NeverFitsError(never))
+        elif agents:
             waiting.shortage = result
-        await self._compare_with_cluster(waiting)
 
     def _take(
         self, waiting: _Waiting, placement: Placement, agents: Sequence[AgentSnapshot]
@@ -182,8 +189,6 @@ class LaunchQueue:
         used = {assignment.agent_id for assignment in placement.assignments.values()}
         chosen = {agent.agent_id: agent for agent in agents if agent.agent_id in used}
         ids = [offer_id for agent in chosen.values() for offer_id in agent.offer_ids]
-        if waiting.claim.done():  # its deadline has passed meanwhile
-            return
         taken = self.pool.take(ids)
         if taken is None:  # one was rescinded meanwhile
             self.poke()
@@ -193,34 +198,7 @@ class LaunchQueue:
             offers.setdefault(offer["agent_id"]["value"], []).append(offer)
         waiting.claim.set_result(Claim(placement, chosen, offers))
 
-    async def _compare_with_cluster(self, waiting: _Waiting) -> None:
-        """Refuse what could not run even on an empty cluster, task by task."""
-        totals = self.cluster.totals()
-        if totals is None or waiting.checked == totals[0]:
-            return
-        waiting.checked, agents = totals
-        impossible = await asyncio.to_thread(_impossible, agents, waiting.requests)
-        if impossible and not waiting.claim.done():
-            waiting.claim.set_exception(
-                NeverFitsError(
-                    f"graph {waiting.graph_id}: no agent of the cluster could ever run "
-                    + "; ".join(impossible)
-                )
-            )
-
 
 def _result(claim: asyncio.Future[Claim]) -> Claim | None:
     done = claim.done() and not claim.cancelled() and claim.exception() is None
     return claim.result() if done else None
-
-
-def _impossible(agents: Sequence[AgentSnapshot], requests: Mapping[str, TaskRequest]) -> list[str]:
-    verdicts: dict[TaskRequest, Shortage | None] = {}
-    lines: list[str] = []
-    for name, request in requests.items():
-        if request not in verdicts:
-            result = pack(agents, {name: request})
-            verdicts[request] = result if isinstance(result, Shortage) else None
-        if (shortage := verdicts[request]) is not None:
-            lines.append(f"task {name} ({shortage})")
-    return lines[:10]

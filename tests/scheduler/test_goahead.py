@@ -190,11 +190,11 @@ async def test_the_wrapper_becomes_the_program_with_each_client(
     process = await run_wrapper(
         tmp_path, wrapper_environment(TASK, token, [server.base_url], 20), path=path
     )
-    asyncio.get_running_loop().call_later(0.5, server.let_through, TASK, {"x": "it's {odd} \"$x\""})
+    asyncio.get_running_loop().call_later(0.5, server.let_through, TASK, {"x": 'it\'s {odd} "$x"'})
     out, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 0, err
     told = json.loads(out)
-    assert told["values"] == {"x": "it's {odd} \"$x\""}
+    assert told["values"] == {"x": 'it\'s {odd} "$x"'}
     assert told["leaked"] == []
     assert told["own"] == "kept"
     assert told["umask"] == current_umask()
@@ -251,9 +251,7 @@ async def test_the_wrapper_ends_when_the_controller_says_no(
     token = new_token()
     server.open(TASK, token)
     server.close(TASK)
-    environment = wrapper_environment(
-        TASK, token if right else new_token(), [server.base_url], 20
-    )
+    environment = wrapper_environment(TASK, token if right else new_token(), [server.base_url], 20)
     process = await run_wrapper(tmp_path, environment)
     _, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == status

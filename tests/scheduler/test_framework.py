@@ -1,0 +1,371 @@
+"""Each mend of pymesos, against a master that misbehaves on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from scheduler import pymesos_driver
+from scheduler.framework import (
+    Disconnected,
+    Framework,
+    FrameworkSettings,
+    LinkEvent,
+    Lost,
+    Offered,
+    Subscribed,
+    Updated,
+)
+from scheduler.pymesos_driver import CallRefused, CallUncertain
+from scheduler.task import StatusUpdate
+
+
+@dataclass
+class Master:
+    """Speaks just enough of the v1 scheduler API, and misbehaves as told."""
+
+    subscribe_status: list[int] = field(default_factory=list)
+    """Statuses of the next SUBSCRIBEs, before they are answered well."""
+    call_status: int | None = 202
+    """None: no answer at all."""
+    heartbeat: float = 15.0
+    subscriptions: list[dict[str, Any]] = field(default_factory=list)
+    subscribed_at: list[float] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: list[asyncio.StreamWriter] = field(default_factory=list)
+    address: str = ""
+    first_event: dict[str, Any] | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                length = int(head.split("content-length:")[1].split("\r\n")[0])
+                call = json.loads(await reader.readexactly(length))
+                if call["type"] == "SUBSCRIBE":
+                    await self.subscribe(call, writer)
+                else:
+                    await self.answer(call, writer)
+        writer.close()
+
+    async def subscribe(self, call: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        self.subscriptions.append(call)
+        self.subscribed_at.append(asyncio.get_running_loop().time())
+        if self.subscribe_status:
+            writer.write(
+                b"HTTP/1.1 %d No\r\nContent-Length: 2\r\n\r\nno" % self.subscribe_status.pop(0)
+            )
+            writer.close()
+            return
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n"
+            b"Mesos-Stream-Id: stream-%d\r\n\r\n" % len(self.subscriptions)
+        )
+        self.streams.append(writer)
+        body = {"framework_id": {"value": "fw-0"}, "heartbeat_interval_seconds": self.heartbeat}
+        self.send(self.first_event or {"type": "SUBSCRIBED", "subscribed": body})
+
+    def send(self, event: Any) -> None:
+        record = json.dumps(event).encode()
+        record = b"%d\n%s" % (len(record), record)
+        self.streams[-1].write(b"%x\r\n%s\r\n" % (len(record), record))
+
+    async def answer(self, call: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        self.calls.append(call)
+        self.called.set()
+        if self.call_status is not None:
+            writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % self.call_status)
+
+    async def until_called(self, kind: str) -> dict[str, Any]:
+        while True:
+            for call in self.calls:
+                if call["type"] == kind:
+                    return call
+            self.called.clear()
+            await self.called.wait()
+
+    def cut(self) -> None:
+        self.streams[-1].transport.abort()
+
+
+@pytest.fixture
+async def master() -> AsyncIterator[Master]:
+    master = Master()
+    server = await asyncio.start_server(master.serve, "127.0.0.1", 0)
+    master.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    yield master
+    server.close()
+    for stream in master.streams:
+        stream.close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pymesos_driver, "BACK_OFF_FIRST", 0.05)
+    monkeypatch.setattr(pymesos_driver, "BACK_OFF_MAX", 0.4)
+
+
+Start = Callable[..., Any]
+
+
+class Link:
+    """A framework and its events."""
+
+    def __init__(self, framework: Framework) -> None:
+        self.framework = framework
+        self.events = framework.events()
+
+    async def next(self, kind: type[LinkEvent]) -> Any:
+        async with asyncio.timeout(10):
+            async for event in self.events:
+                if isinstance(event, kind):
+                    return event
+        raise AssertionError("the link has ended")
+
+    async def up(self) -> None:
+        await self.next(Subscribed)
+        self.framework.confirm()
+
+
+@pytest.fixture
+async def link(master: Master) -> AsyncIterator[Link]:
+    settings = FrameworkSettings(
+        master=master.address, name="test", user="root", http_timeout=0.5, missed_heartbeats=3
+    )
+    framework = Framework(settings)
+    await framework.start()
+    yield Link(framework)
+    await framework.stop(teardown=False)
+
+
+async def test_we_present_ourselves_as_promised(master: Master, link: Link) -> None:
+    await link.up()
+    info = master.subscriptions[0]["subscribe"]["framework_info"]
+    assert info["failover_timeout"] == 7 * 86400
+    assert info["checkpoint"] is True
+    assert info["roles"] == ["sdp"]
+    assert {c["type"] for c in info["capabilities"]} == {
+        "MULTI_ROLE",
+        "PARTITION_AWARE",
+        "RESERVATION_REFINEMENT",
+        "TASK_KILLING_STATE",
+    }
+
+
+@pytest.mark.parametrize("status", [404, 503, 500, 400])
+async def test_a_starting_master_is_asked_again_after_a_growing_pause(
+    master: Master, link: Link, status: int
+) -> None:
+    master.subscribe_status = [status] * 3
+    await link.up()
+    times = master.subscribed_at
+    assert len(times) in (4, 5)  # the first may have come before the statuses were set
+    assert times[-1] - times[-2] > 0.08
+
+
+async def test_the_link_comes_back_under_the_same_id(master: Master, link: Link) -> None:
+    await link.up()
+    master.cut()
+    assert isinstance(await link.next(Disconnected), Disconnected)
+    await link.up()
+    again = master.subscriptions[1]
+    assert again["framework_id"] == again["subscribe"]["framework_info"]["id"] == {"value": "fw-0"}
+
+
+async def test_a_silent_link_is_given_up(master: Master, link: Link) -> None:
+    master.heartbeat = 0.1
+    await link.up()
+    event = await link.next(Disconnected)
+    assert "nothing was heard" in event.reason
+    await link.up()
+
+
+async def test_heartbeats_keep_the_link(master: Master, link: Link) -> None:
+    master.heartbeat = 0.2
+    await link.up()
+    for _ in range(8):
+        await asyncio.sleep(0.1)  # this is what a master does
+        master.send({"type": "HEARTBEAT"})
+    assert len(master.subscriptions) == 1
+
+
+async def test_nonsense_ends_nothing(master: Master, link: Link) -> None:
+    await link.up()
+    for event in (
+        [],
+        None,
+        {},
+        {"type": "UPDATE"},
+        {"type": "UPDATE", "update": {"status": {"state": 3}}},
+        {"type": "RESCIND", "rescind": []},
+        {"type": "TEAPOT", "teapot": {}},
+    ):
+        master.send(event)
+    master.send({"type": "OFFERS", "offers": {"offers": [{"id": {"value": "o"}}]}})
+    assert (await link.next(Offered)).offers == ({"id": {"value": "o"}},)
+    assert len(master.subscriptions) == 1
+
+
+async def test_a_fault_on_the_drivers_thread_costs_one_connection_and_no_task(
+    master: Master, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await link.up()
+
+    def broken(*_: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(link.framework, "event", broken)
+    master.send({"type": "HEARTBEAT"})
+    event = await link.next(Disconnected)
+    assert "a fault of ours" in event.reason
+    await link.up()
+    assert not [call for call in master.calls if call["type"] == "TEARDOWN"]
+
+
+async def test_stopping_never_tears_down_unless_told_to(master: Master) -> None:
+    for teardown in (False, True):
+        framework = Framework(FrameworkSettings(master=master.address, name="test", user="root"))
+        await framework.start()
+        await Link(framework).up()
+        await framework.stop(teardown=teardown)
+        assert bool([c for c in master.calls if c["type"] == "TEARDOWN"]) is teardown
+
+
+async def test_a_removed_framework_does_not_come_back_by_itself(master: Master, link: Link) -> None:
+    await link.up()
+    master.first_event = {"type": "ERROR", "error": {"message": "Framework has been removed"}}
+    master.cut()
+    assert (await link.next(Lost)).reason == "Framework has been removed"
+    count = len(master.subscriptions)
+    await asyncio.sleep(0.5)  # longer than the longest back-off
+    assert len(master.subscriptions) == count
+    with pytest.raises(CallRefused):
+        await link.framework.accept(["o"], [{}])
+
+
+async def test_two_instances_do_not_fight(master: Master, link: Link) -> None:
+    await link.up()
+    master.send({"type": "ERROR", "error": {"message": "Framework failed over"}})
+    assert (await link.next(Lost)).reason == "Framework failed over"
+    master.cut()
+    await asyncio.sleep(0.5)  # longer than the longest back-off
+    assert len(master.subscriptions) == 1
+
+
+async def test_other_errors_are_retried_with_a_pause(master: Master, link: Link) -> None:
+    await link.up()
+    master.send({"type": "ERROR", "error": {"message": "Role '/x' is invalid"}})
+    master.streams[-1].write(b"0\r\n\r\n")
+    assert "Role '/x'" in (await link.next(Disconnected)).reason
+    await link.up()
+
+
+async def test_no_call_is_made_before_the_id_is_safe(master: Master, link: Link) -> None:
+    link.framework.kill("t")
+    await link.next(Subscribed)
+    with pytest.raises(CallRefused):
+        await link.framework.accept(["o"], [{}])
+    assert master.calls == []
+    link.framework.confirm()
+    assert (await master.until_called("KILL"))["kill"] == {"task_id": {"value": "t"}}
+
+
+async def test_kills_wait_for_the_link_and_are_not_piled_up(master: Master, link: Link) -> None:
+    await link.up()
+    master.cut()
+    await link.next(Disconnected)
+    for _ in range(100):
+        link.framework.kill("t")
+        link.framework.revive()
+    link.framework.suppress()
+    await link.up()
+    await master.until_called("SUPPRESS")
+    assert sorted(call["type"] for call in master.calls) == ["KILL", "SUPPRESS"]
+
+
+async def test_an_accept_of_an_old_subscription_is_refused(master: Master, link: Link) -> None:
+    await link.up()
+    master.cut()
+    await link.next(Disconnected)
+    with pytest.raises(CallRefused):
+        await link.framework.accept(["o"], [{}])
+    await link.up()
+    assert master.calls == []
+
+
+async def test_a_refused_call_is_told_to_the_caller(master: Master, link: Link) -> None:
+    await link.up()
+    master.call_status = 403
+    with pytest.raises(CallRefused, match="403"):
+        await link.framework.accept(["o"], [{}])
+    master.call_status = 202
+    await link.framework.accept(["o"], [{}])
+
+
+async def test_a_call_without_answer_hangs_nothing(master: Master, link: Link) -> None:
+    await link.up()
+    master.call_status = None
+    call = asyncio.create_task(link.framework.accept(["o"], [{}]))
+    await master.until_called("ACCEPT")
+    master.send({"type": "OFFERS", "offers": {"offers": [{}]}})
+    await link.next(Offered)
+    assert not call.done()
+    with pytest.raises(CallUncertain):
+        await call
+    assert len(master.calls) == 1, "an ACCEPT is never repeated"
+
+
+async def test_reconciliation_names_the_agents(master: Master, link: Link) -> None:
+    await link.up()
+    link.framework.reconcile([("t1", "a1"), ("t2", "")])
+    call = await master.until_called("RECONCILE")
+    assert call["reconcile"]["tasks"] == [
+        {"task_id": {"value": "t1"}, "agent_id": {"value": "a1"}},
+        {"task_id": {"value": "t2"}},
+    ]
+
+
+async def test_only_updates_with_a_uuid_are_acknowledged(master: Master, link: Link) -> None:
+    await link.up()
+    for uuid in (None, "abc="):
+        body = {"task_id": {"value": "t"}, "agent_id": {"value": "a"}, "state": "TASK_RUNNING"}
+        master.send(
+            {"type": "UPDATE", "update": {"status": body | ({"uuid": uuid} if uuid else {})}}
+        )
+        event = await link.next(Updated)
+        assert event.status == StatusUpdate("t", "TASK_RUNNING", "a", uuid)
+        link.framework.acknowledge(event.status)
+    call = await master.until_called("ACKNOWLEDGE")
+    assert call["acknowledge"]["uuid"] == "abc="
+    assert len(master.calls) == 1
+
+
+async def test_credentials_are_sent_when_there_are_some(master: Master) -> None:
+    settings = FrameworkSettings(
+        master=master.address, name="t", user="root", principal="sdp", secret="s"
+    )
+    framework = Framework(settings)
+    await framework.start()
+    await Link(framework).up()
+    assert master.subscriptions[0]["subscribe"]["framework_info"]["principal"] == "sdp"
+    await framework.stop(teardown=False)
+
+
+def test_importing_leaves_the_signal_handler_alone() -> None:
+    code = (
+        "import signal; before = signal.getsignal(signal.SIGINT); import scheduler.framework;"
+        "raise SystemExit(signal.getsignal(signal.SIGINT) is not before)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert signal.getsignal(signal.SIGINT) is not None

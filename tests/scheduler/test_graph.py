@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.errors import GraphError
+from scheduler.graph import (
+    Edge,
+    EdgeKind,
+    LogicalGraph,
+    PhysicalGraph,
+    ReadyCheck,
+    ReadyKind,
+    TaskTemplate,
+    instantiate,
+)
+from scheduler.requests import GpuRequest, NicRequest, TaskRequest, VolumeRequest
+from scheduler.validation import MAX_EDGES, MAX_TASKS
+
+names = st.from_regex(r"[a-z][a-z0-9_.-]{0,10}", fullmatch=True)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> TaskRequest:
+    amounts = st.integers(0, 10**6)
+    return TaskRequest(
+        cpus=draw(amounts),
+        mem=draw(amounts),
+        cores=tuple(draw(st.lists(names, unique=True, max_size=2))),
+        ports=tuple(draw(st.lists(names, unique=True, max_size=3))),
+        gpus=tuple(
+            draw(st.lists(st.builds(GpuRequest, amounts, amounts, st.booleans()), max_size=2))
+        ),
+        nics=tuple(draw(st.lists(st.builds(NicRequest, names, amounts, amounts), max_size=1))),
+        volumes=tuple(draw(st.lists(st.builds(VolumeRequest, names, amounts), max_size=1))),
+    )
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> LogicalGraph:
+    """Any graph that can be run."""
+    order = draw(st.lists(names, min_size=1, max_size=6, unique=True))
+    tasks: list[TaskTemplate] = []
+    for name in order:
+        request = draw(requests())
+        ports = [f"{{ports[{port}]}}" for port in request.ports]
+        ready = ReadyCheck(ReadyKind.PORTS, request.ports) if request.ports else ReadyCheck()
+        tasks.append(
+            TaskTemplate(
+                name=name,
+                kind=draw(names),
+                command=("run", "{task.id}", "{{literal}}", *ports),
+                env={"WHERE": "{host}", "BLOCK": "{capture_block}"},
+                request=request,
+                ready=ready,
+                critical=draw(st.booleans()),
+                max_run_time=draw(st.none() | st.floats(1, 1000)),
+            )
+        )
+    kinds = st.sampled_from(EdgeKind)
+    pairs = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), kinds), max_size=8))
+    edges = tuple(
+        Edge(order[a], order[b], kind)
+        for a, b, kind in pairs
+        if b < a < len(order) or (kind is EdgeKind.PORT and max(a, b) < len(order))
+    )
+    return LogicalGraph(draw(names), tuple(tasks), edges)
+
+
+@settings(max_examples=50, deadline=None)
+@given(graphs())
+def test_a_graph_survives_its_way_through_json(logical: LogicalGraph) -> None:
+    assert LogicalGraph.from_json(json.loads(json.dumps(logical.to_json()))) == logical
+    physical = instantiate(logical, "array_1-0", {"capture_block": "123"})
+    stored = json.loads(json.dumps(physical.to_json()))
+    assert PhysicalGraph.from_json(stored) == physical
+
+
+@settings(max_examples=50, deadline=None)
+@given(graphs(), st.text(max_size=3), st.text(max_size=3))
+def test_every_task_id_is_one_that_mesos_takes(logical: LogicalGraph, a: str, b: str) -> None:
+    ids = set()
+    for attempt in range(3):
+        graph = instantiate(logical, "g", {"capture_block": ""})
+        for _ in range(attempt):
+            graph = graph.again()
+        ids |= {task.task_id for task in graph.tasks.values()}
+    assert len(ids) == 3 * len(logical.tasks)
+    assert all(0 < len(i) <= 255 and "/" not in i and i not in (".", "..") for i in ids)
+    for graph_id in (a, b, "x/y", "", "x.y", "a" * 101):
+        if not graph_id.isalnum() or not graph_id.isascii():
+            with pytest.raises(GraphError):
+                instantiate(logical, graph_id, {"capture_block": ""})
+
+
+def test_two_graphs_never_make_the_same_task_id() -> None:
+    one = LogicalGraph("a", (simple("a.0"),))
+    other = LogicalGraph("b", (simple("0"),))
+    ids = [instantiate(one, "x").tasks["a.0"].task_id]
+    with pytest.raises(GraphError):
+        ids.append(instantiate(other, "x.a").tasks["0"].task_id)
+
+
+def simple(name: str = "a", **changes: object) -> TaskTemplate:
+    fields: dict[str, object] = {
+        "name": name,
+        "kind": "test",
+        "command": ("true",),
+        "request": TaskRequest(),
+        **changes,
+    }
+    return TaskTemplate(**fields)  # type: ignore[arg-type]  # the tests give what the types forbid
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from(EdgeKind))))
+def test_exactly_the_cycles_that_would_hang_are_refused(
+    pairs: list[tuple[int, int, EdgeKind]],
+) -> None:
+    tasks = tuple(simple(f"t{n}") for n in range(5))
+    graph = LogicalGraph("g", tasks, tuple(Edge(f"t{a}", f"t{b}", k) for a, b, k in pairs))
+    start = nx.DiGraph([(a, b) for a, b, k in pairs if k in (EdgeKind.READY, EdgeKind.FINISHED)])
+    kill = nx.DiGraph([(a, b) for a, b, k in pairs if k is EdgeKind.KILL])
+    fine = nx.is_directed_acyclic_graph(start) and nx.is_directed_acyclic_graph(kill)
+    if fine:
+        graph.validate()
+    else:
+        with pytest.raises(GraphError, match="has the cycle .* → "):
+            graph.validate()
+
+
+def test_a_cycle_is_shown() -> None:
+    edges = [Edge("a", "b", EdgeKind.READY), Edge("b", "c", EdgeKind.FINISHED)]
+    edges.append(Edge("c", "a", EdgeKind.READY))
+    graph = LogicalGraph("g", (simple("a"), simple("b"), simple("c")), tuple(edges))
+    with pytest.raises(GraphError, match="a → b → c → a"):
+        graph.validate()
+
+
+def test_all_problems_are_named_at_once() -> None:
+    tasks = (
+        simple("a", command=("{nonsense}",)),
+        simple("a", request=TaskRequest(ports=("p", "p"))),
+        simple("b/c", launch_timeout=float("nan")),
+        simple("d", ready=ReadyCheck(ReadyKind.PORTS, ("q",)), env={"1X": "{"}),
+        simple("e", command=()),
+    )
+    with pytest.raises(GraphError) as caught:
+        LogicalGraph("g", tasks, (Edge("a", "nobody", EdgeKind.READY),)).validate(("host",))
+    for text in (
+        "{nonsense}, which does not exist",
+        "there are 2 tasks 'a'",
+        "asks for the port 'p' twice",
+        "'nobody', which is no task",
+        "task 'b/c': the name must",
+        "launch_timeout is nan",
+        "the port 'q', which it does not ask for",
+        "'1X' is no name of a variable",
+        "lonely '{'",
+        "the command must have",
+        "'host' cannot be the name of a template value",
+    ):
+        assert text in str(caught.value)
+
+
+def test_an_endpoint_needs_a_port_edge() -> None:
+    tasks = (
+        simple("a", command=("x", "{endpoint[b.0:katcp]}")),
+        simple("b.0", request=TaskRequest(ports=("katcp",))),
+    )
+    LogicalGraph("g", tasks, (Edge("a", "b.0", EdgeKind.PORT),)).validate()
+    with pytest.raises(GraphError, match="PORT edge"):
+        LogicalGraph("g", tasks, (Edge("a", "b.0", EdgeKind.READY),)).validate()
+
+
+def test_absurd_sizes_are_refused_at_once() -> None:
+    many = tuple(simple(f"t{n}") for n in range(MAX_TASKS + 1))
+    edge = Edge("a", "b", EdgeKind.READY)
+    for graph in (
+        LogicalGraph("g", many),
+        LogicalGraph("g", ()),
+        LogicalGraph("g", (simple("a"), simple("b")), (edge,) * (MAX_EDGES + 1)),
+        LogicalGraph("g", (simple("a", command=("x" * 200_000,)),)),
+        LogicalGraph("g", (simple("a", command=("\0",)),)),
+    ):
+        with pytest.raises(GraphError):
+            graph.validate()
+
+
+@pytest.mark.parametrize(
+    "document", [None, [], {}, {"graph_id": "x", "logical": {}, "task_ids": {}, "values": {}}]
+)
+def test_what_is_no_graph_is_refused(document: object) -> None:
+    with pytest.raises(GraphError):
+        PhysicalGraph.from_json(document)
+    with pytest.raises(GraphError):
+        LogicalGraph.from_json(document)
