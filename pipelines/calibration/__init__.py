@@ -1,1 +1,1 @@
-"""Calibration: antenna-based gains from calibrator scans."""
+"""Calibration: from the scans of calibrators in L0 to delays, bandpasses and gains in telescope state."""

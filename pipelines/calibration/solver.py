@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -63,10 +64,11 @@ class Solutions:
         return not any(a is not None and np.isfinite(a).any() for a in arrays)
 
 
-def choose_refant(scan: Scan) -> int | None:
-    """Return the antenna whose baselines are the most and the strongest; None if too few have any signal.
+def choose_refant(scan: Scan, preferred: Sequence[str] = ()) -> int | None:
+    """Return the first of the preferred antennas that has data, or the one with the most and strongest.
 
-    Strength is the peak of a baseline's delay spectrum over its median: independent of phases and delays.
+    Strength is the peak of a baseline's delay spectrum over its noise: independent of phases and delays.
+    None if too few antennas have any data for a solution.
     """
     width = abs(float(scan.freqs[1] - scan.freqs[0])) if len(scan.freqs) > 1 else 1.0
     score = np.zeros(scan.n_antennas)
@@ -74,12 +76,16 @@ def choose_refant(scan: Scan) -> int | None:
     for vis, weights in zip(scan.vis, scan.weights, strict=True):
         present = weights.any(axis=(0, 1))
         strength = np.sqrt(np.minimum(baseline_peaks(vis, weights, width).strength, 1e6)) * present
-        fraction = (weights > 0).mean(axis=(0, 1))
+        fraction = np.mean(weights > 0, axis=(0, 1))
         for ant in (scan.hands.ant1, scan.hands.ant2):
             np.add.at(score, ant, strength * fraction)
         partners[scan.hands.ant1, scan.hands.ant2] |= present
-    if ((partners | partners.T).sum(axis=0) > 0).sum() < MIN_ANTENNAS:
+    alive = np.asarray(partners | partners.T).any(axis=0)
+    if alive.sum() < MIN_ANTENNAS:
         return None
+    for name in preferred:
+        if name in scan.hands.antennas and alive[scan.hands.antennas.index(name)]:
+            return scan.hands.antennas.index(name)
     return int(score.argmax())
 
 

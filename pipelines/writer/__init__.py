@@ -1,1 +1,1 @@
-"""Visibility writer: L0 heaps to a MeerKAT visibility format v4 data set."""
+"""The writer: L0 to a data set of MeerKAT visibility format v4."""

@@ -34,7 +34,7 @@ from pipelines.common.spead import DEFAULT_INTERFACE, FLAVOUR, IMMEDIATE_FORMAT,
 
 DEFAULT_WINDOW: Final = 8
 """Dumps that are collected at a time."""
-DEFAULT_HELD: Final = 8
+DEFAULT_HELD: Final = 7
 """Dumps that the consumer may hold without holding up the network thread."""
 _POLL: Final = 0.05
 _SETTLE: Final = 0.2

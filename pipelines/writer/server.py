@@ -1,0 +1,163 @@
+"""The writer's KATCP server: dumps from the network to a bounded queue to the disk."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiokatcp
+from katsdptelstate.aio.telescope_state import TelescopeState
+
+from pipelines.common import telstate as ts
+from pipelines.common.l0 import Dump
+from pipelines.common.l0.receiver import DEFAULT_HELD
+from pipelines.common.l0.server import L0Input, L0Server
+from pipelines.writer.rdb import snapshot, write_rdb
+from pipelines.writer.store import BlockStore, StoreError, rdb_path
+
+logger = logging.getLogger(__name__)
+
+QUEUE_DUMPS: Final = DEFAULT_HELD - 1
+"""Dumps that may wait for the disk, those being written included; one more is in the loop's hands."""
+WRITERS: Final = 2
+"""Threads that write."""
+
+
+@dataclass(slots=True)
+class _Block:
+    """What is known of the block that is being written."""
+
+    store: BlockStore
+    n_dumps: int = 0
+    """One more than the highest dump index that came."""
+
+
+class WriterServer(L0Server):
+    """Writes every capture block as a data set that katdal opens.
+
+    When the disk cannot keep up, whole dumps are dropped and counted, with ``device-status`` degraded; when it
+    fails (full, say), what could not be written is counted, with ``device-status`` fail, and writing is tried
+    again with the next dump. Either way katdal sees what is missing as lost data.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, telstate: TelescopeState, source: L0Input
+    ) -> None:
+        super().__init__(options, telstate, source)
+        self._root: Path = options.data
+        self._block: _Block | None = None
+        self._executor = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
+        self._dumps = self.add_sensor(int, "dumps-written", "Dumps of which something was written")
+        self._bytes = self.add_sensor(int, "bytes-written", "Bytes of arrays written", units="B")
+        self._dropped = self.add_sensor(
+            int, "heaps-dropped", "Heaps dropped since the disk did not keep up"
+        )
+        self._failed = self.add_sensor(int, "heaps-not-written", "Heaps that the disk refused")
+        self._free = self.add_sensor(int, "disk-free", "Space left on the data volume", units="B")
+        self._depth = self.add_sensor(int, "queue-depth", "Dumps waiting for the disk")
+
+    async def prepare(self, cbid: str) -> None:
+        """Make the block's directories."""
+        store = await asyncio.to_thread(
+            BlockStore, self._root, cbid, self.source.stream.name, self.layout
+        )
+        self._free.value = await asyncio.to_thread(store.free_bytes)
+        self._block = _Block(store)
+
+    async def capture(self, cbid: str, dumps: AsyncIterator[Dump]) -> None:
+        """Write the block's dumps, then what describes them."""
+        block = self._block
+        if block is None:
+            raise StoreError(f"capture block {cbid} was not prepared")
+        async with asyncio.TaskGroup() as writes:
+            pending: set[asyncio.Task[None]] = set()
+            async for dump in dumps:
+                block.n_dumps = max(block.n_dumps, dump.index + 1)
+                if len(pending) >= QUEUE_DUMPS:
+                    self._drop(dump)
+                    continue
+                task = writes.create_task(self._write(block.store, dump))
+                pending.add(task)
+                task.add_done_callback(pending.discard)
+                task.add_done_callback(lambda _: self._set_depth(len(pending)))
+                self._set_depth(len(pending))
+        await self._describe(cbid, block)
+
+    def _set_depth(self, depth: int) -> None:
+        self._depth.set_value(
+            depth,
+            status=aiokatcp.Sensor.Status.WARN
+            if depth >= QUEUE_DUMPS
+            else aiokatcp.Sensor.Status.NOMINAL,
+        )
+
+    def _drop(self, dump: Dump) -> None:
+        heaps = len(dump.parts)
+        dump.release()
+        self._dropped.set_value(self._dropped.value + heaps, status=aiokatcp.Sensor.Status.WARN)
+        if self.device_status is aiokatcp.DeviceStatus.OK:
+            self.set_device_status(
+                aiokatcp.DeviceStatus.DEGRADED, f"{self._root} is too slow: dropping dumps"
+            )
+
+    async def _write(self, store: BlockStore, dump: Dump) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            written, failures, free = await loop.run_in_executor(
+                self._executor, _write_parts, store, dump
+            )
+        finally:
+            dump.release()
+        self._free.value = free
+        if written:
+            self._dumps.value += 1
+            self._bytes.value += written
+        if failures:
+            self._failed.set_value(
+                self._failed.value + len(failures), status=aiokatcp.Sensor.Status.ERROR
+            )
+            self.set_device_status(aiokatcp.DeviceStatus.FAIL, failures[0])
+
+    async def _describe(self, cbid: str, block: _Block) -> None:
+        """Publish the chunks' description and write telescope state beside them."""
+        stream = self.source.stream.name
+        n_dumps = max(block.n_dumps, self.announced)
+        if n_dumps:
+            view = self.telstate.view(self.telstate.join(cbid, stream))
+            await ts.publish(view, "chunk_info", block.store.chunk_info(n_dumps))
+        else:
+            logger.warning("capture block %s has no data", cbid)
+        memory = await snapshot(self.telstate, cbid)
+        path = rdb_path(self._root, cbid, stream)
+        extra = {"capture_block_id": cbid, "stream_name": stream}
+        try:
+            keys = await asyncio.to_thread(write_rdb, memory, path, extra)
+            await asyncio.to_thread(block.store.mark_complete)
+        except OSError as exc:
+            raise StoreError(f"{path} not written: {exc}") from exc
+        logger.info("%s: %d dumps, %d keys", path, n_dumps, keys)
+
+    async def on_stop(self) -> None:
+        """Finish the block, then let the threads go."""
+        await super().on_stop()
+        await asyncio.to_thread(self._executor.shutdown)
+
+
+def _write_parts(store: BlockStore, dump: Dump) -> tuple[int, list[str], int]:
+    """Write a dump; return the bytes written, what went wrong, and the space left."""
+    written, failures = 0, []
+    for part in dump.parts:
+        try:
+            written += store.write(dump.index, part)
+        except StoreError as exc:
+            failures.append(str(exc))
+    try:
+        return written, failures, store.free_bytes()
+    except OSError as exc:
+        return written, [*failures, str(exc)], 0
