@@ -90,3 +90,37 @@ def l0_rate(n_chans: int, n_antennas: int, int_time: float) -> float:
     """Bit rate of an L0 stream on the wire, bit/s; parameters as :func:`correlation_rate`."""
     size = n_chans * (n_products(n_antennas) * BYTES_PER_L0_SAMPLE + 4)
     return size * 8 / int_time * STREAM_OVERHEAD
+
+
+INGEST_WINDOW: Final = 4
+"""Dumps that an ingest's receiver holds open for late heaps."""
+INGEST_SPARE_CHUNKS: Final = 4
+"""Dumps that it has on their way through the processing and back."""
+INGEST_OUTPUT_BUFFERS: Final = 4
+"""Output dumps that an ingest may have on their way out."""
+
+
+def ingest_bytes(
+    chans_in: int, chans_out: int, products: int, n_heaps: int, window: int = INGEST_WINDOW
+) -> int:
+    """Memory of the arrays of an ingest, bytes; the interpreter (:data:`PYTHON_MIB`) is not in it.
+
+    The receiver's dumps, one input dump as visibilities and flags, one output dump as sums, counts and flags,
+    and the output buffers.
+
+    Parameters
+    ----------
+    chans_in, chans_out
+        Channels that it receives and sends.
+    products
+        Correlation products, see :func:`n_products`.
+    n_heaps
+        Substreams that it receives.
+    window
+        Dumps that its receiver holds open.
+    """
+    received = chans_in * products * BYTES_PER_CORRELATION + n_heaps
+    chunks = (window + INGEST_SPARE_CHUNKS) * received
+    sums = chans_in * products * (8 + 1) + chans_out * products * (8 + 4 + 1)
+    buffers = INGEST_OUTPUT_BUFFERS * chans_out * (products * BYTES_PER_L0_SAMPLE + 4)
+    return chunks + sums + buffers

@@ -7,6 +7,7 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 
+from pipelines.catalogue import INGEST_WINDOW, SPEAD_PORT
 from pipelines.common import telstate as ts
 from pipelines.common.endpoints import Endpoint, parse_endpoint, parse_endpoints
 from pipelines.common.errors import ProgramError
@@ -15,7 +16,7 @@ from pipelines.common.spead import DEFAULT_INTERFACE
 from pipelines.common.stream_info import CorrelatorStream
 from pipelines.ingest.compute import Averager
 from pipelines.ingest.layout import InputLayout, OutputLayout, dumps_per_output
-from pipelines.ingest.receive import DEFAULT_WINDOW, Receiver
+from pipelines.ingest.receive import Receiver
 from pipelines.ingest.send import L0Sender
 from pipelines.ingest.server import IngestServer, IngestSettings
 
@@ -45,7 +46,7 @@ def bounded(kind: type[int] | type[float], low: float, high: float) -> argparse.
 
 def one_output(text: str) -> Endpoint:
     """Type of an option: an endpoint with SPEAD's default port."""
-    return parse_endpoint(text, 7148)
+    return parse_endpoint(text, SPEAD_PORT)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         default=True,
         help="keep flagged samples out of averages [on]",
     )
-    p.add_argument("--window", type=bounded(int, 2, 64), default=DEFAULT_WINDOW, metavar="DUMPS")
+    p.add_argument("--window", type=bounded(int, 2, 64), default=INGEST_WINDOW, metavar="DUMPS")
     p.add_argument("--workers", type=bounded(int, 1, 256), default=1, metavar="THREADS")
     p.add_argument(
         "--clock-ratio",

@@ -24,6 +24,7 @@ import spead2
 import spead2.recv
 import spead2.recv.asyncio
 
+from pipelines.catalogue import INGEST_SPARE_CHUNKS, INGEST_WINDOW
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import EndpointError
 from pipelines.common.spead import FREQUENCY_ID, TIMESTAMP_ID
@@ -35,12 +36,8 @@ from pipelines.ingest.place import HeapClass
 SOCKET_BUFFER: Final = 64 * 1024 * 1024
 """Bytes asked of the kernel for each socket; it gives what ``net.core.rmem_max`` allows."""
 MAX_PACKET: Final = 65536
-DEFAULT_WINDOW: Final = 4
-"""Dumps that are open at once."""
 MAX_AHEAD: Final = 16
 """Dumps that a single heap may move the window ahead; further needs more than one witness."""
-SPARE_CHUNKS: Final = 4
-"""Chunks beyond the window: in the ring, being processed, and on their way back."""
 
 
 def open_socket(endpoint: Endpoint, interface: str) -> socket.socket:
@@ -101,7 +98,7 @@ class Receiver:
     layout: InputLayout
     endpoints: Sequence[Endpoint]
     interface: str
-    window: int = DEFAULT_WINDOW
+    window: int = INGEST_WINDOW
     """Dumps that are open at once, for late heaps and late substreams."""
     _sockets: list[socket.socket] = field(init=False, default_factory=list)
     _slots: list[_Slot] = field(init=False, default_factory=list)
@@ -269,7 +266,7 @@ class HeapStream:
 
 def n_chunks(window: int) -> int:
     """Return the chunks that a receiver with this window allocates."""
-    return window + SPARE_CHUNKS
+    return window + INGEST_SPARE_CHUNKS
 
 
 def _place_state(layout: InputLayout, window: int, active: bool) -> tuple[Any, Any]:

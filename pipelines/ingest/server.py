@@ -15,13 +15,13 @@ from katsdptelstate.aio.telescope_state import TelescopeState
 from katsdptelstate.errors import ImmutableKeyError
 from redis.exceptions import RedisError
 
+from pipelines.catalogue import INGEST_OUTPUT_BUFFERS
 from pipelines.common import telstate as ts
 from pipelines.common.errors import TelstateError
 from pipelines.common.program import ProgramServer, check_capture_block_id
 from pipelines.ingest.capture import CaptureBlock, Sender
 from pipelines.ingest.compute import Averager, L0Dump
 from pipelines.ingest.layout import OutputLayout
-from pipelines.ingest.memory import OUTPUT_BUFFERS
 from pipelines.ingest.place import HeapClass
 from pipelines.ingest.receive import HeapStream, Receiver
 from pipelines.ingest.sensors import IngestSensors
@@ -85,7 +85,7 @@ class IngestServer(ProgramServer):
         self._receiver = receiver
         self._averager = averager
         self._sender = sender
-        self._buffers = [L0Dump.empty(layout) for _ in range(OUTPUT_BUFFERS)]
+        self._buffers = [L0Dump.empty(layout) for _ in range(INGEST_OUTPUT_BUFFERS)]
         self._sensors = IngestSensors(self, layout, settings.sync_time)
         self._state = IngestState.IDLE
         self._stream: HeapStream | None = None

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.catalogue import INGEST_OUTPUT_BUFFERS
 from pipelines.ingest.compute import Averager, L0Dump
 from pipelines.ingest.layout import InputLayout, OutputLayout
-from pipelines.ingest.memory import OUTPUT_BUFFERS, memory_bytes
+from pipelines.ingest.memory import memory_bytes
 from pipelines.ingest.receive import Receiver
 
 LOST, RFI = 0x08, 0x10
@@ -150,5 +151,5 @@ def test_memory_is_what_the_formula_says(window: int) -> None:
     receiver = Receiver(layout.source, [], "127.0.0.1", window)
     receiver.open()
     averager = Averager(layout, excise=True)
-    buffers = OUTPUT_BUFFERS * L0Dump.empty(layout).nbytes
+    buffers = INGEST_OUTPUT_BUFFERS * L0Dump.empty(layout).nbytes
     assert memory_bytes(layout, window) == receiver.nbytes + averager.nbytes + buffers

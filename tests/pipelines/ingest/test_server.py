@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -39,6 +40,7 @@ STREAM = CorrelatorStream(
     scale=SCALE,
 )
 N_BLS = STREAM.n_bls
+Counts = np.ndarray | dict[int, np.ndarray]
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Bench:
     sender: object
     output: Endpoint
 
-    async def send(self, dumps: range, counts: np.ndarray, skip: set[tuple[int, int]]) -> None:
+    async def send(self, dumps: range, counts: Counts, skip: set[tuple[int, int]]) -> None:
         """Send heaps as the correlator does; `skip` has those (dump, substream) that get lost."""
         for dump in dumps:
             for substream in (2, 3):
@@ -59,7 +61,7 @@ class Bench:
                 items = spead.correlator_items(16, N_BLS)
                 items["timestamp"].value = dump * TICKS
                 items["frequency"].value = substream * 16
-                items["xeng_raw"].value = counts[dump, substream]
+                items["xeng_raw"].value = counts[dump][substream]
                 heap = items.get_heap(data="all", descriptors="none")
                 heap.repeat_pointers = True
                 await self.sender.async_send_heap(heap)
@@ -212,6 +214,24 @@ async def test_stopping_in_mid_capture_sends_what_there_is(
         await b.send(range(12), counts, set())
         await b.until("input-dumps", "8")  # the other four are in the window
     check(await receiving, counts, set())
+
+
+async def test_a_sender_that_never_stops_does_not_hold_up_the_end(
+    redis_server, unused_port: int, counts: np.ndarray
+) -> None:
+    async with bench(redis_server.endpoint, unused_port, "--drain-time", "0.5") as b:
+        await b.client.request("capture-init", "11")
+
+        async def send_for_ever() -> None:
+            for dump in itertools.count():
+                await b.send(range(dump, dump + 1), {dump: counts[0]}, set())
+
+        sending = asyncio.create_task(send_for_ever())
+        async with asyncio.timeout(5):
+            reply, _ = await b.client.request("capture-done")
+        sending.cancel()
+        assert int(reply[0]) >= 4
+        assert reply[2] == b"0"
 
 
 async def test_a_stream_that_does_not_fit_is_refused(redis_server, unused_port: int) -> None:
