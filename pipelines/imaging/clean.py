@@ -1,7 +1,7 @@
 """CLEAN: major cycles around Clark's minor cycle.
 
 Two stages, as in Offringa and Smirnov 2017 (MNRAS 471, 301, section 3). First components are taken anywhere,
-positive peaks only, down to five times the noise: with few antennas the sidelobes are so high that
+positive peaks only, down to seven times the noise: with few antennas the sidelobes are so high that
 anything less would clean them. What has been found so becomes a mask, one beam around each component;
 within it both signs are cleaned, deeper.
 
@@ -31,8 +31,11 @@ logger = logging.getLogger(__name__)
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
-MASK_SIGMAS = 5.0
-FINAL_SIGMAS = 1.5
+MASK_SIGMAS = 7.0
+"""Lower, and peaks of the noise and of leftover sidelobes become components that stay (up to six false sources
+in a field of five, against two); the sidelobes of what is fainter drown in the noise anyway."""
+
+FINAL_SIGMAS = 2.0
 CYCLE_FACTOR = 1.2
 MIN_CYCLE_FRACTION = 0.1
 MAX_CYCLE_FRACTION = 0.8
