@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -50,7 +50,7 @@ LOG_SECONDS: Final = 3.5
 """How long a failure waits for the dead task's last lines."""
 JOURNAL_PAUSE: Final = 0.5
 
-LateValues = Callable[[str], Mapping[str, str]]
+LateValues = Callable[[str], Awaitable[Mapping[str, str]]]
 """Given a task's name, returns what its go-ahead shall carry."""
 
 
@@ -362,7 +362,9 @@ async def let_through(
     equipment: Equipment, entry: TaskEntry, late_values: LateValues | None
 ) -> None:
     """Give a waiting task its go-ahead, which is recorded before."""
-    values = late_values(entry.name) if late_values is not None else {}
+    values = await late_values(entry.name) if late_values is not None else {}
+    if entry.life.state is not TaskState.WAITING:  # it did not live to see them
+        return
     await equipment.runs.apply(entry, LetThrough())
     equipment.gates.let_through(entry.task.task_id, values)
 

@@ -255,7 +255,9 @@ class Scheduler:
         priority
             Higher comes first among those that wait.
         late_values
-            Given a task's name, returns what its go-ahead shall carry.
+            Given a task's name, returns what its go-ahead shall carry. Awaited before each go-ahead, when all
+            that the task waits for is ready: what the task must find when it begins can be made here. A
+            ``SchedulerError`` that it raises ends the launch.
 
         Raises
         ------

@@ -7,6 +7,8 @@ import asyncio
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from agent_setup.discover import discover, share_machine
 from agent_setup.errors import AgentSetupError
 from scheduler.embedded import AgentSpec, Cluster
@@ -60,8 +62,10 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then end all tasks."""
     agents = await asyncio.to_thread(agent_specs, options.agents, options.data, options.topology)
     cluster = Cluster(agents, work_dir=options.work_dir, host=options.host, port=options.port)
-    async with cluster:
+    async with cluster, asyncio.TaskGroup() as group:
+        serving = group.create_task(cluster.serve_forever())  # ends only by an internal fault
         await stop.wait()
+        serving.cancel()
 
 
 def agent_specs(count: int, data: Path, topology: Path | None) -> list[AgentSpec]:
@@ -80,7 +84,9 @@ def agent_specs(count: int, data: Path, topology: Path | None) -> list[AgentSpec
             speeds={LOOPBACK: LOOPBACK_MBPS},
             volumes={DATA_VOLUME: data},
         )
-        shared = share_machine(machine, count)
+        # A virtual machine's memory may be more than what its NUMA nodes show (hot-plugged).
+        memory = None if topology else psutil.virtual_memory().total >> 20
+        shared = share_machine(machine, count, mem_mib=memory)
     except AgentSetupError as exc:
         raise ControllerError(str(exc)) from exc
     return [AgentSpec(agent.hostname, agent.resources, agent.attributes) for agent in shared]

@@ -99,7 +99,7 @@ def replayed(path: Path, recording: ReplayDescription, rate: float) -> Observati
         antennas=list(recording.antennas),
         n_chans=n_chans,
         bandwidth=recording.bandwidth,
-        adc_sample_rate=2 * recording.bandwidth,
+        adc_sample_rate=recording.adc_sample_rate,
         centre_frequency=recording.centre_frequency,
         band=recording.band,
         correlation={

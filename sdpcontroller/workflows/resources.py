@@ -133,4 +133,4 @@ def writer(l0: StreamSize) -> TaskRequest:
 
 def imager() -> TaskRequest:
     """Imager: works in blocks, so its memory is that of its images and one block."""
-    return TaskRequest.of(cpus=2, mem_mib=3000, volumes=[VolumeRequest.of(DATA_VOLUME)])
+    return TaskRequest.of(cpus=1, mem_mib=1500, volumes=[VolumeRequest.of(DATA_VOLUME)])
