@@ -72,15 +72,15 @@ def choose_refant(scan: Scan, preferred: Sequence[str] = ()) -> int | None:
     """
     width = abs(float(scan.freqs[1] - scan.freqs[0])) if len(scan.freqs) > 1 else 1.0
     score = np.zeros(scan.n_antennas)
-    partners = np.zeros((scan.n_antennas, scan.n_antennas), np.bool_)
+    partners = np.zeros((scan.n_antennas, scan.n_antennas), np.int64)
     for vis, weights in zip(scan.vis, scan.weights, strict=True):
         present = weights.any(axis=(0, 1))
         strength = np.sqrt(np.minimum(baseline_peaks(vis, weights, width).strength, 1e6)) * present
         fraction = np.mean(weights > 0, axis=(0, 1))
         for ant in (scan.hands.ant1, scan.hands.ant2):
             np.add.at(score, ant, strength * fraction)
-        partners[scan.hands.ant1, scan.hands.ant2] |= present
-    alive = np.asarray(partners | partners.T).any(axis=0)
+        np.add.at(partners, (scan.hands.ant1, scan.hands.ant2), present)
+    alive = (partners + partners.T).sum(axis=0) > 0
     if alive.sum() < MIN_ANTENNAS:
         return None
     for name in preferred:

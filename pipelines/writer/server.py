@@ -27,6 +27,7 @@ QUEUE_DUMPS: Final = DEFAULT_HELD - 1
 """Dumps that may wait for the disk, those being written included; one more is in the loop's hands."""
 WRITERS: Final = 2
 """Threads that write."""
+_POLL: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class WriterServer(L0Server):
             pending: set[asyncio.Task[None]] = set()
             async for dump in dumps:
                 block.n_dumps = max(block.n_dumps, dump.index + 1)
-                if len(pending) >= QUEUE_DUMPS:
+                if not await self._room(pending):
                     self._drop(dump)
                     continue
                 task = writes.create_task(self._write(block.store, dump))
@@ -88,6 +89,14 @@ class WriterServer(L0Server):
                 task.add_done_callback(lambda _: self._set_depth(len(pending)))
                 self._set_depth(len(pending))
         await self._describe(cbid, block)
+
+    async def _room(self, pending: set[asyncio.Task[None]]) -> bool:
+        """Wait for room in the queue; false when the memory for what comes from the network runs out first."""
+        while len(pending) >= QUEUE_DUMPS:
+            if self.starving:
+                return False
+            await asyncio.wait(pending, timeout=_POLL, return_when=asyncio.FIRST_COMPLETED)
+        return True
 
     def _set_depth(self, depth: int) -> None:
         self._depth.set_value(

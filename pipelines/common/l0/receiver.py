@@ -280,6 +280,11 @@ class L0Receiver:
         return False
 
     @property
+    def starving(self) -> bool:
+        """Whether the next dump would find no memory while data may still come: the consumer is too slow."""
+        return self._free.empty() and not self._state["closed"][0]
+
+    @property
     def heaps(self) -> Mapping[HeapClass, int]:
         """Heaps seen so far, by what became of them."""
         stats = self._stream.stats

@@ -1,6 +1,6 @@
 """What the programs that receive L0 have in common: capture blocks over KATCP, and the counts of heaps."""
 
-from __future__ import annotations
+# No postponed annotations here: aiokatcp reads those of request handlers to decode arguments.
 
 import abc
 import argparse
@@ -96,6 +96,11 @@ class L0Server(ProgramServer):
     @abc.abstractmethod
     async def capture(self, cbid: str, dumps: AsyncIterator[Dump]) -> None:
         """Work through a block: every dump must be released, and what comes of them be handed on."""
+
+    @property
+    def starving(self) -> bool:
+        """Whether dumps must be released at once, or the network's data will be lost."""
+        return self._receiver is not None and self._receiver.starving
 
     @property
     def announced(self) -> int:
