@@ -17,7 +17,7 @@ from pipelines.common.stream_info import CorrelatorStream
 from pipelines.ingest.compute import Averager
 from pipelines.ingest.layout import InputLayout, OutputLayout, dumps_per_output
 from pipelines.ingest.receive import Receiver
-from pipelines.ingest.send import L0Sender
+from pipelines.ingest.send import L0Sender, output_rate
 from pipelines.ingest.server import IngestServer, IngestSettings
 
 
@@ -88,9 +88,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=bounded(int, 1, 256), default=1, metavar="THREADS")
     p.add_argument(
         "--clock-ratio",
-        type=bounded(float, 1e-3, 1e6),
+        type=bounded(float, 0, 1e6),
         default=1.0,
-        help="seconds of observation per second of wall clock [%(default)s]",
+        metavar="R",
+        help="wall seconds per second of the observation, 0 for as fast as it comes [%(default)s]",
+    )
+    p.add_argument(
+        "--max-rate",
+        type=bounded(float, 1e3, 1e12),
+        default=1e9,
+        metavar="BIT/S",
+        help="rate of the output with a clock ratio of 0 [%(default)g]",
     )
     p.add_argument(
         "--idle-time",
@@ -123,7 +131,8 @@ async def start(options: argparse.Namespace, resources: AsyncExitStack) -> Inges
     resources.callback(averager.close)
     await asyncio.to_thread(averager.warm_up)
     interface = options.output_interface or options.interface or DEFAULT_INTERFACE
-    sender = L0Sender(layout, options.output, interface, options.clock_ratio)
+    rate = output_rate(layout, options.clock_ratio, options.max_rate)
+    sender = L0Sender(layout, options.output, interface, rate)
     await layout.stream(options.output_stream, source, excise=options.excise).publish(telstate)
     settings = IngestSettings(
         options.output_stream, source.sync_time, options.idle_time, options.drain_time

@@ -17,6 +17,23 @@ RATE_MARGIN: Final = 1.05
 _MAX_HEAPS: Final = 4
 
 
+def output_rate(layout: OutputLayout, clock_ratio: float, max_rate: float) -> float:
+    """Return the rate to send at, bytes per second.
+
+    Parameters
+    ----------
+    layout
+        What is sent.
+    clock_ratio
+        Seconds of wall clock per second of observation; 0 if the input comes as fast as it can.
+    max_rate
+        Bits per second, for want of a clock.
+    """
+    if clock_ratio == 0:
+        return max_rate / 8
+    return RATE_MARGIN * layout.heap_bytes / (layout.int_time * clock_ratio)
+
+
 class L0Sender:
     """Sender of one ingest; lives as long as the program.
 
@@ -28,18 +45,18 @@ class L0Sender:
         Where to.
     interface
         Address of the interface that multicast leaves by.
-    speed
-        Seconds of observation per second of wall clock.
+    rate
+        Bytes per second.
     """
 
     def __init__(
-        self, layout: OutputLayout, endpoint: Endpoint, interface: str, speed: float = 1.0
+        self, layout: OutputLayout, endpoint: Endpoint, interface: str, rate: float
     ) -> None:
         self._layout = layout
         self._stream = spead.make_sender(
             [endpoint],
             interface=interface,
-            rate=RATE_MARGIN * speed * layout.heap_bytes / layout.int_time,
+            rate=rate,
             max_heaps=_MAX_HEAPS,
         )
         # Heap counts of all ingests of a stream are different, and spread evenly modulo their number.

@@ -87,7 +87,7 @@ async def bench(redis: str, unused_port: int, *extra: str) -> AsyncIterator[Benc
         "--output-stream", "sdp_l0", "--output", f"{out_group}:{unused_port}",
         "--channels", "32:64", "--output-int-time", str(2 * STREAM.int_time),
         "--continuum-factor", "4", "--idle-time", "0.2", "--drain-time", "5",
-        "--clock-ratio", "1000", *extra,
+        "--clock-ratio", "0.001", *extra,
     ]  # fmt: skip
     async with AsyncExitStack() as stack:
         telstate = await stack.enter_async_context(ts.connect(parse_endpoint(redis)))
