@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,6 +19,10 @@ DETECTION_SIGMAS = 5.0
 MAX_SOURCES = 10_000
 LOCAL_BEAMS = 5
 """Half width of the box around a peak in which the noise there is measured, in beams."""
+
+FIDELITY = 0.005
+"""Within as many beams of a source nothing below this fraction of it counts: components on a grid make a
+source between the pixels with ripples of some tenths of a per cent about it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def find_sources(image: Image, residual: Image, beam: Beam, wcs: WCS) -> tuple[S
     """Find all peaks above five times the noise, brightest first.
 
     The noise is the greater one of the whole residual's and that of the residual around the peak: what
-    is left of a bright source's sidelobes is no source.
+    is left of a bright source's sidelobes is no source. Nor are ripples of half a per cent beside it.
 
     Parameters
     ----------
@@ -74,8 +79,10 @@ def find_sources(image: Image, residual: Image, beam: Beam, wcs: WCS) -> tuple[S
         # A residual without any noise: every pixel that holds flux would be a source.
         noise = max(float(np.finfo(np.float32).eps * np.abs(image).max()), 1e-30)
     peaks = _peaks(image, DETECTION_SIGMAS * noise, beam)
-    found = []
+    found: list[Source] = []
     for row, column in peaks:
+        if _is_ripple(float(image[row, column]), row, column, found, beam):
+            continue
         local = max(noise, robust_rms(_around(residual, row, column, beam)))
         if image[row, column] >= DETECTION_SIGMAS * local:
             found.append(_measure(image, row, column, local, wcs))
@@ -92,6 +99,15 @@ def _peaks(image: Image, threshold: float, beam: Beam) -> list[tuple[int, int]]:
     rows, columns = np.nonzero((image >= highest) & (image > threshold))
     order = np.argsort(image[rows, columns])[::-1][:MAX_SOURCES]
     return [(int(rows[i]), int(columns[i])) for i in order]
+
+
+def _is_ripple(flux: float, row: int, column: int, brighter: Sequence[Source], beam: Beam) -> bool:
+    """Whether a peak is too faint to be told from what a brighter one does to its surroundings."""
+    reach = LOCAL_BEAMS * beam.major
+    return any(
+        flux < FIDELITY * other.flux and math.hypot(row - other.row, column - other.column) < reach
+        for other in brighter
+    )
 
 
 def _around(residual: Image, row: int, column: int, beam: Beam) -> Image:

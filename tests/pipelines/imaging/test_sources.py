@@ -61,6 +61,13 @@ def test_what_a_bright_source_leaves_around_it_is_no_source() -> None:
     assert len(find_sources(image, residual, BEAM, WCS)) == 1
 
 
+@pytest.mark.parametrize(("flux", "row", "n"), [(0.02, 150, 1), (0.05, 150, 2), (0.02, 200, 2)])
+def test_ripples_beside_a_bright_source_do_not_count(flux: float, row: float, n: int) -> None:
+    residual = np.random.default_rng(4).normal(0, 1e-3, (256, 256)).astype(np.float32)
+    image = (sky_of([(128, 128, 5.0), (row, 128, flux)]) + residual).astype(np.float32)
+    assert len(find_sources(image, residual, BEAM, WCS)) == n
+
+
 def test_a_perfect_or_an_empty_image_is_no_trouble() -> None:
     nothing = np.zeros((256, 256), np.float32)
     assert find_sources(nothing, nothing, BEAM, WCS) == ()
