@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from scheduler.errors import SchedulerError
+from scheduler.errors import LaunchError, SchedulerError
 from scheduler.graph import LogicalGraph, PhysicalGraph, instantiate
 from scheduler.task import TaskState
 from scheduler.views import TaskView
@@ -135,7 +135,10 @@ class Product:
         """
         async with self._publishing:
             if self._telstate is None:
-                await self._publish_telstate()
+                try:
+                    await self._publish_telstate()
+                except ControllerError as exc:
+                    raise LaunchError(str(exc)) from exc
         return {}
 
     async def _publish_telstate(self) -> None:

@@ -146,7 +146,13 @@ def l0_size(config: ProductConfig, vis: str) -> StreamSize:
 
 
 def _tasks(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[_Task]:
-    yield _task(config, catalogue.TELSTATE, TELSTATE_TASK, resources.telstate())
+    yield _task(
+        config,
+        catalogue.TELSTATE,
+        TELSTATE_TASK,
+        resources.telstate(),
+        options=("--host", "{address}", "--port", "{ports[telstate]}", "--dir", "{sandbox}"),
+    )
     for name in config.outputs_of(SimBaselineCorrelationProducts):
         yield _correlator(config, name, multicast)
     for name, vis in config.outputs_of(Vis).items():
