@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.special import gammainccinv, gammaincinv
 
 from pipelines.calibration.scan import Scan, average
-from pipelines.calibration.stefcal import solve
+from pipelines.calibration.stefcal import MIN_ANTENNAS, solve
 
 OVERSAMPLING: Final = 8
 """Points of the delay spectrum per independent delay."""
@@ -109,7 +109,7 @@ def delays_of_antennas(
         unknown = unknown[unknown != refant]
         rows = np.flatnonzero(used & known[ant1])
         delays[:] = np.nan
-        if not known[refant] or not len(unknown):
+        if not known[refant] or known.sum() < MIN_ANTENNAS:
             return delays
         design = np.zeros((len(rows), n_antennas))
         design[np.arange(len(rows)), ant1[rows]] = 1.0

@@ -20,7 +20,7 @@ MIN_BASELINES: Final = 2
 """Baselines to other antennas that an antenna must have; with one its amplitude is anybody's."""
 MIN_SNR: Final = 3.0
 """A gain that is not this many times its standard error above zero is none: a dead input, or noise."""
-TOLERANCE: Final = 1e-6
+TOLERANCE: Final = 1e-7
 """Relative change of the gains at which the iteration ends."""
 MAX_ITERATIONS: Final = 200
 _POWER_ITERATIONS: Final = 15
