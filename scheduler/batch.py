@@ -160,7 +160,9 @@ class _Batch:
             priority=self._priority,
         )
         async with self._placing:
-            await start_tasks(self._equipment, self._run, claim, [entry], self._deadline)
+            await start_tasks(
+                self._equipment, self._run, claim, [entry], self._deadline, gated=False
+            )
 
     async def _watch(self, entry: TaskEntry) -> None:
         limit = entry.template.max_run_time

@@ -185,8 +185,17 @@ async def start_tasks(
     claim: Claim,
     entries: Sequence[TaskEntry],
     deadline: float,
+    *,
+    gated: bool = True,
 ) -> None:
     """Launch placed tasks, on all agents together; those with nothing to wait for are let through.
+
+    Parameters
+    ----------
+    deadline
+        Until when the placement must be in the journal; time of the event loop's clock.
+    gated
+        Whether tasks that depend on others wait for their go-ahead; not, when all that is past.
 
     Raises
     ------
@@ -195,6 +204,9 @@ async def start_tasks(
     JournalError
         If the placement could not be written before the deadline.
     """
+    for entry in entries:
+        if gated and waits(run.graph, entry.name):
+            entry.token = entry.token or new_token()
     try:
         infos = await _prepare(equipment, run, claim, entries, deadline)
     except BaseException:
@@ -242,8 +254,6 @@ def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str
         bound[entry.name] = Bound(entry.task, assignment, agent)
         entry.assignment = assignment
         entry.address, entry.agent_url = agent.address, agent.url
-        if waits(run.graph, entry.name) and not entry.token:
-            entry.token = new_token()
     return bound
 
 

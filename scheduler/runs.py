@@ -132,6 +132,11 @@ class TaskEntry:
         )
 
 
+def _harmless(entry: TaskEntry) -> bool:
+    """Whether nobody needs to look at the end of a task."""
+    return entry.expected_death or entry.finished
+
+
 class GraphRun:
     """One execution of a graph, as it stands."""
 
@@ -288,15 +293,9 @@ class Runs:
         if isinstance(event, KillAsked) and before.state is not TaskState.DEAD:
             entry.expected_death = True
         for step in life.history[len(before.history) :]:
-            level = logging.INFO if step.target is not TaskState.DEAD else logging.WARNING
-            logger.log(
-                logging.INFO if entry.expected_death else level,
-                "task %s: %s → %s (%s)",
-                life.task_id,
-                step.source.value,
-                step.target.value,
-                step.cause,
-            )
+            log = logger.warning if entry.dead and not _harmless(entry) else logger.info
+            source, target = step.source.value, step.target.value
+            log("task %s: %s → %s (%s)", life.task_id, source, target, step.cause)
 
     def _do(self, effect: Effect, entry: TaskEntry) -> None:
         act = {

@@ -51,7 +51,9 @@ def _tokens(text: str) -> Iterator[tuple[bool, str]]:
         elif token in ("{{", "}}"):
             yield False, token[0]
         elif token in ("{", "}"):
-            raise GraphError(f"{text!r} has a lonely {token!r} (write {token * 2!r} to mean one)")
+            raise GraphError(
+                f"{_short(text)} has a lonely {token!r} (write {token * 2!r} to mean one)"
+            )
         else:
             yield False, token
 
@@ -78,7 +80,7 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
     parts: list[str] = []
     for is_field, token in _tokens(text):
         if is_field and token not in values:
-            raise GraphError(f"{text!r} names {{{token}}}, which does not exist")
+            raise GraphError(f"{_short(text)} names {{{token[:80]}}}, which does not exist")
         parts.append(values[token] if is_field else token)
     return "".join(parts)
 
@@ -102,7 +104,11 @@ def problems(text: str, known: Collection[str]) -> list[str]:
         unknown = [name for name in fields(text) if name not in known]
     except GraphError as exc:
         return [str(exc)]
-    return [f"{text!r} names {{{name}}}{_advice(name, known)}" for name in unknown]
+    return [f"{_short(text)} names {{{name[:80]}}}{_advice(name, known)}" for name in unknown]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _advice(name: str, known: Collection[str]) -> str:

@@ -71,8 +71,9 @@ class LifeOfATask(RuleBasedStateMachine):
         if self.life.state is not before.state:
             assert self.life.history[-1].target is self.life.state
             assert self.life.history[-1].cause
-        if self.life.state in (TaskState.STOPPING, TaskState.DEAD) and not (
-            before.state in (TaskState.STOPPING, TaskState.DEAD)
+        if self.life.state in (TaskState.STOPPING, TaskState.DEAD) and before.state not in (
+            TaskState.STOPPING,
+            TaskState.DEAD,
         ):
             assert Effect.CLOSE_GATE in effects, "what ends never gets its go-ahead"
         return effects

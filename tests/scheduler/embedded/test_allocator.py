@@ -1,0 +1,193 @@
+"""Who is offered what: properties of one run, and of random histories of a whole master."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, given, settings
+
+from scheduler.embedded.allocator import Claimant, Refusal, allocate, is_allocatable
+from scheduler.quantities import Ranges, Resources
+
+AMOUNTS = st.builds(
+    lambda cpus, mem, cores: Resources(
+        {"cpus": cpus, "mem": mem}, {"cores": Ranges.of_values(cores)}
+    ),
+    st.integers(0, 4000),
+    st.integers(0, 4_000_000),
+    st.sets(st.integers(0, 7)),
+)
+CLAIMANTS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["*", "r"])), unique=True, max_size=4
+)
+
+
+@given(
+    free=st.dictionaries(st.sampled_from(["S0", "S1", "S2"]), AMOUNTS),
+    claimants=CLAIMANTS,
+    refused=st.dictionaries(
+        st.tuples(
+            st.sampled_from("abc"), st.sampled_from(["*", "r"]), st.sampled_from(["S0", "S1"])
+        ),
+        st.lists(st.builds(Refusal, AMOUNTS, st.sampled_from([5.0, 15.0])), max_size=2),
+    ),
+)
+@settings(deadline=None, max_examples=200)
+def test_all_that_is_free_goes_to_one_who_wants_it(
+    free: dict[str, Resources],
+    claimants: list[tuple[str, str]],
+    refused: dict[tuple[str, str, str], list[Refusal]],
+) -> None:
+    now = 10.0
+    asking = [Claimant(framework, role, {}) for framework, role in claimants]
+    grants = allocate(free, asking, refused, {"cpus": 12_000, "mem": 12_000_000}, now)
+    granted = {grant.agent_id: grant for grant in grants}
+    assert len(granted) == len(grants)
+    for agent_id, resources in free.items():
+        wanting = [
+            key
+            for key in claimants
+            if not any(
+                r.until > now and r.resources.contains(resources)
+                for r in refused.get((*key, agent_id), [])
+            )
+        ]
+        if is_allocatable(resources) and wanting:
+            grant = granted[agent_id]
+            assert grant.resources == resources
+            assert (grant.framework_id, grant.role) in wanting
+        else:
+            assert agent_id not in granted
+
+
+def test_agents_are_shared_between_frameworks_that_want_the_same() -> None:
+    free = {f"S{number}": Resources({"cpus": 4000}) for number in range(10)}
+    asking = [Claimant(name, "*", {}) for name in "ab"]
+    grants = allocate(free, asking, {}, {"cpus": 40_000}, 0.0)
+    assert Counter(grant.framework_id for grant in grants) == {"a": 5, "b": 5}
+
+
+def test_who_has_less_comes_first() -> None:
+    asking = [Claimant("a", "*", {"cpus": 8000}), Claimant("b", "*", {"mem": 1000})]
+    free = {"S0": Resources({"cpus": 4000})}
+    grants = allocate(free, asking, {}, {"cpus": 40_000, "mem": 40_000_000}, 0.0)
+    assert [grant.framework_id for grant in grants] == ["b"]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["accept", "accept", "decline", "end", "kill", "ack", "time", "revive", "leave"]
+        ),
+        st.integers(0, 7),
+        st.integers(0, 100),
+    ),
+    max_size=40,
+)
+
+
+class History:
+    """Applies random steps to a master and checks its books after each."""
+
+    def __init__(self, bench: Any, task: Any) -> None:
+        self.bench = bench
+        self.task = task
+        self.schedulers: list[Any] = []
+        self.count = 0
+
+    async def run(self, steps: list[tuple[str, int, int]]) -> None:
+        for _ in range(2):
+            self.schedulers.append(await self.bench.subscribe(failover_timeout=60.0))
+        for step, which, number in steps:
+            await getattr(self, f"_{step}")(self.schedulers[which % 2], which, number)
+            for scheduler in self.schedulers:
+                scheduler.read()
+            self.check()
+        await self.everything_comes_back()
+
+    async def _accept(self, scheduler: Any, which: int, number: int) -> None:
+        if not scheduler.offers:
+            return
+        offer_id = sorted(scheduler.offers)[which % len(scheduler.offers)]
+        offer = scheduler.offers[offer_id]
+        self.count += 1
+        cores = "" if number % 3 else f"[{number % 8}]"
+        task = self.task(f"t{self.count}", offer, cpus=number / 40, cores=cores)
+        await scheduler.accept([offer_id], task, refuse=float(number % 4))
+
+    async def _decline(self, scheduler: Any, which: int, number: int) -> None:
+        if scheduler.offers:
+            await scheduler.decline(sorted(scheduler.offers)[0], float(number % 10))
+
+    async def _end(self, scheduler: Any, which: int, number: int) -> None:
+        containers = list(self.bench.executor.containers.values())
+        if containers:
+            containers[number % len(containers)].end(succeeded=bool(which % 2))
+        await self.bench.settle()
+
+    async def _kill(self, scheduler: Any, which: int, number: int) -> None:
+        await scheduler.call("KILL", task_id={"value": f"t{number % (self.count + 1)}"})
+
+    async def _ack(self, scheduler: Any, which: int, number: int) -> None:
+        await scheduler.acknowledge_all()
+
+    async def _time(self, scheduler: Any, which: int, number: int) -> None:
+        await self.bench.advance(number / 10)
+
+    async def _revive(self, scheduler: Any, which: int, number: int) -> None:
+        await scheduler.call("REVIVE")
+
+    async def _leave(self, scheduler: Any, which: int, number: int) -> None:
+        self.bench.master.disconnected(scheduler.stream)
+        self.schedulers[which % 2] = await self.bench.subscribe(
+            failover_timeout=60.0, framework_id=scheduler.id
+        )
+
+    def check(self) -> None:
+        master = self.bench.master
+        for record in master.agents.values():
+            used = offered = Resources()
+            for framework in master.frameworks.values():
+                for task in framework.tasks.values():
+                    if task.info.agent_id == record.info.id and not task.released:
+                        used += task.info.resources  # raises when a core is given twice
+                for offer in framework.offers.values():
+                    if offer.agent_id == record.info.id:
+                        offered += offer.resources
+            assert record.used == used
+            assert record.offered == offered
+            assert record.free + used + offered == record.total
+        for scheduler in self.schedulers:
+            held = master.frameworks[scheduler.id].offers
+            assert set(scheduler.offers) == set(held)
+
+    async def everything_comes_back(self) -> None:
+        for container in self.bench.executor.containers.values():
+            container.end()
+        await self.bench.settle()
+        for scheduler in self.schedulers:
+            await scheduler.acknowledge_all()
+            await scheduler.call("TEARDOWN")
+        for record in self.bench.master.agents.values():
+            assert record.free == record.total
+
+
+@given(steps=STEPS)
+@settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_nothing_is_given_twice_or_lost_whatever_happens(
+    make_bench: Any, task: Any, tmp_path: Path, steps: list[tuple[str, int, int]]
+) -> None:
+    async def story() -> None:
+        bench = make_bench(2)
+        await History(bench, task).run(steps)
+        await bench.close()
+
+    asyncio.run(story())

@@ -1,0 +1,403 @@
+"""The scheduler on a cluster: whole launches, whole ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from scheduler.embedded import Cluster
+from scheduler.errors import GraphError, LaunchError, NeverFitsError, NoFitError
+from scheduler.graph import Edge, EdgeKind, PhysicalGraph, ReadyCheck, ReadyKind
+from scheduler.journal import MemoryJournal
+from scheduler.packing import Shortage
+from scheduler.placement import Placement
+from scheduler.requests import TaskRequest
+from scheduler.service import Scheduler
+from scheduler.task import Outcome, TaskState
+from scheduler.views import Change, LinkChanged, LinkState, TaskChanged
+from tests.scheduler.programs import eventually, needs, physical, scheduler_on, server, shell
+
+
+def six(log: Path, graph_id: str = "six") -> PhysicalGraph:
+    """Two chains that share a root, and a task that needs both ends."""
+    return physical(
+        graph_id,
+        server("telstate", log),
+        server("sim.0", log, needs="telstate"),
+        server("ingest.0", log, needs="sim.0"),
+        server("ingest.1", log, needs="sim.0"),
+        server("writer", log, needs="ingest.1"),
+        shell("watch", "sleep 1000"),
+        edges=(
+            *needs("sim.0", "telstate"),
+            *needs("ingest.0", "sim.0"),
+            *needs("ingest.1", "sim.0"),
+            *needs("writer", "ingest.1"),
+            *needs("writer", "ingest.0"),
+            Edge("watch", "writer", EdgeKind.READY),
+            Edge("watch", "telstate", EdgeKind.KILL),
+        ),
+    )
+
+
+def events(log: Path, event: str) -> list[str]:
+    lines = map(json.loads, log.read_text().splitlines()) if log.exists() else ()
+    return [line["task"] for line in lines if line["event"] == event]
+
+
+def before(order: list[str], *pairs: tuple[str, str]) -> bool:
+    return all(order.index(a) < order.index(b) for a, b in pairs)
+
+
+async def everything_is_free(scheduler: Scheduler) -> None:
+    await eventually(
+        lambda: bool(scheduler.agents()) and all(a.free == a.total for a in scheduler.agents())
+    )
+
+
+async def test_a_graph_comes_up_in_order_and_goes_down_in_order(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    changes: list[Change] = []
+    scheduler.subscribe(changes.append)
+    graph = six(log)
+    await scheduler.launch(graph, timeout=20)
+    views = scheduler.tasks("six")
+    assert {view.state for view in views.values()} == {TaskState.READY}
+    assert before(
+        events(log, "up"),
+        ("telstate", "sim.0"),
+        ("sim.0", "ingest.0"),
+        ("sim.0", "ingest.1"),
+        ("ingest.0", "writer"),
+        ("ingest.1", "writer"),
+    )
+    host, port = views["writer"].ports["p"]
+    _, writer = await asyncio.open_connection(host, port)
+    writer.close()
+    await writer.wait_closed()
+    await scheduler.stop("six")
+    assert before(
+        events(log, "down"),
+        ("writer", "ingest.0"),
+        ("writer", "ingest.1"),
+        ("ingest.0", "sim.0"),
+        ("ingest.1", "sim.0"),
+        ("sim.0", "telstate"),
+    )
+    assert scheduler.tasks("six") == {}
+    last = {c.view.name: c.view for c in changes if isinstance(c, TaskChanged)}
+    assert all(v.death and v.death.outcome is Outcome.KILLED for v in last.values())
+    assert all(v.expected_death for v in last.values())
+    await everything_is_free(scheduler)
+
+
+async def test_all_or_nothing(scheduler: Scheduler, tmp_path: Path) -> None:
+    """What fits only in part waits, says why, and leaves nothing behind at its deadline."""
+    big = TaskRequest.of(cpus=1.5, mem_mib=16)
+    graph = physical("big", *(shell(f"t{n}", "touch ran", request=big) for n in range(4)))
+    launch = asyncio.create_task(scheduler.launch(graph, timeout=3))
+    await eventually(lambda: "cpus" in scheduler.explain("big").lower())
+    with pytest.raises(NoFitError, match="(?i)cpus"):
+        await launch
+    assert not list(tmp_path.rglob("ran"))
+    await everything_is_free(scheduler)
+
+
+async def test_a_graph_that_waits_is_launched_once_there_is_room(scheduler: Scheduler) -> None:
+    big = TaskRequest.of(cpus=1.5, mem_mib=16)
+    first = physical("first", *(shell(f"t{n}", "sleep 1000", request=big) for n in range(2)))
+    await scheduler.launch(first, timeout=20)
+    second = physical("second", *(shell(f"t{n}", "sleep 1000", request=big) for n in range(2)))
+    launch = asyncio.create_task(scheduler.launch(second, timeout=20))
+    await eventually(lambda: "cpus" in scheduler.explain("second").lower())
+    await scheduler.stop("first")
+    await launch
+
+
+async def test_what_can_never_run_is_refused_at_once(scheduler: Scheduler) -> None:
+    loop = asyncio.get_running_loop()
+    graph = physical("huge", shell("t", "true", request=TaskRequest.of(cpus=3)))
+    began = loop.time()
+    with pytest.raises(NeverFitsError, match="(?i)cpus"):
+        await scheduler.launch(graph, timeout=60)
+    assert loop.time() - began < 10
+
+
+async def test_a_dying_task_takes_its_siblings_along_and_is_named(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    graph = physical(
+        "sad",
+        server("a", tmp_path / "log"),
+        shell("b", "sleep 1000"),
+        shell(
+            "c",
+            "echo the disk is on fire >&2; exit 3",
+            request=TaskRequest.of(cpus=0.1, mem_mib=16, ports=("p",)),
+            ready=ReadyCheck(ReadyKind.PORTS, ("p",)),
+        ),
+        edges=(Edge("c", "a", EdgeKind.READY), Edge("b", "c", EdgeKind.READY)),
+    )
+    with pytest.raises(LaunchError) as caught:
+        await scheduler.launch(graph, timeout=20)
+    text = str(caught.value)
+    assert "task c on host agent" in text
+    assert "exited with status 3" in text
+    assert "the disk is on fire" in text
+    views = scheduler.tasks("sad")
+    assert {view.state for view in views.values()} == {TaskState.DEAD}
+    assert views["c"].death is not None
+    assert views["c"].death.exit_status == 3
+    assert views["b"].expected_death
+    assert not views["c"].expected_death
+    await everything_is_free(scheduler)
+
+
+async def test_a_task_that_is_not_ready_in_time_fails_the_launch(scheduler: Scheduler) -> None:
+    request = TaskRequest.of(cpus=0.1, mem_mib=16, ports=("p",))
+    ready = ReadyCheck(ReadyKind.PORTS, ("p",))
+    late = shell("late", "sleep 1000", request=request, ready=ready, launch_timeout=1.0)
+    with pytest.raises(LaunchError, match="late on host agent.* not ready within its 1 s"):
+        await scheduler.launch(physical("slow", late), timeout=20)
+    await everything_is_free(scheduler)
+
+
+async def test_a_task_that_dies_later_is_reported_with_its_last_lines(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    changes: list[Change] = []
+    scheduler.subscribe(changes.append)
+    fuse = tmp_path / "fuse"
+    script = f"until [ -e {fuse} ]; do sleep 0.05; done; echo boom >&2; exit 7"
+    await scheduler.launch(physical("g", shell("a", script), shell("b", "sleep 1000")), timeout=20)
+    fuse.touch()
+
+    def told() -> bool:
+        return any(isinstance(c, TaskChanged) and c.view.log_tail == ("boom",) for c in changes)
+
+    await eventually(told)
+    view = scheduler.tasks("g")["a"]
+    assert view.death is not None
+    assert (view.death.outcome, view.death.exit_status) == (Outcome.FAILED, 7)
+    assert not view.expected_death
+    assert scheduler.tasks("g")["b"].state is TaskState.READY
+
+
+async def test_a_launch_can_be_stopped_in_the_middle(scheduler: Scheduler, tmp_path: Path) -> None:
+    request = TaskRequest.of(cpus=0.1, mem_mib=16, ports=("p",))
+    ready = ReadyCheck(ReadyKind.PORTS, ("p",))
+    never = shell("never", "sleep 1000", request=request, ready=ready)
+    graph = physical(
+        "g", never, shell("b", f"touch {tmp_path}/ran"), edges=(Edge("b", "never", EdgeKind.READY),)
+    )
+    launch = asyncio.create_task(scheduler.launch(graph, timeout=20))
+    await eventually(
+        lambda: bool(scheduler.tasks("g")) and scheduler.tasks("g")["b"].state is TaskState.WAITING
+    )
+    await scheduler.stop("g")
+    with pytest.raises(LaunchError):
+        await launch
+    assert not (tmp_path / "ran").exists()
+    await everything_is_free(scheduler)
+
+
+async def test_a_cancelled_launch_leaves_nothing(scheduler: Scheduler, tmp_path: Path) -> None:
+    launch = asyncio.create_task(scheduler.launch(six(tmp_path / "log"), timeout=20))
+    await eventually(lambda: bool(events(tmp_path / "log", "up")))
+    launch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launch
+    await eventually(lambda: scheduler.graphs() == ())
+    await everything_is_free(scheduler)
+
+
+async def test_a_kill_that_is_not_obeyed_is_repeated_until_the_task_is_dead(
+    scheduler: Scheduler,
+) -> None:
+    stubborn = shell("deaf", "trap '' TERM; while :; do sleep 0.1; done", kill_grace=1.0)
+    await scheduler.launch(physical("g", stubborn), timeout=20)
+    await scheduler.stop("g")
+    await everything_is_free(scheduler)
+
+
+async def test_one_id_runs_once(scheduler: Scheduler) -> None:
+    graph = physical("g", shell("a", "sleep 1000"))
+    await scheduler.launch(graph, timeout=20)
+    with pytest.raises(GraphError, match="already"):
+        await scheduler.launch(graph, timeout=20)
+    await scheduler.stop("g")
+    await scheduler.stop("g")
+
+
+async def test_templates_environment_and_late_values_reach_the_program(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    graph = physical(
+        "g",
+        shell("a", "sleep 1000"),
+        shell(
+            "b",
+            f"env > {out}; sleep 1000",
+            env={"CB": "{capture_block}", "ME": "{task.id}", "BRACES": "{{}}"},
+        ),
+        edges=(Edge("b", "a", EdgeKind.READY),),
+        capture_block="1234",
+    )
+
+    async def late_values(name: str) -> dict[str, str]:
+        return {"for": name}
+
+    await scheduler.launch(graph, timeout=20, late_values=late_values)
+    await eventually(lambda: out.exists() and "SDP_MEM_MIB" in out.read_text())
+    lines = dict(line.split("=", 1) for line in out.read_text().splitlines() if "=" in line)
+    assert (lines["CB"], lines["ME"], lines["BRACES"]) == ("1234", "g.b.0", "{}")
+    assert (lines["SDP_CPUS"], lines["SDP_TASK_NAME"]) == ("0.1", "b")
+    assert json.loads(lines["SDP_GO_AHEAD"])["values"] == {"for": "b"}
+    assert not [name for name in lines if "TOKEN" in name]
+
+
+async def test_plan_says_what_launch_would_do(scheduler: Scheduler, tmp_path: Path) -> None:
+    await eventually(lambda: len(scheduler.agents()) == 3)
+    assert isinstance(await scheduler.plan(six(tmp_path / "log")), Placement)
+    huge = physical("huge", shell("t", "true", request=TaskRequest.of(cpus=3)))
+    answer = await scheduler.plan(huge)
+    assert isinstance(answer, Shortage)
+    assert scheduler.graphs() == ()
+
+
+# ---------------------------------------------------------------------- batch
+
+
+async def test_a_batch_runs_in_order_tries_again_and_gives_up(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    finished = EdgeKind.FINISHED
+    count = tmp_path / "count"
+    graph = physical(
+        "batch",
+        shell("first", f"echo first >> {count}"),
+        shell("flaky", f"echo flaky >> {count}; [ $(grep -c flaky {count}) -ge 2 ]"),
+        shell("broken", "echo hopeless >&2; exit 5"),
+        shell("after", f"echo after >> {count}"),
+        shell("never", f"echo never >> {count}"),
+        shell("slow", "sleep 1000", max_run_time=0.5, critical=False),
+        edges=(
+            Edge("flaky", "first", finished),
+            Edge("after", "flaky", finished),
+            Edge("never", "broken", finished),
+        ),
+    )
+    result = await scheduler.run_batch(graph, attempts=2, timeout=20)
+    assert count.read_text().split() == ["first", "flaky", "flaky", "after"]
+    attempts = {name: node.attempts for name, node in result.nodes.items()}
+    assert attempts == {
+        "first": 1,
+        "flaky": 2,
+        "broken": 2,
+        "after": 1,
+        "never": 0,
+        "slow": 2,
+    }
+    assert result.nodes["broken"].death is not None
+    assert result.nodes["broken"].death.exit_status == 5
+    assert result.nodes["broken"].log_tail == ("hopeless",)
+    assert set(result.failed) == {"broken", "never"}
+    assert not result.succeeded
+    await everything_is_free(scheduler)
+
+
+async def test_a_batch_ends_with_its_time(scheduler: Scheduler) -> None:
+    result = await scheduler.run_batch(physical("b", shell("t", "sleep 1000")), timeout=2)
+    assert result.failed == ("t",)
+    await everything_is_free(scheduler)
+
+
+# ---------------------------------------------------------------------- the link and the journal
+
+
+async def test_tasks_outlive_the_scheduler_and_a_successor_goes_on(
+    cluster: Cluster, journal: MemoryJournal, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    async with scheduler_on(cluster, journal) as first:
+        await first.launch(six(log), timeout=20)
+        framework_id = first.framework_id
+    async with scheduler_on(cluster, journal, teardown=True) as second:
+        assert second.graphs() == ("six",)
+        await eventually(lambda: second.link().state is LinkState.CONNECTED)
+        assert second.framework_id == framework_id
+        views = second.tasks("six")
+        assert {view.state for view in views.values()} == {TaskState.READY}
+        assert events(log, "down") == []
+        host, port = views["writer"].ports["p"]
+        _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+        await second.stop("six")
+        assert before(events(log, "down"), ("writer", "telstate"))
+        await everything_is_free(second)
+    assert (await journal.load()).graphs == {}
+
+
+async def test_a_launch_that_its_scheduler_did_not_survive_is_rolled_back(
+    cluster: Cluster, journal: MemoryJournal, tmp_path: Path
+) -> None:
+    request = TaskRequest.of(cpus=0.1, mem_mib=16, ports=("p",))
+    ready = ReadyCheck(ReadyKind.PORTS, ("p",))
+    never = shell("never", "sleep 1000", request=request, ready=ready)
+    after = shell("b", f"touch {tmp_path}/ran")
+    graph = physical("g", never, after, edges=(Edge("b", "never", EdgeKind.READY),))
+    async with scheduler_on(cluster, journal) as first:
+        launch = asyncio.create_task(first.launch(graph, timeout=20))
+        await eventually(
+            lambda: bool(first.tasks("g")) and first.tasks("g")["b"].state is TaskState.WAITING
+        )
+        await first.close(teardown=False)
+        launch.cancel()
+    async with scheduler_on(cluster, journal, teardown=True) as second:
+        await eventually(lambda: second.graphs() == ())
+        await everything_is_free(second)
+    assert not (tmp_path / "ran").exists()
+    assert (await journal.load()).graphs == {}
+
+
+async def test_tasks_without_a_record_are_killed(
+    cluster: Cluster, journal: MemoryJournal, tmp_path: Path
+) -> None:
+    async with scheduler_on(cluster, journal) as first:
+        await first.launch(physical("g", shell("a", "sleep 1000")), timeout=20)
+    await journal.forget_graph("g")
+    async with scheduler_on(cluster, journal, teardown=True) as second:
+        await everything_is_free(second)
+
+
+async def test_a_cut_link_touches_no_task(
+    scheduler: Scheduler, cluster: Cluster, tmp_path: Path
+) -> None:
+    changes: list[Change] = []
+    scheduler.subscribe(changes.append)
+    await scheduler.launch(six(tmp_path / "log"), timeout=20)
+    cut(cluster)
+    await eventually(
+        lambda: (
+            [c.state for c in changes if isinstance(c, LinkChanged)][-2:]
+            == [LinkState.DISCONNECTED, LinkState.CONNECTED]
+        )
+    )
+    assert {v.state for v in scheduler.tasks("six").values()} == {TaskState.READY}
+    await scheduler.stop("six")
+    await everything_is_free(scheduler)
+
+
+def cut(cluster: Cluster) -> None:
+    """Cut every connection of the cluster's HTTP server."""
+    runner = cluster._runner
+    assert runner is not None
+    assert runner.server is not None
+    for connection in list(runner.server.connections):
+        connection.transport.abort()
