@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -110,20 +110,25 @@ class Scan:
     @classmethod
     def of(
         cls,
-        dumps: Sequence[ScanDump],
+        dumps: deque[ScanDump],
         hands: ParallelHands,
         freqs: npt.NDArray[np.float64],
         flux: npt.NDArray[np.float64],
     ) -> Scan:
-        """Put dumps together and divide by the flux density of the model, Jy, shape (chan,)."""
+        """Put dumps together and divide by the flux density of the model, Jy, shape (chan,).
+
+        `dumps` is emptied on the way, so that nothing is in memory twice.
+        """
         scale = flux[:, np.newaxis].astype(np.float32)
-        return cls(
-            np.array([dump.time for dump in dumps]),
-            np.stack([dump.vis / scale for dump in dumps], axis=1),
-            np.stack([dump.weights * scale**2 for dump in dumps], axis=1),
-            hands,
-            freqs,
-        )
+        times = np.array([dump.time for dump in dumps])
+        pols, *rest = dumps[0].vis.shape
+        vis = np.empty((pols, len(dumps), *rest), np.complex64)
+        weights = np.empty(vis.shape, np.float32)
+        for index in range(len(times)):
+            dump = dumps.popleft()
+            np.divide(dump.vis, scale, out=vis[:, index])
+            np.multiply(dump.weights, scale**2, out=weights[:, index])
+        return cls(times, vis, weights, hands, freqs)
 
     @property
     def n_antennas(self) -> int:

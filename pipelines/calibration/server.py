@@ -142,16 +142,16 @@ class CalServer(L0Server):
             await block.solving
             block.solving = None
         if block.calibrator is not None and block.buffer:
-            dumps = list(block.buffer)
+            dumps = block.buffer
+            block.buffer = deque(maxlen=dumps.maxlen)
             block.solving = asyncio.create_task(self._solve(block, block.calibrator, dumps))
         block.buffer.clear()
         block.calibrator = None
         block.dropped = 0
         self._depth.value = 0
 
-    async def _solve(
-        self, block: _Block, calibrator: Calibrator, dumps: Sequence[ScanDump]
-    ) -> None:
+    async def _solve(self, block: _Block, calibrator: Calibrator, dumps: deque[ScanDump]) -> None:
+        n_dumps = len(dumps)
         flux, known = flux_density(calibrator.description, self._freqs)
         if not known:
             logger.warning("%s has no flux model in this band: 1 Jy assumed", calibrator.name)
@@ -179,7 +179,7 @@ class CalServer(L0Server):
         logger.info(
             "scan of %s, %d dumps: %s, phase rms %.3f rad",
             calibrator.name,
-            len(dumps),
+            n_dumps,
             ", ".join(f"{count} {product}" for product, count in counts.items()),
             solutions.phase_rms,
         )
@@ -193,7 +193,7 @@ class CalServer(L0Server):
     def _solve_in_thread(
         self,
         wanted: Products,
-        dumps: Sequence[ScanDump],
+        dumps: deque[ScanDump],
         flux: npt.NDArray[np.float64],
         applied: Applied,
         refant: int | None,

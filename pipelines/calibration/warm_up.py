@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from pipelines.calibration.scan import ParallelHands, Scan, ScanDump
@@ -15,5 +17,5 @@ def warm_up() -> None:
     freqs = np.linspace(1e9, 1.01e9, 8, dtype=np.float64)
     shape = (2, len(freqs), hands.n_pairs)
     dump = ScanDump(0.0, np.ones(shape, np.complex64), np.ones(shape, np.float32))
-    scan = Scan.of([dump], hands, freqs, np.ones(len(freqs), np.float64))
+    scan = Scan.of(deque([dump]), hands, freqs, np.ones(len(freqs), np.float64))
     solve_scan(scan, Products(delay=True, bandpass=True, gain=True), Applied(), 0)

@@ -261,3 +261,28 @@ def test_a_block_with_losses_is_written_and_calibrated(
             assert abs(error[dump][kept[dump]].mean()) < 0.01
     before = raw.vis[:] / truth.flux[:, np.newaxis, np.newaxis] - 1
     assert np.abs(before[kept].mean()) > 0.5
+
+
+async def test_a_scan_longer_than_the_buffer_is_solved_from_its_newest_dumps(
+    truth: Truth, redis_server: Any
+) -> None:
+    async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
+        await describe(telstate)
+        options = argparse.Namespace(host="127.0.0.1", port=0)
+        source = L0Input(STREAM, ENDPOINTS, "127.0.0.1", drain=3.0)
+        cal = CalServer(options, telstate, source, CalSettings("cal", 2 * STREAM.int_time))
+        async with served(cal) as client:
+            await client.request("capture-init", CBID)
+            await send_block(truth)
+            await client.request("capture-done")
+        # Scans of six, two (one was lost) and three dumps.
+        assert cal.sensors["dumps-dropped"].value == 4 + 0 + 1
+        assert cal.sensors["dumps-dropped"].reading.status is aiokatcp.Sensor.Status.WARN
+        assert cal.sensors["solutions-g"].value == 2 + 2 + 2
+        assert cal.sensors["scans-unsolved"].value == 0
+        assert cal.sensors["reference-antenna"].value in ANTENNAS
+        assert cal.sensors["phase-rms"].value < 0.05
+        view = telstate.view(telstate.join(CBID, "cal"))
+        (_, time), *more = await view.get_range("product_K", st=0)
+        assert not more
+        assert time == STREAM.sync_time + FIRST + 4 * STREAM.int_time

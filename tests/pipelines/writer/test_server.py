@@ -71,7 +71,6 @@ async def send(cbid: str, dumps: Iterable[int], announced: int | None) -> None:
 async def writer(
     redis_server: Any, data: Path, drain: float = 2.0
 ) -> AsyncIterator[tuple[WriterServer, aiokatcp.Client]]:
-    data.mkdir(exist_ok=True)
     async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
         options = argparse.Namespace(host="127.0.0.1", port=0, data=data)
         server = WriterServer(options, telstate, L0Input(STREAM, ENDPOINTS, "127.0.0.1", drain))
