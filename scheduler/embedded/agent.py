@@ -173,13 +173,25 @@ class Agent:
         """Kill the tasks of a framework that is no more; nobody wants to hear of them."""
         self._updates.forget(framework_id)
         for run in [run for run in self.runs.values() if run.framework.id == framework_id]:
-            self._abandon(run)
+            self.abandon(run)
 
     def kill_everything(self) -> None:
         """Begin to end all tasks, as the cluster is being stopped."""
         self._updates.close()
         for run in list(self.runs.values()):
-            self._abandon(run)
+            self.abandon(run)
+
+    def abandon(self, run: Run) -> None:
+        """End a run that nobody wants to hear of any more."""
+        run.abandoned = True
+        if run.phase is Phase.ENDED:
+            self._forget(self.runs.pop(run.key))
+        else:
+            self.kill(*run.key)
+
+    def latest_state(self, run: Run) -> TaskState:
+        """Return the newest state of a task."""
+        return self._updates.latest(*run.key) or TaskState.STAGING
 
     def find_run(self, framework_id: str, executor_id: str) -> Run | None:
         """Return the latest run of a command task's executor, whose id is the task's."""
@@ -275,21 +287,15 @@ class Agent:
         status["timestamp"] = self._clock.time()
         status["uuid"] = update_id
         if source == "SOURCE_EXECUTOR":
-            status["container_status"] = self._container_status(run)
+            status["container_status"] = self.container_status(run)
         if run.abandoned:
             if run.phase is Phase.ENDED:
                 self._forget(self.runs.pop(run.key))
             return
         self._updates.append(StatusUpdate(run.framework.id, run.task.id, update_id, state, status))
 
-    def _abandon(self, run: Run) -> None:
-        run.abandoned = True
-        if run.phase is Phase.ENDED:
-            self._forget(self.runs.pop(run.key))
-        else:
-            self.kill(*run.key)
-
-    def _container_status(self, run: Run) -> dict[str, Any]:
+    def container_status(self, run: Run) -> dict[str, Any]:
+        """Return the ``ContainerStatus`` of a run."""
         address = {"protocol": "IPv4", "ip_address": self.info.ip}
         status: dict[str, Any] = {
             "container_id": {"value": run.container_id},

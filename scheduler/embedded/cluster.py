@@ -18,6 +18,7 @@ from scheduler.embedded.executors import Executor
 from scheduler.embedded.executors.process import ProcessExecutor
 from scheduler.embedded.http import make_application
 from scheduler.embedded.master import Master, Settings
+from scheduler.embedded.membership import Membership
 from scheduler.embedded.model import AgentInfo, AgentSpec
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.errors import ClusterError
@@ -155,6 +156,20 @@ class Cluster:
         if self._failed is None:
             raise ClusterError("the cluster has not been started")
         await asyncio.shield(self._failed)
+
+    def disconnect_agent(self, hostname: str) -> None:
+        """Cut an agent off from the master; its tasks run on."""
+        Membership(self.master).disconnect(self._agent_id(hostname))
+
+    def reconnect_agent(self, hostname: str) -> None:
+        """Let an agent that was cut off be reached again."""
+        Membership(self.master).reconnect(self._agent_id(hostname))
+
+    def _agent_id(self, hostname: str) -> str:
+        for agent in self._agents:
+            if agent.info.spec.hostname == hostname:
+                return agent.info.id
+        raise ClusterError(f"there is no agent {hostname!r}")
 
     async def _start(self, listener: socket.socket) -> None:
         clock: Clock = LoopClock(self._fail)

@@ -160,6 +160,7 @@ def framework_json(framework: Framework) -> dict[str, Any]:
         "registered_time": framework.registered_time,
         "unregistered_time": framework.unregistered_time,
         "resources": resources_json(pooled(held)),
+        "offer_constraints": {},
     }
     if framework.reregistered_time is not None:
         shown["reregistered_time"] = framework.reregistered_time

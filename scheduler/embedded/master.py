@@ -178,7 +178,8 @@ class Master:
             self._release(task)
             self.complete(framework, task)
         for agent in self.agents.values():
-            agent.agent.shutdown_framework(framework.info.id)
+            if agent.connected:  # others are told when they return
+                agent.agent.shutdown_framework(framework.info.id)
         if framework.stream is not None:
             framework.stream.close()
             framework.stream = None
@@ -286,6 +287,28 @@ class Master:
             task.state = state
         if state.is_terminal:
             self._release(task)
+
+    def lose(self, framework: Framework, task: Task) -> None:
+        """Note that a task is gone for good with its agent."""
+        self.set_task_state(task, TaskState.LOST)
+        self.complete(framework, task)
+
+    def set_aside(self, framework: Framework, task: Task) -> None:
+        """Note that nobody knows about a task for now."""
+        self._release(task)
+        if task.state.is_terminal:
+            self.complete(framework, task)
+            return
+        task.state = TaskState.UNREACHABLE
+        framework.unreachable[task.info.id] = framework.tasks.pop(task.info.id)
+
+    def take_back(self, framework: Framework, task: Task, state: TaskState) -> None:
+        """Note that a task that was set aside is there again, in this state."""
+        framework.tasks[task.info.id] = task
+        task.state = state
+        if not state.is_terminal:
+            self.agents[task.info.agent_id].used += task.info.resources
+            task.released = False
 
     def _release(self, task: Task) -> None:
         if task.released:

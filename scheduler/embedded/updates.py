@@ -116,6 +116,11 @@ class UpdateStreams:
         stream = self._streams.get((framework_id, task_id))
         return stream.pending[0] if stream is not None and stream.pending else None
 
+    def latest(self, framework_id: str, task_id: str) -> TaskState | None:
+        """Return the newest state of a task, None when nothing has been reported yet."""
+        stream = self._streams.get((framework_id, task_id))
+        return None if stream is None else stream.latest
+
     def __len__(self) -> int:
         return len(self._streams)
 
