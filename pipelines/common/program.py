@@ -26,7 +26,7 @@ import aiokatcp
 
 from pipelines.common import telstate as ts
 from pipelines.common.endpoints import Endpoint, parse_endpoint
-from pipelines.common.errors import EndpointError, PipelineError, ProgramError
+from pipelines.common.errors import PipelineError, ProgramError
 from pipelines.common.spead import DEFAULT_INTERFACE
 
 logger = logging.getLogger(__name__)
@@ -264,7 +264,12 @@ def run(parser: argparse.ArgumentParser, start: Start, argv: Sequence[str] | Non
     argv
         Command line without the program; default: ``sys.argv``.
     """
-    return asyncio.run(_run(parser, start, list(sys.argv[1:] if argv is None else argv)))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        # Within the event loop argparse's way to exit would end a task and leave a traceback.
+        parser.print_help()
+        return 0
+    return asyncio.run(_run(parser, start, arguments))
 
 
 async def _run(parser: argparse.ArgumentParser, start: Start, argv: list[str]) -> int:
@@ -277,11 +282,9 @@ async def _run(parser: argparse.ArgumentParser, start: Start, argv: list[str]) -
             server = await _unless(end, _start(parser, start, argv, resources))
             if server is not None:
                 await _serve(server, end)
-    except (PipelineError, EndpointError, OSError) as exc:
-        return report_failure(exc)
     except Exception as exc:
-        logger.debug("unexpected failure", exc_info=True)
-        return report_failure(exc, kind=type(exc).__name__)
+        logger.debug("the program failed", exc_info=True)
+        return report_failure(exc)
     return 0
 
 
@@ -337,8 +340,12 @@ def set_up_logging(name: str, level: str) -> None:
     logging.getLogger("numba").setLevel(logging.WARNING)
 
 
-def report_failure(exc: BaseException, kind: str = "") -> int:
+def report_failure(exc: BaseException) -> int:
     """Say in one line on standard error why the program ends, and return its exit status."""
-    text = " ".join(str(exc).split()) or type(exc).__name__
-    sys.stderr.write(f"error: {kind + ': ' if kind else ''}{text}\n")
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    text = " ".join(str(exc).split())
+    # What is not raised on purpose needs its kind to be understood: KeyError('x') reads as 'x'.
+    kind = "" if text and isinstance(exc, PipelineError | OSError) else f"{type(exc).__name__}: "
+    sys.stderr.write(f"error: {kind}{text}\n")
     return 1

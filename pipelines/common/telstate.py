@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from katsdptelstate.aio.redis import RedisBackend
@@ -21,6 +21,7 @@ from pipelines.common.errors import TelstateError
 
 CONNECT_TIMEOUT: Final = 10.0
 WAIT_TIMEOUT: Final = 30.0
+CLOSE_TIMEOUT: Final = 1.0
 
 
 @asynccontextmanager
@@ -51,7 +52,11 @@ async def connect(
         yield telstate
     finally:
         telstate.backend.close()
-        await telstate.backend.wait_closed()
+        # The backend cancels its background task once and waits for it; redis-py can swallow that one, as it
+        # waits for an answer. The timeout cancels again.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await telstate.backend.wait_closed()
 
 
 async def get(telstate: TelescopeState, key: str, default: Any = ...) -> Any:
