@@ -53,7 +53,7 @@ class StoreJournal:
         """Drop a graph with its placement and all its task records; the graph itself last."""
         tasks = await _journalled(self._store.load(_TASKS))
         for task_id, stored in tasks.items():
-            if stored.value.get("graph_id") == graph_id:
+            if TaskRecord.from_json(stored.value).graph_id == graph_id:
                 await _journalled(self._store.delete(_TASKS, task_id, event="forgotten"))
         for table in (_PLACEMENTS, _GRAPHS):
             await _journalled(self._store.delete(table, graph_id, event="forgotten"))
@@ -66,7 +66,7 @@ class StoreJournal:
         tasks = await _journalled(self._store.load(_TASKS))
         try:
             return JournalState(
-                None if framework is None else framework.value["framework_id"],
+                None if framework is None else _framework_id(framework.value),
                 {key: PhysicalGraph.from_json(stored.value) for key, stored in graphs.items()},
                 {key: placement_from_json(stored.value) for key, stored in placements.items()},
                 {key: TaskRecord.from_json(stored.value) for key, stored in tasks.items()},
@@ -76,6 +76,13 @@ class StoreJournal:
 
     async def _put(self, table: str, key: str, record: dict[str, Any], event: str) -> None:
         await _journalled(self._store.put(table, key, record, event=event))
+
+
+def _framework_id(record: Any) -> str | None:
+    found = record["framework_id"]
+    if not isinstance(found, str | None):
+        raise JournalError(f"the journal has {found!r} as framework id")
+    return found
 
 
 async def _journalled(act: Awaitable[T]) -> T:

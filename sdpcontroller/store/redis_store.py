@@ -1,7 +1,8 @@
 """Records, each with an event log, in Redis.
 
-A *record* is a JSON document under (table, key) with a version that counts its changes. Every change and the
-event that explains it are one atomic step (a Lua script, because WATCH/MULTI wastes most of its attempts
+A *record* is a JSON document under (table, key) with a version that counts its changes, those of a record of
+the same key that was deleted before included, so that no version stands for two documents. Every change and
+the event that explains it are one atomic step (a Lua script, because WATCH/MULTI wastes most of its attempts
 under contention). A change may demand that nobody changed the record meanwhile, and carries the writer's
 fencing number: once a later one was issued, writes with an earlier one are refused.
 
@@ -27,22 +28,30 @@ SCHEMA_VERSION: Final = "1"
 _EVENTS_KEPT: Final = 10_000
 """Events kept per record; older ones are trimmed."""
 
+_DELETED_KEPT: Final = 30 * 86400
+"""Seconds for which the events of a deleted record are kept."""
+
 _PUT: Final = """
 local fence = tonumber(redis.call('GET', KEYS[4]) or '0')
 if tonumber(ARGV[6]) < fence then return redis.error_reply('FENCED ' .. fence) end
-local version = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
-if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= version then
-  return redis.error_reply('CONFLICT ' .. version)
+local found = redis.call('HGET', KEYS[1], 'version')
+if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= tonumber(found or '0') then
+  return redis.error_reply('CONFLICT ' .. (found or '0'))
 end
+if ARGV[3] == '' and not found then return 0 end
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+local version = tonumber(found or (last and last[2][2]) or '0') + 1
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'version', version, 'event', ARGV[4])
 if ARGV[3] == '' then
   redis.call('DEL', KEYS[1])
   redis.call('SREM', KEYS[3], ARGV[2])
+  redis.call('EXPIRE', KEYS[2], ARGV[7])
 else
-  redis.call('HSET', KEYS[1], 'version', version + 1, 'value', ARGV[3])
+  redis.call('HSET', KEYS[1], 'version', version, 'value', ARGV[3])
   redis.call('SADD', KEYS[3], ARGV[2])
+  redis.call('PERSIST', KEYS[2])
 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'version', version + 1, 'event', ARGV[4])
-return version + 1
+return version
 """
 
 
@@ -87,7 +96,10 @@ class Store:
         StoreError
             If Redis does not answer, or holds the data of another schema version.
         """
-        client = redis.asyncio.from_url(url, password=password, decode_responses=True)
+        try:
+            client = redis.asyncio.from_url(url, password=password, decode_responses=True)
+        except ValueError as exc:
+            raise StoreError(f"{url} is no address of a Redis: {exc}") from exc
         store = cls(client, prefix=prefix, fence=fence)
         try:
             async with _translated(f"connect to {url}"):
@@ -132,7 +144,10 @@ class Store:
     async def delete(
         self, table: str, key: str, *, event: str, expected_version: int | None = None
     ) -> None:
-        """Remove a record; its event log stays. Raises as :meth:`put`."""
+        """Remove a record; without one, nothing happens. Raises as :meth:`put`.
+
+        The event log stays for a month, so that one can ask what happened.
+        """
         await self._change(table, key, "", event, expected_version)
 
     async def _change(
@@ -153,6 +168,7 @@ class Store:
                     event,
                     _EVENTS_KEPT,
                     self._fence,
+                    _DELETED_KEPT,
                 ],
             )
         return int(version)
@@ -161,7 +177,7 @@ class Store:
         """Read one record; None if there is none."""
         async with _translated(f"read {table} {key}"):
             found = await self._client.hgetall(self._key(table, key))
-        return Stored(json.loads(found["value"]), int(found["version"])) if found else None
+            return _stored(found) if found else None
 
     async def load(self, table: str) -> dict[str, Stored]:
         """Read a whole table, by key."""
@@ -171,11 +187,11 @@ class Store:
                 for key in keys:
                     pipe.hgetall(self._key(table, key))
                 rows = await pipe.execute()
-        return {
-            key: Stored(json.loads(row["value"]), int(row["version"]))
-            for key, row in zip(keys, rows, strict=True)
-            if row  # deleted since the keys were read
-        }
+            return {
+                key: _stored(row)
+                for key, row in zip(keys, rows, strict=True)
+                if row  # deleted since the keys were read
+            }
 
     async def events(self, table: str, key: str, *, count: int = 100) -> list[str]:
         """Return the newest events of a record, oldest first; also of one that was deleted."""
@@ -200,9 +216,13 @@ class Store:
         return int(end) - count
 
 
+def _stored(row: Mapping[str, str]) -> Stored:
+    return Stored(json.loads(row["value"]), int(row["version"]))
+
+
 @asynccontextmanager
 async def _translated(act: str) -> AsyncIterator[None]:
-    """Turn Redis' exceptions into one of ours that says what was tried."""
+    """Turn Redis' exceptions, and those of reading what it holds, into one of ours that says what was tried."""
     try:
         yield
     except ResponseError as exc:
@@ -213,3 +233,5 @@ async def _translated(act: str) -> AsyncIterator[None]:
         raise StoreError(f"cannot {act}: {exc}") from exc
     except RedisError as exc:
         raise StoreError(f"cannot {act}: {exc}") from exc
+    except (ValueError, KeyError) as exc:
+        raise StoreError(f"cannot {act}: it is damaged ({exc!r})") from exc
