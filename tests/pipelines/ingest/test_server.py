@@ -252,3 +252,14 @@ async def test_wrong_options_end_with_one_line() -> None:
     assert process.returncode == 1
     assert len(stderr.decode().splitlines()) == 1
     assert "expected A:B" in stderr.decode()
+
+
+async def test_help_is_help_and_nothing_else() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pipelines.ingest", "--help",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 0
+    assert b"--continuum-factor" in stdout
+    assert stderr == b""
