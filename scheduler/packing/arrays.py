@@ -23,7 +23,25 @@ OWN_SLOTS: Final = 4
 MEM: Final = 1
 """Place of memory among an agent's own slots, and of a node's memory after its cores."""
 NOWHERE: Final = -1
-"""Stands for no task, agent, node or device."""
+"""Stands for no task, place, node or device."""
+
+AGENT: Final = 0
+NODE: Final = 1
+OWN: Final = 2
+CORES: Final = 3
+DEVICE: Final = 4
+DEVICE_END: Final = 5
+"""Columns of `Cluster.places`."""
+
+N_CORES: Final = 0
+ADMISSION: Final = 1
+PLACE: Final = 2
+PLACE_END: Final = 3
+WANT: Final = 4
+WANT_END: Final = 5
+VOLUME: Final = 6
+VOLUME_END: Final = 7
+"""Columns of `Demand.task`."""
 GPU: Final = 0
 """Number of the service that GPUs give; networks have the other numbers."""
 
@@ -43,16 +61,13 @@ HUMBLEST: Final = 2
 class Cluster(NamedTuple):
     """Where the slots of each agent are. Indices of nodes and devices run over all agents."""
 
-    own: Ints
-    """(agents,) first slot of each agent."""
-    nodes: Ints
-    """(agents + 1,) first node of each agent."""
-    node_slot: Ints
-    """(nodes,) slot of the cores; memory is the next."""
-    devices: Ints
-    """(agents + 1,) first device of each agent; its GPUs come before its interfaces."""
+    places: Ints
+    """(nodes + agents, 6) where a task can be: agent, node or NOWHERE, first slot of the agent, slot of the
+    node's cores (its memory is the next) or NOWHERE, first device, end of the devices. First come the nodes,
+    for tasks that need one, then the agents, for those that do not."""
     device: Ints
-    """(devices, 2) slot of compute or of the bandwidth in (memory or out is the next); node or NOWHERE."""
+    """(devices, 2) slot of compute or of the bandwidth in (memory or out is the next); node or NOWHERE. The
+    GPUs of an agent come before its interfaces."""
     serves: Bytes
     """(devices, services) whether it gives that service."""
     volume_slot: Ints
@@ -71,13 +86,10 @@ class Demand(NamedTuple):
     own: Ints
     """(tasks, OWN_SLOTS) amounts; CPUs include those under pinned cores."""
     task: Ints
-    """(tasks, 3) number of pinned cores, whether a node must be chosen, row of `Cluster.admits`."""
-    wants: Ints
-    """(tasks + 1,) first want of each task; those for GPUs come before those for interfaces."""
+    """(tasks, 8) number of pinned cores; row of `Cluster.admits`; first and end of the places, of the wants,
+    and of the volume requests that concern the task. Wants for GPUs come before those for interfaces."""
     want: Ints
     """(wants, 4) amounts of the device's two slots, affinity, service."""
-    volumes: Ints
-    """(tasks + 1,) first volume request of each task."""
     volume: Ints
     """(volume requests, 2) volume name, disk."""
     size: Floats
@@ -90,7 +102,7 @@ class Plan(NamedTuple):
     free: Ints
     """(slots,) what is left."""
     where: Ints
-    """(tasks, 2) agent and node, each may be NOWHERE."""
+    """(tasks,) place, or NOWHERE."""
     device: Ints
     """(tasks, most wants) device behind each want."""
     draws: Ints
@@ -115,12 +127,12 @@ class Best(NamedTuple):
 def empty_plan(free: Ints, n_agents: int, demand: Demand) -> Plan:
     """Return a plan with no task placed."""
     n_tasks = len(demand.own)
-    wants = int(np.diff(demand.wants).max(initial=0))
-    volumes = int(np.diff(demand.volumes).max(initial=0))
+    wants = int((demand.task[:, WANT_END] - demand.task[:, WANT]).max(initial=0))
+    volumes = int((demand.task[:, VOLUME_END] - demand.task[:, VOLUME]).max(initial=0))
     draws = OWN_SLOTS + 2 + 2 * wants + volumes
     return Plan(
         free=free.copy(),
-        where=np.full((n_tasks, 2), NOWHERE, np.int64),
+        where=np.full(n_tasks, NOWHERE, np.int64),
         device=np.full((n_tasks, wants), NOWHERE, np.int64),
         draws=np.zeros(n_tasks, np.int64),
         slot=np.zeros((n_tasks, draws), np.int64),

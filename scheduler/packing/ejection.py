@@ -10,10 +10,25 @@ from typing import Final
 
 import numpy as np
 
-from scheduler.packing.arrays import NOWHERE, TIGHTEST, Best, Cluster, Demand, Floats, Ints, Plan
-from scheduler.packing.compiled import Random, below, compiled
+from scheduler.packing.arrays import (
+    ADMISSION,
+    AGENT,
+    NOWHERE,
+    PLACE,
+    PLACE_END,
+    TIGHTEST,
+    WANT,
+    WANT_END,
+    Best,
+    Cluster,
+    Demand,
+    Floats,
+    Ints,
+    Plan,
+)
+from scheduler.packing.compiled import Random, below, compiled, inlined
 from scheduler.packing.greedy import insert
-from scheduler.packing.placing import device_needs, own_needs, place, remove
+from scheduler.packing.placing import least_short_device, left_at, needs_at, put, remove
 
 LOOKS: Final = 100
 """Places that are looked at for one ejection."""
@@ -25,7 +40,7 @@ SET_SIZE: Final = 3
 """Tasks that are ejected at once, at most."""
 
 
-@compiled
+@inlined
 def shortfalls(free: Ints, needs: Ints, n: int, short: Ints) -> int:
     """Write (slot, missing amount) of the needs that are not met, by slot; return how many."""
     kept = 0
@@ -45,7 +60,15 @@ def shortfalls(free: Ints, needs: Ints, n: int, short: Ints) -> int:
     return missing
 
 
-@compiled
+@inlined
+def need_device(needs: Ints, n: int, slot: int, want: Ints, w: int) -> int:
+    """Append to `n` needs what want `w` draws from a device; return how many there are now."""
+    for i in range(2):
+        needs[n + i, 0], needs[n + i, 1] = slot + i, want[w, i]
+    return n + 2
+
+
+@inlined
 def reliefs(
     first: int,
     links: Ints,
@@ -53,6 +76,7 @@ def reliefs(
     slot: Ints,
     amount: Ints,
     short: Ints,
+    n_short: int,
     who: Ints,
     relief: Ints,
 ) -> int:
@@ -70,7 +94,7 @@ def reliefs(
     n, task = 0, first
     while task != NOWHERE and n < NEIGHBOURS:
         useful = False
-        for k in range(len(short)):
+        for k in range(n_short):
             relief[n, k] = 0
             for i in range(draws[task]):
                 if slot[task, i] == short[k, 0]:
@@ -83,10 +107,10 @@ def reliefs(
     return n
 
 
-@compiled
-def suffices(short: Ints, relief: Ints, i: int, j: int, k: int) -> bool:
+@inlined
+def suffices(short: Ints, n_short: int, relief: Ints, i: int, j: int, k: int) -> bool:
     """Whether ejecting the neighbours i, j and k (the latter two may be NOWHERE) gives all that is short."""
-    for s in range(len(short)):
+    for s in range(n_short):
         given = relief[i, s]
         if j != NOWHERE:
             given += relief[j, s]
@@ -97,37 +121,92 @@ def suffices(short: Ints, relief: Ints, i: int, j: int, k: int) -> bool:
     return True
 
 
-@compiled
+@inlined
 def cheapest_set(
-    short: Ints, who: Ints, relief: Ints, penalty: Floats, bound: float, chosen: Ints
+    short: Ints,
+    n_short: int,
+    who: Ints,
+    n: int,
+    relief: Ints,
+    penalty: Floats,
+    bound: float,
+    found: Ints,
 ) -> float:
-    """Find the set of up to SET_SIZE neighbours of least penalty, below `bound`, whose ejection suffices.
+    """Find the set of up to SET_SIZE of `n` neighbours of least penalty whose ejection suffices.
 
-    Returns its penalty, and writes it to `chosen`; returns `bound`, and writes nothing, if there is none.
+    Returns its penalty, and writes it behind the first of `found`. If there is none below `bound`, returns
+    that, and writes nothing.
     """
-    n = len(who)
     for i in range(n):
         one = penalty[who[i]]
         if one >= bound:
             continue
-        if suffices(short, relief, i, NOWHERE, NOWHERE):
+        if suffices(short, n_short, relief, i, NOWHERE, NOWHERE):
             bound = one
-            chosen[0], chosen[1], chosen[2] = who[i], NOWHERE, NOWHERE
+            found[1], found[2], found[3] = who[i], NOWHERE, NOWHERE
             continue
         for j in range(i + 1, n):
             two = one + penalty[who[j]]
             if two >= bound:
                 continue
-            if suffices(short, relief, i, j, NOWHERE):
+            if suffices(short, n_short, relief, i, j, NOWHERE):
                 bound = two
-                chosen[0], chosen[1], chosen[2] = who[i], who[j], NOWHERE
+                found[1], found[2], found[3] = who[i], who[j], NOWHERE
                 continue
             for k in range(j + 1, n):
                 three = two + penalty[who[k]]
-                if three < bound and suffices(short, relief, i, j, k):
+                if three < bound and suffices(short, n_short, relief, i, j, k):
                     bound = three
-                    chosen[0], chosen[1], chosen[2] = who[i], who[j], who[k]
+                    found[1], found[2], found[3] = who[i], who[j], who[k]
     return bound
+
+
+@compiled
+def find_candidates(
+    cluster: Cluster, demand: Demand, plan: Plan, task: int, start: Ints, candidates: Ints
+) -> int:
+    """Write the places where a task fits when nothing else is placed; return how many.
+
+    If there are more than `candidates` has room for, these are the first from a place that differs from task
+    to task.
+
+    Parameters
+    ----------
+    start
+        (slots,) what is free then.
+    """
+    places, device, serves = cluster.places, cluster.device, cluster.serves
+    admits, weight, volume_slot = cluster.admits, cluster.weight, cluster.volume_slot
+    own, tasks, want, volume = demand.own, demand.task, demand.want, demand.volume
+    needs = np.empty((plan.slot.shape[1], 2), np.int64)
+    begin = tasks[task, PLACE]
+    n_places = tasks[task, PLACE_END] - begin
+    n = 0
+    for i in range(n_places):
+        place = begin + (i + task * len(candidates)) % n_places
+        if n == len(candidates):
+            break
+        if admits[tasks[task, ADMISSION], places[place, AGENT]] == 0:
+            continue
+        left = left_at(
+            places,
+            place,
+            volume_slot,
+            device,
+            serves,
+            weight,
+            start,
+            own,
+            tasks,
+            want,
+            volume,
+            task,
+            needs,
+        )
+        if left < np.inf:
+            candidates[n] = place
+            n += 1
+    return n
 
 
 @compiled
@@ -136,47 +215,41 @@ def find_ejection(
     demand: Demand,
     plan: Plan,
     task: int,
+    candidates: Ints,
     penalty: Floats,
     random: Random,
     found: Ints,
 ) -> bool:
-    """Look in random places for the cheapest set of tasks that would have to go for `task` to fit there.
+    """Find the cheapest set of tasks that would have to go for `task` to fit in one of the candidates.
 
-    Writes agent, node and the set to `found`.
+    If there are many candidates, only some of them are looked at, chosen at random. Writes the place and the
+    set to `found`.
     """
-    own_slot, nodes, node_slot = cluster.own, cluster.nodes, cluster.node_slot
-    devices, device, serves = cluster.devices, cluster.device, cluster.serves
+    places, device, serves = cluster.places, cluster.device, cluster.serves
     weight, volume_slot, free = cluster.weight, cluster.volume_slot, plan.free
     first, links, draws, slot, amount = plan.first, plan.links, plan.draws, plan.slot, plan.amount
-    own, volume = demand.own[task], demand.volume[demand.volumes[task] : demand.volumes[task + 1]]
-    want = demand.want[demand.wants[task] : demand.wants[task + 1]]
-    cores, pinned, admission = demand.task[task]
-    admits = cluster.admits[admission]
+    own, tasks, want, volume = demand.own, demand.task, demand.want, demand.volume
     needs = np.empty((slot.shape[1], 2), np.int64)
     short = np.empty((slot.shape[1], 2), np.int64)
     who = np.empty(NEIGHBOURS, np.int64)
     relief = np.empty((NEIGHBOURS, slot.shape[1]), np.int64)
     best = np.inf
-    for _ in range(min(LOOKS, len(node_slot) if pinned else len(own_slot))):
-        agent = below(random, len(own_slot))
-        n_nodes = nodes[agent + 1] - nodes[agent]
-        if admits[agent] == 0 or (pinned and n_nodes == 0):
-            continue
-        node = nodes[agent] + below(random, n_nodes) if pinned else NOWHERE
-        core_slot = node_slot[node] if pinned else NOWHERE
-        n = own_needs(own, cores, volume, own_slot[agent], core_slot, volume_slot[agent], needs)
-        begin, end = devices[agent], devices[agent + 1]
-        n = device_needs(
-            device[begin:end], serves[begin:end], weight, free, want, node, random, needs, n
-        )
-        if n == NOWHERE:
-            continue
+    n_candidates = len(candidates)
+    offset = below(random, n_candidates)
+    for look in range(min(LOOKS, n_candidates)):
+        if n_candidates > LOOKS:
+            offset = below(random, n_candidates)
+        place = candidates[(offset + look) % n_candidates]
+        n = needs_at(places, place, volume_slot, own, tasks, volume, task, needs)
+        for w in range(tasks[task, WANT], tasks[task, WANT_END]):
+            d = least_short_device(device, serves, weight, free, places, place, want, w, random)
+            n = need_device(needs, n, device[d, 0], want, w)
         k = shortfalls(free, needs, n, short)
-        m = reliefs(first[agent], links, draws, slot, amount, short[:k], who, relief)
-        cost = cheapest_set(short[:k], who[:m], relief, penalty, best, found[2:])
+        m = reliefs(first[places[place, AGENT]], links, draws, slot, amount, short, k, who, relief)
+        cost = cheapest_set(short, k, who, m, relief, penalty, best, found)
         if cost < best:
             best = cost
-            found[0], found[1] = agent, node
+            found[0] = place
     return best < np.inf
 
 
@@ -186,24 +259,38 @@ def search(
     demand: Demand,
     plan: Plan,
     best: Best,
+    start: Ints,
+    candidates: Ints,
     random: Random,
     iterations: int,
 ) -> int:
     """Insert what is not placed; where that is impossible, eject what is cheapest and go on with that.
 
-    A task that could not be inserted becomes more expensive to eject, so that the search does not turn in
-    circles (guided ejection search: Nagata & Bräysy 2009, doi:10.1016/j.orl.2009.04.006).
+    Parameters
+    ----------
+    plan
+        Where to go on from.
+    best
+        The fullest plan is written here.
+    start
+        (slots,) what is free when nothing is placed.
+    candidates
+        (tasks, any) room for the places of each task.
+    iterations
+        Insertions to try, at most.
 
-    Returns how many tasks the fullest plan lacks, and writes that to `best`.
+    Returns how many tasks the fullest plan lacks.
     """
-    pool = np.empty(len(demand.own), np.int64)
+    n_tasks = len(demand.own)
+    n_candidates = np.full(n_tasks, NOWHERE, np.int64)  # not looked for yet
+    pool = np.empty(n_tasks, np.int64)
     n = 0
-    for task in range(len(demand.own)):
-        if plan.where[task, 0] == NOWHERE:
+    for task in range(n_tasks):
+        if plan.where[task] == NOWHERE:
             pool[n] = task
             n += 1
     penalty = 1 + SIZE_COST * demand.size
-    found = np.empty(2 + SET_SIZE, np.int64)
+    found = np.empty(1 + SET_SIZE, np.int64)
     fewest = n
     best.where[:], best.device[:] = plan.where, plan.device
     for _ in range(iterations):
@@ -213,20 +300,25 @@ def search(
         task = pool[i]
         n -= 1
         pool[i] = pool[n]
-        if not insert(cluster, demand, plan, task, TIGHTEST):
-            penalty[task] += 1 + SIZE_COST * demand.size[task]
-            if find_ejection(cluster, demand, plan, task, penalty, random, found):
-                for ejected in found[2:]:
-                    if ejected != NOWHERE:
-                        remove(plan, ejected)
-                        pool[n] = ejected
-                        n += 1
-            else:
-                found[0] = NOWHERE
-            if found[0] == NOWHERE or not place(cluster, demand, plan, task, found[0], found[1]):
-                pool[n] = task
-                n += 1
-        if n < fewest:
-            fewest = n
-            best.where[:], best.device[:] = plan.where, plan.device
+        if insert(cluster, demand, plan, task, TIGHTEST):
+            if n < fewest:
+                fewest = n
+                best.where[:], best.device[:] = plan.where, plan.device
+            continue
+        penalty[task] += 1 + SIZE_COST * demand.size[task]
+        if n_candidates[task] == NOWHERE:
+            n_candidates[task] = find_candidates(
+                cluster, demand, plan, task, start, candidates[task]
+            )
+        here = candidates[task, : n_candidates[task]]
+        if len(here) and find_ejection(cluster, demand, plan, task, here, penalty, random, found):
+            for ejected in found[1:]:
+                if ejected != NOWHERE:
+                    remove(cluster, plan, ejected)
+                    pool[n] = ejected
+                    n += 1
+            if put(cluster, demand, plan, task, found[0]):
+                continue
+        pool[n] = task
+        n += 1
     return fewest

@@ -54,7 +54,7 @@ def unfit(agents: Sequence[AgentSnapshot], tasks: Tasks, names: Sequence[str]) -
     unfit = []
     for t, name in enumerate(names):
         if insert(problem.cluster, problem.demand, plan, t, FIRST):
-            remove(plan, t)
+            remove(problem.cluster, plan, t)
         else:
             unfit.append(name)
     return unfit

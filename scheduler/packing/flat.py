@@ -7,7 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.packing.arrays import GPU, MOST, Cluster, Demand, Floats, Ints, Plan, empty_plan
+from scheduler.packing.arrays import (
+    AGENT,
+    DEVICE,
+    GPU,
+    MOST,
+    N_CORES,
+    NODE,
+    NOWHERE,
+    WANT,
+    WANT_END,
+    Cluster,
+    Demand,
+    Floats,
+    Ints,
+    Plan,
+    empty_plan,
+)
 from scheduler.packing.layout import PORTS, Kind, Names, lay_out
 from scheduler.placement import Assignment
 from scheduler.quantities import Ranges
@@ -39,7 +55,9 @@ def flatten(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]) -
     for _, request in items:
         rows.add(request)
     cluster, free, means = lay_out(agents, names)
-    return Problem(agents, items, cluster, rows.demand(means), free)
+    n_nodes = len(cluster.places) - len(agents)
+    demand = rows.demand(means, n_nodes, len(agents))
+    return Problem(agents, items, cluster, demand, free)
 
 
 def needs_node(request: TaskRequest) -> bool:
@@ -60,44 +78,44 @@ class _Rows:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.own: list[tuple[int, int, int, int]] = []
-        self.task: list[tuple[int, bool, int]] = []
-        self.wants, self.volumes = [0], [0]
+        self.task: list[tuple[int, int, bool, int, int, int, int]] = []
         self.want: list[tuple[int, int, bool, int]] = []
         self.volume: list[tuple[int, int]] = []
 
     def add(self, request: TaskRequest) -> None:
-        cores = len(request.cores)
+        cores, want, volume = len(request.cores), len(self.want), len(self.volume)
         cpus = min(request.cpus + 1000 * cores, MOST)
         disk, ports = min(request.disk, MOST), len(request.ports)
         self.own.append((cpus, min(request.mem, MOST), disk, ports))
-        self.task.append((cores, needs_node(request), self.names.admission(request)))
         for gpu in request.gpus:
             self.want.append((min(gpu.compute, MOST), min(gpu.mem, MOST), gpu.affinity, GPU))
         for nic in request.nics:
             bandwidth = min(nic.bandwidth_in, MOST), min(nic.bandwidth_out, MOST)
             self.want.append((*bandwidth, nic.affinity, self.names.service(nic.network)))
-        for volume in request.volumes:
-            self.volume.append((self.names.volume(volume.name), min(volume.disk, MOST)))
-        self.wants.append(len(self.want))
-        self.volumes.append(len(self.volume))
+        for v in request.volumes:
+            self.volume.append((self.names.volume(v.name), min(v.disk, MOST)))
+        spans = want, len(self.want), volume, len(self.volume)
+        admission = self.names.admission(request)
+        self.task.append((cores, admission, needs_node(request), *spans))
 
-    def demand(self, means: Floats) -> Demand:
+    def demand(self, means: Floats, n_nodes: int, n_agents: int) -> Demand:
         own = np.array(self.own, np.int64).reshape(-1, 4)
-        task = np.array(self.task, np.int64).reshape(-1, 3)
-        wants = np.array(self.wants, np.int64)
+        rows = np.array(self.task, np.int64).reshape(-1, 7)
+        pinned = rows[:, 2] != 0
+        first = np.where(pinned, 0, n_nodes)
+        end = np.where(pinned, n_nodes, n_nodes + n_agents)
+        task = np.column_stack((rows[:, :2], first, end, rows[:, 3:]))
         want = np.array(self.want, np.int64).reshape(-1, 4)
         return Demand(
             own=own,
-            task=task,
-            wants=wants,
+            task=np.ascontiguousarray(task),
             want=want,
-            volumes=np.array(self.volumes, np.int64),
             volume=np.array(self.volume, np.int64).reshape(-1, 2),
-            size=_sizes(own, task, wants, want, means),
+            size=_sizes(own, task, want, means),
         )
 
 
-def _sizes(own: Ints, task: Ints, wants: Ints, want: Ints, means: Floats) -> Floats:
+def _sizes(own: Ints, task: Ints, want: Ints, means: Floats) -> Floats:
     """Return all that each task asks for, relative to the mean that is free in slots of that kind."""
     weights = np.divide(1, means, out=np.zeros_like(means), where=means > 0)
     on_nic = want[:, 3] != GPU
@@ -105,8 +123,8 @@ def _sizes(own: Ints, task: Ints, wants: Ints, want: Ints, means: Floats) -> Flo
     second = np.where(on_nic, weights[Kind.NIC_OUT], weights[Kind.GPU_MEM])
     of_want = np.append(0.0, np.cumsum(want[:, 0] * first + want[:, 1] * second))
     size: Floats = (own * weights[Kind.CPUS : Kind.PORTS + 1]).sum(axis=1)
-    size += task[:, 0] * weights[Kind.CORES]
-    size += of_want[wants[1:]] - of_want[wants[:-1]]
+    size += task[:, N_CORES] * weights[Kind.CORES]
+    size += of_want[task[:, WANT_END]] - of_want[task[:, WANT]]
     return size
 
 
@@ -128,16 +146,21 @@ def assignments(problem: Problem, where: Ints, device: Ints) -> dict[str, Assign
     """
     pools: dict[int, _Pools] = {}
     result: dict[str, Assignment] = {}
-    for t, (a, node) in enumerate(where.tolist()):
-        if a < 0:
+    places = problem.cluster.places.tolist()
+    first_node: dict[int, int] = {}
+    for place in places:
+        first_node.setdefault(place[AGENT], place[NODE])
+    for t, (number, row) in enumerate(zip(where.tolist(), device.tolist(), strict=True)):
+        if number == NOWHERE:
             continue
+        place = places[number]
+        a = place[AGENT]
         ranges = problem.agents[a].free.ranges
         if a not in pools:
             ports = ranges.get("ports", Ranges()) & PORTS
             pools[a] = _Pools(ranges.get("cores", Ranges()), ports)
-        local_node = node - int(problem.cluster.nodes[a])
-        first_device = int(problem.cluster.devices[a])
-        devices = [d - first_device for d in device[t].tolist()]
+        local_node = place[NODE] - first_node[a]
+        devices = [d - place[DEVICE] for d in row]
         name, request = problem.tasks[t]
         result[name] = _assignment(name, request, problem.agents[a], local_node, devices, pools[a])
     return result

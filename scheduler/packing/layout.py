@@ -95,25 +95,26 @@ class _Slots:
         self.names = names
         self.amounts: list[int] = []
         self.kinds: list[int] = []
-        self.own: list[int] = []
-        self.nodes, self.devices = [0], [0]
-        self.node_slot: list[int] = []
+        self.node_places: list[tuple[int, ...]] = []
+        self.agent_places: list[tuple[int, ...]] = []
         self.device: list[tuple[int, int]] = []
         self.serves: list[list[bool]] = []
         self.volume_slot: list[list[int]] = []
 
     def add(self, agent: AgentSnapshot) -> None:
         topology, scalars, ranges = agent.topology, agent.free.scalars, agent.free.ranges
+        number, first_node = len(self.agent_places), len(self.node_places)
         own = [scalars.get(name, 0) for name in ("cpus", "mem", "disk")]
-        ports = min(count_common(ranges.get("ports", Ranges()), PORTS), MOST - 1)
-        self.own.append(self._append(Kind.CPUS, *own, ports))
+        own_slot = self._append(Kind.CPUS, *own, count_common(ranges.get("ports", Ranges()), PORTS))
+        first_device = len(self.device)
+        self._add_devices(topology, scalars, first_node)
+        devices = first_device, len(self.device)
+        self.agent_places.append((number, NOWHERE, own_slot, NOWHERE, *devices))
         cores = ranges.get("cores", Ranges())
-        first_node = self.nodes[-1]
         for n, node in enumerate(topology.numa):
             mem = PLENTY if node.mem_mib is None else scalars.get(f"numa.{n}.mem", 0)
-            self.node_slot.append(self._append(Kind.CORES, count_common(cores, node.cores), mem))
-        self.nodes.append(len(self.node_slot))
-        self._add_devices(topology, scalars, first_node)
+            slot = self._append(Kind.CORES, count_common(cores, node.cores), mem)
+            self.node_places.append((number, first_node + n, own_slot, slot, *devices))
         self._add_volumes(topology, scalars)
 
     def _add_devices(
@@ -129,7 +130,6 @@ class _Slots:
             slot = self._append(Kind.NIC_IN, *amounts)
             self.device.append((slot, NOWHERE if nic.numa is None else first_node + nic.numa))
             self.serves.append([False, *(name in nic.networks for name in self.names.networks)])
-        self.devices.append(len(self.device))
 
     def _add_volumes(self, topology: Topology, scalars: Mapping[str, Millis]) -> None:
         slots = [NOWHERE] * len(self.names.volumes)
@@ -158,10 +158,7 @@ class _Slots:
         weights = np.divide(1, means, out=np.zeros_like(means), where=means > 0)
         rows = [[admits(agent, *key) for agent in agents] for key in self.names.admissions]
         cluster = Cluster(
-            own=np.array(self.own, np.int64),
-            nodes=np.array(self.nodes, np.int64),
-            node_slot=np.array(self.node_slot, np.int64),
-            devices=np.array(self.devices, np.int64),
+            places=np.array(self.node_places + self.agent_places, np.int64).reshape(-1, 6),
             device=np.array(self.device, np.int64).reshape(-1, 2),
             serves=np.array(self.serves, np.uint8).reshape(-1, 1 + len(self.names.networks)),
             volume_slot=np.array(self.volume_slot, np.int64).reshape(

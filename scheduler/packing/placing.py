@@ -11,9 +11,20 @@ from typing import Final
 import numpy as np
 
 from scheduler.packing.arrays import (
+    AGENT,
+    CORES,
+    DEVICE,
+    DEVICE_END,
     MEM,
+    N_CORES,
+    NODE,
     NOWHERE,
+    OWN,
     OWN_SLOTS,
+    VOLUME,
+    VOLUME_END,
+    WANT,
+    WANT_END,
     Bytes,
     Cluster,
     Demand,
@@ -21,34 +32,39 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import Random, below, compiled
+from scheduler.packing.compiled import Random, below, compiled, inlined
 
 BACKTRACKS: Final = 2000
 """Steps of the search for devices of one task in one place; for up to six wants and three devices, all."""
 
 
-@compiled
-def own_needs(
-    own: Ints,
-    cores: int,
-    volume: Ints,
-    own_slot: int,
-    node_slot: int,
+@inlined
+def needs_at(
+    places: Ints,
+    place: int,
     volume_slot: Ints,
+    own: Ints,
+    tasks: Ints,
+    volume: Ints,
+    task: int,
     needs: Ints,
 ) -> int:
-    """Write (slot, amount) of all that a task needs but devices; return how many; NOWHERE: impossible."""
+    """Write (slot, amount) of all that a task needs in a place but devices; return how many.
+
+    Returns NOWHERE if a volume is not there. The arrays are those of `Cluster` and `Demand`.
+    """
     n = 0
     for i in range(OWN_SLOTS):
-        if own[i] > 0:
-            needs[n, 0], needs[n, 1] = own_slot + i, own[i]
+        if own[task, i] > 0:
+            needs[n, 0], needs[n, 1] = places[place, OWN] + i, own[task, i]
             n += 1
-    if cores > 0:
-        needs[n, 0], needs[n, 1] = node_slot, cores
-        needs[n + 1, 0], needs[n + 1, 1] = node_slot + 1, own[MEM]
+    if tasks[task, N_CORES] > 0:
+        slot = places[place, CORES]
+        needs[n, 0], needs[n, 1] = slot, tasks[task, N_CORES]
+        needs[n + 1, 0], needs[n + 1, 1] = slot + 1, own[task, MEM]
         n += 2
-    for i in range(len(volume)):
-        slot = volume_slot[volume[i, 0]]
+    for i in range(tasks[task, VOLUME], tasks[task, VOLUME_END]):
+        slot = volume_slot[places[place, AGENT], volume[i, 0]]
         if slot == NOWHERE:
             return NOWHERE
         needs[n, 0], needs[n, 1] = slot, volume[i, 1]
@@ -56,25 +72,35 @@ def own_needs(
     return n
 
 
-@compiled
-def usable(device: Ints, serves: Bytes, want: Ints, node: int) -> bool:
-    """Whether a device gives what is wanted, as far as its kind and its node go."""
-    if serves[want[3]] == 0:
+@inlined
+def usable(device: Ints, serves: Bytes, d: int, want: Ints, w: int, node: int) -> bool:
+    """Whether device `d` gives what want `w` is for, as far as its kind and its node go."""
+    if serves[d, want[w, 3]] == 0:
         return False
-    return want[2] == 0 or (node != NOWHERE and device[1] == node)
+    return want[w, 2] == 0 or (node != NOWHERE and device[d, 1] == node)
 
 
-@compiled
+@inlined
 def tightest_device(
-    device: Ints, serves: Bytes, weight: Floats, free: Ints, want: Ints, node: int
+    device: Ints,
+    serves: Bytes,
+    weight: Floats,
+    free: Ints,
+    places: Ints,
+    place: int,
+    want: Ints,
+    w: int,
 ) -> tuple[int, float]:
-    """Return which of an agent's devices would have least left, and how much; NOWHERE if none has enough."""
+    """Return the device in a place that would have least left, and how much that is.
+
+    NOWHERE and infinity, if none has enough.
+    """
     best, best_left = NOWHERE, np.inf
-    for d in range(len(device)):
-        if not usable(device[d], serves[d], want, node):
+    for d in range(places[place, DEVICE], places[place, DEVICE_END]):
+        if not usable(device, serves, d, want, w, places[place, NODE]):
             continue
         slot = device[d, 0]
-        first, second = free[slot] - want[0], free[slot + 1] - want[1]
+        first, second = free[slot] - want[w, 0], free[slot + 1] - want[w, 1]
         if first < 0 or second < 0:
             continue
         left = first * weight[slot] + second * weight[slot + 1]
@@ -83,24 +109,26 @@ def tightest_device(
     return best, best_left
 
 
-@compiled
+@inlined
 def least_short_device(
     device: Ints,
     serves: Bytes,
     weight: Floats,
     free: Ints,
+    places: Ints,
+    place: int,
     want: Ints,
-    node: int,
+    w: int,
     random: Random,
 ) -> int:
     """Return the device that lacks least of what is wanted, one of the equal ones at random, or NOWHERE."""
     best, best_short, equal = NOWHERE, np.inf, 0
-    for d in range(len(device)):
-        if not usable(device[d], serves[d], want, node):
+    for d in range(places[place, DEVICE], places[place, DEVICE_END]):
+        if not usable(device, serves, d, want, w, places[place, NODE]):
             continue
         slot = device[d, 0]
-        short = max(0, want[0] - free[slot]) * weight[slot]
-        short += max(0, want[1] - free[slot + 1]) * weight[slot + 1]
+        short = max(0, want[w, 0] - free[slot]) * weight[slot]
+        short += max(0, want[w, 1] - free[slot + 1]) * weight[slot + 1]
         if short < best_short:
             best, best_short, equal = d, short, 1
         elif short == best_short:
@@ -108,31 +136,6 @@ def least_short_device(
             if below(random, equal) == 0:
                 best = d
     return best
-
-
-@compiled
-def device_needs(
-    device: Ints,
-    serves: Bytes,
-    weight: Floats,
-    free: Ints,
-    want: Ints,
-    node: int,
-    random: Random,
-    needs: Ints,
-    n: int,
-) -> int:
-    """Append (slot, amount) for the devices that lack least to `n` needs; return how many there are now."""
-    if n == NOWHERE:
-        return NOWHERE
-    for w in range(len(want)):
-        d = least_short_device(device, serves, weight, free, want[w], node, random)
-        if d == NOWHERE:
-            return NOWHERE
-        for i in range(2):
-            needs[n, 0], needs[n, 1] = device[d, 0] + i, want[w, i]
-            n += 1
-    return n
 
 
 @compiled
@@ -156,86 +159,129 @@ def undraw(plan: Plan, task: int, keep: int) -> None:
 
 
 @compiled
-def draw_device(plan: Plan, task: int, slot: int, want: Ints) -> bool:
+def draw_device(plan: Plan, task: int, slot: int, want: Ints, w: int) -> bool:
     """Draw what is wanted from the two slots of a device; False, and nothing drawn, if one is short."""
-    if not draw(plan, task, slot, want[0]):
+    if not draw(plan, task, slot, want[w, 0]):
         return False
-    if draw(plan, task, slot + 1, want[1]):
+    if draw(plan, task, slot + 1, want[w, 1]):
         return True
     undraw(plan, task, plan.draws[task] - 1)
     return False
 
 
 @compiled
-def draw_devices(
-    cluster: Cluster, demand: Demand, plan: Plan, task: int, agent: int, node: int
-) -> bool:
+def draw_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Draw from the tightest device for each want; where that leads nowhere, try the other choices."""
-    begin, end = cluster.devices[agent], cluster.devices[agent + 1]
-    device, serves = cluster.device[begin:end], cluster.serves[begin:end]
-    want = demand.want[demand.wants[task] : demand.wants[task + 1]]
+    device, serves, weight, want = cluster.device, cluster.serves, cluster.weight, demand.want
+    places, first_want, end_want = (
+        cluster.places,
+        demand.task[task, WANT],
+        demand.task[task, WANT_END],
+    )
     keep = plan.draws[task]
-    for w in range(len(want)):
-        d, _ = tightest_device(device, serves, cluster.weight, plan.free, want[w], node)
+    for w in range(first_want, end_want):
+        d, _ = tightest_device(device, serves, weight, plan.free, places, place, want, w)
         if d == NOWHERE:
             undraw(plan, task, keep)
-            return w > 0 and search_devices(plan, task, device, serves, want, node, begin)
-        draw_device(plan, task, device[d, 0], want[w])
-        plan.device[task, w] = begin + d
+            return w > first_want and search_devices(cluster, demand, plan, task, place)
+        draw_device(plan, task, device[d, 0], want, w)
+        plan.device[task, w - first_want] = d
     return True
 
 
 @compiled
-def search_devices(
-    plan: Plan, task: int, device: Ints, serves: Bytes, want: Ints, node: int, first: int
-) -> bool:
+def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Try choices of devices, depth first; False, and nothing drawn, if none works."""
+    device, serves, want = cluster.device, cluster.serves, demand.want
+    node, begin = cluster.places[place, NODE], cluster.places[place, DEVICE]
+    end = cluster.places[place, DEVICE_END]
+    first_want = demand.task[task, WANT]
+    n_wants = demand.task[task, WANT_END] - first_want
     keep = plan.draws[task]
-    kept = np.empty(len(want) + 1, np.int64)  # draws before each want's own
-    candidate = np.zeros(len(want) + 1, np.int64)
+    kept = np.empty(n_wants + 1, np.int64)  # draws before each want's own
+    candidate = np.empty(n_wants + 1, np.int64)
     w = 0
-    kept[0] = keep
+    kept[0], candidate[0] = keep, begin
     for _ in range(BACKTRACKS):
         d = candidate[w]
-        if d == len(device):
+        if d == end:
             w -= 1
             if w < 0:
                 return False
             undraw(plan, task, kept[w])
             continue
         candidate[w] += 1
-        if usable(device[d], serves[d], want[w], node) and draw_device(
-            plan, task, device[d, 0], want[w]
+        if usable(device, serves, d, want, first_want + w, node) and draw_device(
+            plan, task, device[d, 0], want, first_want + w
         ):
-            plan.device[task, w] = first + d
+            plan.device[task, w] = d
             w += 1
-            if w == len(want):
+            if w == n_wants:
                 return True
-            kept[w], candidate[w] = plan.draws[task], 0
+            kept[w], candidate[w] = plan.draws[task], begin
     undraw(plan, task, keep)
     return False
 
 
+@inlined
+def left_at(
+    places: Ints,
+    place: int,
+    volume_slot: Ints,
+    device: Ints,
+    serves: Bytes,
+    weight: Floats,
+    free: Ints,
+    own: Ints,
+    tasks: Ints,
+    want: Ints,
+    volume: Ints,
+    task: int,
+    needs: Ints,
+) -> float:
+    """Return how much a task would leave of the slots it needs in a place; infinity if it does not fit.
+
+    Each slot counts relative to the mean of its kind. Wants are looked at one by one: two that only together
+    are too much are found out by :func:`put`.
+    """
+    n = needs_at(places, place, volume_slot, own, tasks, volume, task, needs)
+    if n == NOWHERE:
+        return np.inf
+    left = 0.0
+    for i in range(n):
+        rest = free[needs[i, 0]] - needs[i, 1]
+        if rest < 0:
+            return np.inf
+        left += rest * weight[needs[i, 0]]
+    for w in range(tasks[task, WANT], tasks[task, WANT_END]):
+        left += tightest_device(device, serves, weight, free, places, place, want, w)[1]
+        if left == np.inf:
+            break
+    return left
+
+
 @compiled
-def place(cluster: Cluster, demand: Demand, plan: Plan, task: int, agent: int, node: int) -> bool:
-    """Place a task on an agent that admits it, on a node where it needs one; False if it does not fit."""
+def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
+    """Put a task in a place of an agent that admits it; False if it does not fit."""
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
-    n = own_needs(
-        demand.own[task],
-        demand.task[task, 0],
-        demand.volume[demand.volumes[task] : demand.volumes[task + 1]],
-        cluster.own[agent],
-        NOWHERE if node == NOWHERE else cluster.node_slot[node],
-        cluster.volume_slot[agent],
+    n = needs_at(
+        cluster.places,
+        place,
+        cluster.volume_slot,
+        demand.own,
+        demand.task,
+        demand.volume,
+        task,
         needs,
     )
     ok = n != NOWHERE
-    for i in range(max(n, 0)):
+    for i in range(n):
         ok = ok and draw(plan, task, needs[i, 0], needs[i, 1])
-    if not (ok and draw_devices(cluster, demand, plan, task, agent, node)):
+    if not (ok and draw_devices(cluster, demand, plan, task, place)):
         undraw(plan, task, 0)
         return False
-    plan.where[task, 0], plan.where[task, 1] = agent, node
+    agent = cluster.places[place, AGENT]
+    plan.where[task] = place
     head = plan.first[agent]
     plan.links[task, 0], plan.links[task, 1] = head, NOWHERE
     if head != NOWHERE:
@@ -245,14 +291,14 @@ def place(cluster: Cluster, demand: Demand, plan: Plan, task: int, agent: int, n
 
 
 @compiled
-def remove(plan: Plan, task: int) -> None:
-    """Take a placed task away and give back all that it draws."""
+def remove(cluster: Cluster, plan: Plan, task: int) -> None:
+    """Take a task out of its place and give back all that it draws."""
     undraw(plan, task, 0)
-    after, before = plan.links[task]
+    after, before = plan.links[task, 0], plan.links[task, 1]
     if before == NOWHERE:
-        plan.first[plan.where[task, 0]] = after
+        plan.first[cluster.places[plan.where[task], AGENT]] = after
     else:
         plan.links[before, 0] = after
     if after != NOWHERE:
         plan.links[after, 1] = before
-    plan.where[task, 0] = plan.where[task, 1] = NOWHERE
+    plan.where[task] = NOWHERE

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from scheduler.packing.arrays import FIRST, HUMBLEST, NOWHERE, TIGHTEST, Best, Ints, Plan
+from scheduler.packing.arrays import FIRST, HUMBLEST, N_CORES, NOWHERE, TIGHTEST, Best, Ints, Plan
 from scheduler.packing.ejection import search
 from scheduler.packing.explain import explain, hopeless
 from scheduler.packing.flat import Problem, assignments, flatten
@@ -23,6 +23,8 @@ ITERATIONS: Final = 20_000
 ROUND: Final = 4_000
 """Steps before the search starts again from another greedy plan: one that has not come to an end by then
 rarely does."""
+CANDIDATES: Final = 4_000_000
+"""Candidate places that are kept, for all tasks together: 32 MB."""
 SHAKE: Final = 0.3
 """How far the order of tasks of a new start is from that of their sizes."""
 
@@ -72,7 +74,7 @@ def _orders(problem: Problem) -> Iterator[tuple[Ints, int]]:
     by_size = np.argsort(-problem.demand.size, kind="stable")
     yield by_size, HUMBLEST
     yield by_size, TIGHTEST
-    yield np.argsort(-problem.demand.task[:, 0], kind="stable"), FIRST
+    yield np.argsort(-problem.demand.task[:, N_CORES], kind="stable"), FIRST
 
 
 def _keep(plan: Plan) -> Best:
@@ -80,7 +82,7 @@ def _keep(plan: Plan) -> Best:
 
 
 def _left_out(problem: Problem, best: Best) -> list[str]:
-    return [problem.tasks[t][0] for t in np.flatnonzero(best.where[:, 0] == NOWHERE).tolist()]
+    return [problem.tasks[t][0] for t in np.flatnonzero(best.where == NOWHERE).tolist()]
 
 
 def _greedy(problem: Problem) -> tuple[Best, int]:
@@ -103,6 +105,8 @@ def _search(
     """Search from shaken greedy plans until one is full or the steps are used up."""
     generator = np.random.default_rng(seed)
     size = problem.demand.size
+    n_tasks, n_places = len(problem.tasks), len(problem.cluster.places)
+    candidates = np.empty((n_tasks, min(n_places, max(CANDIDATES // n_tasks, 1))), np.int64)
     while fewest and iterations > 0:
         noise = 1 + SHAKE * generator.random(len(size))
         plan = problem.empty_plan()
@@ -110,7 +114,9 @@ def _search(
         random = generator.integers(1, 2**63, 1, np.uint64)
         found = _keep(plan)
         steps = min(ROUND, iterations)
-        missed = search(problem.cluster, problem.demand, plan, found, random, steps)
+        missed = search(
+            problem.cluster, problem.demand, plan, found, problem.free, candidates, random, steps
+        )
         if missed < fewest:
             best, fewest = found, missed
         iterations -= steps

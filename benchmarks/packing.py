@@ -1,0 +1,196 @@
+"""How many graphs are placed, and how fast: ``python -m benchmarks.packing FILE.jsonl.gz …``.
+
+One JSON line for each instance, then a table by family and load with first fit and best fit beside it. Every
+placement is verified by the independent checker before it counts. The format of instances::
+
+    {"name", "feasible",
+     "agents": [{"host", "mem", "numa": [{"cores": [CPU, …]}, …],
+                 "gpus": [{"numa", "compute", "mem"}, …],
+                 "nics": [{"numa", "network", "in", "out"}, …]}, …],
+     "tasks": [{"name", "cores": n, "mem", "affinity",
+                "gpu": {"compute", "mem"}?, "nic": {"network", "in", "out"}?}, …]}
+
+Memory in MiB, bandwidth in Mbit/s, amounts as they are free. Names end in ``-LOAD-NUMBER``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from scheduler.packing import ITERATIONS, Shortage, missing, pack, violations, warm_up
+from scheduler.packing.arrays import FIRST, N_CORES, TIGHTEST
+from scheduler.packing.flat import flatten
+from scheduler.packing.greedy import insert_all
+from scheduler.quantities import Millis, Ranges, Resources, millis
+from scheduler.requests import GpuRequest, NicRequest, TaskRequest
+from scheduler.topology import AgentSnapshot, Gpu, Nic, NumaNode, Topology
+
+CPUS: Final = 10**9
+"""Instances do not tell of CPUs: plenty."""
+
+Tasks = dict[str, TaskRequest]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One packing problem."""
+
+    name: str
+    feasible: bool
+    agents: tuple[AgentSnapshot, ...]
+    tasks: Tasks
+
+    @property
+    def family(self) -> str:
+        """Name without its number: kind, tasks and load."""
+        return self.name.rpartition("-")[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one instance."""
+
+    instance: Instance
+    placed: bool
+    proven_infeasible: bool
+    cpu_s: float
+    wall_s: float
+    first_fit: bool
+    best_fit: bool
+
+
+def read_instances(path: Path) -> Iterator[Instance]:
+    """Read a file of instances, compressed or not."""
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            document = json.loads(line)
+            yield Instance(
+                document["name"],
+                bool(document["feasible"]),
+                tuple(map(_agent, document["agents"])),
+                {task["name"]: _task(task) for task in document["tasks"]},
+            )
+
+
+def _agent(document: Mapping[str, Any]) -> AgentSnapshot:
+    gpus, nics = document["gpus"], document["nics"]
+    topology = Topology(
+        numa=tuple(NumaNode(Ranges.of_values(node["cores"])) for node in document["numa"]),
+        gpus=tuple(Gpu(name="gpu", numa=gpu["numa"]) for gpu in gpus),
+        nics=tuple(
+            Nic(name=f"nic{n}", networks=(nic["network"],), address="127.0.0.1", numa=nic["numa"])
+            for n, nic in enumerate(nics)
+        ),
+    )
+    scalars: dict[str, Millis] = {"cpus": CPUS, "mem": millis(document["mem"])}
+    for n, gpu in enumerate(gpus):
+        scalars |= {f"gpu.{n}.{key}": millis(gpu[key]) for key in ("compute", "mem")}
+    for n, nic in enumerate(nics):
+        scalars |= {f"nic.{n}.{key}": millis(nic[key]) for key in ("in", "out")}
+    host = document["host"]
+    return AgentSnapshot(
+        agent_id=host,
+        host=host,
+        topology=topology,
+        free=Resources(scalars, {"cores": topology.cores}),
+        address="127.0.0.1",
+    )
+
+
+def _task(document: Mapping[str, Any]) -> TaskRequest:
+    near = document["affinity"]
+    gpu, nic = document.get("gpu"), document.get("nic")
+    return TaskRequest.of(
+        cores=document["cores"],
+        mem_mib=document["mem"],
+        gpus=[GpuRequest.of(gpu["compute"], gpu["mem"], affinity=near)] if gpu else (),
+        nics=[NicRequest.of(nic["network"], in_mbps=nic["in"], out_mbps=nic["out"], affinity=near)]
+        if nic
+        else (),
+    )
+
+
+def fits_greedily(instance: Instance, rule: int) -> bool:
+    """Whether the yardstick places everything: most cores first, each where the rule says."""
+    problem = flatten(instance.agents, instance.tasks)
+    order = np.argsort(-problem.demand.task[:, N_CORES], kind="stable")
+    return insert_all(problem.cluster, problem.demand, problem.empty_plan(), order, rule) == 0
+
+
+def solve(instance: Instance, seed: int, iterations: int) -> Outcome:
+    """Pack one instance, and check the answer."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    answer = pack(instance.agents, instance.tasks, seed=seed, iterations=iterations)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    placed = not isinstance(answer, Shortage)
+    placement = answer.partial if isinstance(answer, Shortage) else answer
+    assert not violations(instance.agents, instance.tasks, placement)
+    assert not placed or not missing(instance.tasks, placement)
+    proven = isinstance(answer, Shortage) and answer.proven
+    first, best = fits_greedily(instance, FIRST), fits_greedily(instance, TIGHTEST)
+    return Outcome(instance, placed, proven, cpu, wall, first, best)
+
+
+def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield the lines of the table by family."""
+    yield (
+        f"{'family':24} {'n':>4} {'placed':>7} {'proven':>7} {'cpu ms, median':>15} {'max':>8}"
+        f" {'first fit':>10} {'best fit':>9}"
+    )
+    families: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        families.setdefault(outcome.instance.family, []).append(outcome)
+    for family, rows in families.items():
+
+        def share(number: int, of: int = len(rows)) -> str:
+            return f"{100 * number / of:.0f} %"
+
+        cpu = [1000 * row.cpu_s for row in rows]
+        yield (
+            f"{family:24} {len(rows):4} {share(sum(r.placed for r in rows)):>7} "
+            f"{share(sum(r.proven_infeasible for r in rows)):>7} "
+            f"{statistics.median(cpu):15.1f} {max(cpu):8.1f} "
+            f"{share(sum(r.first_fit for r in rows)):>10} "
+            f"{share(sum(r.best_fit for r in rows)):>9}"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.packing", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.jsonl.gz")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--iterations", type=int, default=ITERATIONS, help="steps of the search")
+    options = parser.parse_args(arguments)
+    warm_up()
+    outcomes = []
+    for path in options.files:
+        for instance in read_instances(path):
+            outcome = solve(instance, options.seed, options.iterations)
+            outcomes.append(outcome)
+            line = {
+                "name": instance.name,
+                "placed": outcome.placed,
+                "proven_infeasible": outcome.proven_infeasible,
+                "cpu_s": round(outcome.cpu_s, 6),
+                "wall_s": round(outcome.wall_s, 6),
+            }
+            print(json.dumps(line), flush=True)
+    print("\n".join(table(outcomes)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
