@@ -95,7 +95,9 @@ class Replay:
     data_column
         Column with the visibilities.
     n_chans_per_substream
-        Default: all channels.
+        Default: what makes `n_substreams`.
+    n_substreams
+        Used where the number of channels of each is not given.
 
     Raises
     ------
@@ -110,6 +112,7 @@ class Replay:
         name: str,
         data_column: str = "DATA",
         n_chans_per_substream: int | None = None,
+        n_substreams: int = 1,
     ) -> None:
         self._ms = open_measurement_set(path, data_column)
         descriptions = antenna_descriptions(self._ms.names, self._ms.positions, self._ms.diameters)
@@ -118,12 +121,15 @@ class Replay:
             int(field): FieldGeometry(self._ms, int(field), self.antennas)
             for field in np.unique(self._ms.field)
         }
-        self.stream = self._stream(name, n_chans_per_substream)
+        n_chans = len(self._ms.freqs)
+        if n_chans_per_substream is None and n_chans % n_substreams:
+            raise ReplayError(f"{path}: {n_chans} channels cannot be divided by {n_substreams}")
+        self.stream = self._stream(name, n_chans_per_substream or n_chans // n_substreams)
         self.n_dumps: int | None = self._ms.grid.n_dumps
         self._targets = self._dump_targets()
         self.description = self._describe(descriptions)
 
-    def _stream(self, name: str, n_chans_per_substream: int | None) -> CorrelatorStream:
+    def _stream(self, name: str, n_chans_per_substream: int) -> CorrelatorStream:
         freqs = self._ms.freqs
         n_chans = len(freqs)
         bandwidth = float((freqs[-1] - freqs[0]) / (n_chans - 1) * n_chans)
@@ -132,7 +138,7 @@ class Replay:
         return CorrelatorStream(
             name=name,
             n_chans=n_chans,
-            n_chans_per_substream=n_chans_per_substream or n_chans,
+            n_chans_per_substream=n_chans_per_substream,
             bandwidth=bandwidth,
             center_freq=float(freqs[n_chans // 2]),
             sync_time=self._ms.grid.first_centre - 0.5 * int_time,
