@@ -72,10 +72,8 @@ class WriterServer(L0Server):
         self._block = _Block(store)
 
     async def capture(self, cbid: str, dumps: AsyncIterator[Dump]) -> None:
-        """Write the block's dumps, then what describes them."""
-        block = self._block
-        if block is None:
-            raise StoreError(f"capture block {cbid} was not prepared")
+        """Write the block's dumps."""
+        block = self._prepared(cbid)
         async with asyncio.TaskGroup() as writes:
             pending: set[asyncio.Task[None]] = set()
             async for dump in dumps:
@@ -88,7 +86,11 @@ class WriterServer(L0Server):
                 task.add_done_callback(pending.discard)
                 task.add_done_callback(lambda _: self._set_depth(len(pending)))
                 self._set_depth(len(pending))
-        await self._describe(cbid, block)
+
+    def _prepared(self, cbid: str) -> _Block:
+        if self._block is None:
+            raise StoreError(f"capture block {cbid} was not prepared")
+        return self._block
 
     async def _room(self, pending: set[asyncio.Task[None]]) -> bool:
         """Wait for room in the queue; false when the memory for what comes from the network runs out first."""
@@ -133,8 +135,9 @@ class WriterServer(L0Server):
             )
             self.set_device_status(aiokatcp.DeviceStatus.FAIL, failures[0])
 
-    async def _describe(self, cbid: str, block: _Block) -> None:
-        """Publish the chunks' description and write telescope state beside them."""
+    async def conclude(self, cbid: str) -> None:
+        """Publish the chunks' description and write telescope state beside them, solutions included."""
+        block = self._prepared(cbid)
         stream = self.source.stream.name
         n_dumps = max(block.n_dumps, self.announced)
         if n_dumps:

@@ -166,6 +166,17 @@ async def describe(telstate: Any) -> None:
         await ts.add_sample(telstate, "obs_activity", "track", time)
 
 
+async def all_heaps_came(server: Any) -> None:
+    """Wait until the block's heaps have been counted, lost ones included."""
+    came = asyncio.Event()
+    total = server.sensors["input-heaps-total"]
+    expected = 2 * N_DUMPS - len(LOST)
+    total.attach(lambda sensor, reading: came.set() if reading.value == expected else None)
+    async with asyncio.timeout(10):
+        if total.value != expected:
+            await came.wait()
+
+
 @asynccontextmanager
 async def served(server: Any) -> AsyncIterator[aiokatcp.Client]:
     await server.start()
@@ -199,6 +210,9 @@ def written(
                 await cal_client.request("capture-init", CBID)
                 await writer_client.request("capture-init", CBID)
                 await send_block(truth)
+                # The writer has all data long before the calibration is through; it must wait.
+                await all_heaps_came(writer)
+                assert not list(data.glob("*/*.rdb"))
                 await cal_client.request("capture-done")
                 await writer_client.request("capture-done")
                 return {

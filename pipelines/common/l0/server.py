@@ -65,7 +65,8 @@ class L0Input:
 class L0Server(ProgramServer):
     """A program that does something with each capture block of an L0 stream.
 
-    Subclasses implement :meth:`capture`, and :meth:`prepare` where a block needs preparation that can fail.
+    Subclasses implement :meth:`capture`, and :meth:`prepare` where a block needs preparation that can fail,
+    and :meth:`conclude` where something is handed on at its end.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class L0Server(ProgramServer):
         self._state = CaptureState.IDLE
         self._receiver: L0Receiver | None = None
         self._task: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
         self._total = self._lost = self._rejected = 0
         self._block_sensor = self.add_sensor(
             str, "capture-block-id", "Capture block; empty if none"
@@ -95,7 +97,13 @@ class L0Server(ProgramServer):
 
     @abc.abstractmethod
     async def capture(self, cbid: str, dumps: AsyncIterator[Dump]) -> None:
-        """Work through a block: every dump must be released, and what comes of them be handed on."""
+        """Work through a block's dumps as they come; every dump must be released."""
+
+    async def conclude(self, cbid: str) -> None:
+        """Hand on what comes of a block; after its data, and not before capture-done asks for it.
+
+        Programs upstream may be at work until then, even when no more data comes.
+        """
 
     @property
     def starving(self) -> bool:
@@ -128,6 +136,7 @@ class L0Server(ProgramServer):
                 raise aiokatcp.FailReply(f"cannot start capture block {cbid}: {exc}") from exc
             raise
         self._receiver = receiver
+        self._asked.clear()
         self._block_sensor.value = cbid
         self.set_device_status(aiokatcp.DeviceStatus.OK, f"capture block {cbid} starts")
         self._set_state(CaptureState.CAPTURING)
@@ -169,6 +178,7 @@ class L0Server(ProgramServer):
         if task is None or receiver is None:
             return
         receiver.finish_within(drain)
+        self._asked.set()
         self._set_state(CaptureState.DRAINING)
         try:
             # The block goes on when the client that asked has gone.
@@ -180,17 +190,24 @@ class L0Server(ProgramServer):
                 self._set_state(CaptureState.IDLE)
 
     async def _run(self, cbid: str, receiver: L0Receiver) -> None:
+        """The life of a block from the first dump to its conclusion."""
         try:
             async with receiver:
                 await self.capture(cbid, self._counted(receiver))
+            self._report(cbid, receiver)
+            await self._asked.wait()
+            await self.conclude(cbid)
         except Exception as exc:
-            logger.exception("capture block %s failed", cbid)
+            logger.error("capture block %s failed: %s", cbid, exc, exc_info=_is_bug(exc))
             self.set_device_status(aiokatcp.DeviceStatus.FAIL, f"capture block {cbid}: {exc}")
             raise
         finally:
             self._count(receiver)
             self._total, self._lost = self._total_sensor.value, self._lost_sensor.value
             self._rejected = self._rejected_sensor.value
+
+    def _report(self, cbid: str, receiver: L0Receiver) -> None:
+        self._count(receiver)
         lost = sum(count.lost for count in receiver.counts)
         logger.info("capture block %s: %s", cbid, _summary(receiver))
         if lost and self.device_status is aiokatcp.DeviceStatus.OK:
@@ -208,6 +225,11 @@ class L0Server(ProgramServer):
         self._total_sensor.value = self._total + sum(count.received for count in counts)
         self._lost_sensor.value = self._lost + sum(count.lost for count in counts)
         self._rejected_sensor.value = self._rejected + rejected
+
+
+def _is_bug(exc: Exception) -> bool:
+    """Whether the traceback is worth a place in the log."""
+    return not isinstance(exc, PipelineError | OSError)
 
 
 def _summary(receiver: L0Receiver) -> str:
