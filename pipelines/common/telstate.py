@@ -21,7 +21,7 @@ from pipelines.common.errors import TelstateError
 
 CONNECT_TIMEOUT: Final = 10.0
 WAIT_TIMEOUT: Final = 30.0
-CLOSE_TIMEOUT: Final = 1.0
+CLOSE_TIMEOUT: Final = 0.2
 
 
 @asynccontextmanager
