@@ -22,8 +22,8 @@ def open_dataset(rdb: Path | str, *, applycal: str = "", **kwargs: Any) -> DataS
     rdb
         The dump of the telescope state, ``DATA/<cbid>/<cbid>_<stream>.rdb``.
     applycal
-        Calibration products that katdal divides the visibilities by: ``"l1.K,l1.B,l1.G"``, ``"all"`` for every
-        product that is there, empty for none.
+        Calibration products that katdal divides the visibilities by: ``"l1"`` for those of K, B and G that the
+        calibration stream has, ``"l1.G"`` for one that must be there, empty for none.
     kwargs
         Further arguments of :func:`katdal.open`, such as `preselect`.
 

@@ -255,7 +255,7 @@ def test_a_block_with_losses_is_written_and_calibrated(
     # One per dump of the calibrators but the one that was lost.
     assert sensors["cal.solutions-g"] == 6 + 2 + 3
 
-    data = open_dataset(path, applycal="l1.K,l1.B,l1.G")
+    data = open_dataset(path, applycal="l1")
     good = ~data.flags[:]
     pols = [(a[-1], b[-1]) for a, b in data.corr_products]
     cross = [a[:-1] != b[:-1] for a, b in data.corr_products]
