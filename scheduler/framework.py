@@ -338,6 +338,7 @@ class Framework:
                 call.done(FrameworkError(f"{call.what} failed: {exc!r}"))
             else:
                 call.done(None)
+        self._driver.close_calls()
 
     def _next_call(self) -> _Call | None:
         with self._guard:

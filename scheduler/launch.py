@@ -115,7 +115,8 @@ async def launch(
     NoFitError, NeverFitsError
         If it found none.
     LaunchError
-        If a task died or was late, or the graph was told to stop. All its tasks were told to end then.
+        If a task died or was late, or the graph was told to stop. All its tasks were told to end then, and
+        have ended unless one takes unreasonably long (its agent is unreachable, say).
     JournalError
         If the intent could not be written before the deadline.
     """
@@ -123,13 +124,14 @@ async def launch(
         try:
             await _launch_once(equipment, run, deadline, priority, late_values)
         except SchedulerError:
-            await take_down(equipment, run, "the launch failed")
+            await _unwind(equipment, run, "the launch failed")
             raise
         except TaskDied as died:
             last = attempt + 1 == ATTEMPTS or asyncio.get_running_loop().time() >= deadline
-            await take_down(equipment, run, f"{died.entry.name} died during the launch")
+            await _unwind(equipment, run, f"{died.entry.name} died during the launch")
+            last = last or not run.dead or run.stop_cause is not None
             death = died.entry.life.death
-            if last or run.stop_cause or death is None or not death.worth_another_try:
+            if last or death is None or not death.worth_another_try:
                 raise LaunchError(await _obituary(died.entry)) from None
             logger.warning("graph %s is tried again: %s", run.graph.graph_id, death)
             run.renew(run.graph.again())
@@ -410,6 +412,14 @@ def obituary(entry: TaskEntry) -> str:
 # ---------------------------------------------------------------------- the way down
 
 
+async def _unwind(equipment: Equipment, run: GraphRun, cause: str) -> None:
+    """Take a failed launch down; do not wait for what does not end in any reasonable time."""
+    grace = max(entry.template.kill_grace for entry in run.entries.values())
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace + 2 * equipment.kill_interval):
+            await take_down(equipment, run, cause)
+
+
 async def take_down(equipment: Equipment, run: GraphRun, cause: str) -> None:
     """Kill every task of a graph, each after those that need it by KILL edges are dead.
 
@@ -439,4 +449,6 @@ async def kill_until_dead(
             async with asyncio.timeout(equipment.kill_interval):
                 await run.until(lambda: entry.dead, though_stopping=True)
         except TimeoutError:
-            logger.warning("%s is still %s: killed again", entry.task.task_id, entry.life.state)
+            logger.warning(
+                "%s is still %s: killed again", entry.task.task_id, entry.life.state.value
+            )

@@ -9,8 +9,9 @@ names what it replaces (found by reading pymesos and by recording it against a r
 * 503, and an ERROR that ends the stream, are retried without pause. Here every reconnection backs off.
 * ``stop()`` tears the framework down. Here only :meth:`MendedDriver.send_teardown` does.
 * Heartbeats are not supervised. Here a silent connection is closed.
-* Calls hold the driver's lock for as long as the HTTP request lasts, with a time-out of one day. Here
-  there is no lock around them, and the time-out is short.
+* Calls hold the driver's lock for as long as the HTTP request lasts, with a time-out of one day, and the other
+  thread closes their connection under their feet. Here there is no lock around them, the time-out is short, and
+  the connection belongs to the thread of the calls.
 * ``reconcileTasks`` drops the agent ids. Here they are sent.
 """
 
@@ -123,6 +124,9 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         self._failures = 0
         self._reason = ""
         self._sends = 0
+        self._calls: http.client.HTTPConnection | None = None
+        """Touched by the thread of the calls only."""
+        self._call_master = ""
         self._call_used = 0.0
         if "://" not in master:  # else a detector tells
             self._new_master = master if ":" in master else f"{master}:5050"
@@ -228,8 +232,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         self._failures = 0
 
     def on_close(self) -> None:
-        """Forget the connection of the calls: the next stream has another id."""
-        self._close()
+        """Tell nobody yet: :meth:`_run` does, and once per connection."""
 
     # ------------------------------------------------------------------ the life of the driver
 
@@ -298,26 +301,30 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             response = connection.getresponse()
             text = response.read().decode(errors="replace")[:MAX_REFUSAL]
         except (OSError, http.client.HTTPException) as exc:
-            self._close()
+            self._drop_call_connection()
             raise CallUncertain(f"no answer from {master}: {exc!r}") from exc
         self._call_used = time.monotonic()
         return response.status, text
 
     def _call_connection(self, master: str) -> http.client.HTTPConnection:
-        if time.monotonic() - self._call_used > KEEP_ALIVE:  # the other side may have closed it
-            self._close()
-        connection: http.client.HTTPConnection | None = self._conn
-        if connection is None:
+        """Return the kept connection, or a new one if the other side may have closed it."""
+        idle = time.monotonic() - self._call_used
+        if master != self._call_master or idle > KEEP_ALIVE:
+            self._drop_call_connection()
+        if self._calls is None:
             host, _, port = master.rpartition(":")
-            connection = http.client.HTTPConnection(host, int(port), timeout=self._timeout)
-            self._conn = connection
-        return connection
+            self._calls = http.client.HTTPConnection(host, int(port), timeout=self._timeout)
+            self._call_master = master
+        return self._calls
 
-    def _close(self) -> None:
-        connection, self._conn = self._conn, None
+    def _drop_call_connection(self) -> None:
+        connection, self._calls = self._calls, None
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.close()
+
+    def _close(self) -> None:
+        """Leave the connection of the calls alone: pymesos closes it from the other thread."""
 
     def reconcileTasks(self, tasks: Sequence[Mapping[str, Any]]) -> None:
         """Ask for the state of tasks, with their agents: without, an unreachable one is unknown."""
@@ -331,6 +338,10 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
                 "reconcile": {"tasks": entries},
             }
         )
+
+    def close_calls(self) -> None:
+        """Close the connection of the calls; by their thread, at its end."""
+        self._drop_call_connection()
 
     def send_teardown(self) -> None:
         """Remove the framework from Mesos and kill all its tasks; only when somebody said so."""

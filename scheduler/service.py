@@ -264,7 +264,8 @@ class Scheduler:
         GraphError
             If the graph cannot be run, or one of that id exists.
         NoFitError, NeverFitsError, LaunchError
-            If it could not be brought up. All its tasks are dead then; :meth:`tasks` still shows them.
+            If it could not be brought up. Its tasks are dead then, or still being killed if one does not end
+            (its agent is unreachable, say); :meth:`tasks` shows them.
         JournalError
             If the intent could not be written.
         """
@@ -279,7 +280,10 @@ class Scheduler:
             self._abandon(run, "the launch was cancelled")
             raise
         except Exception:
-            await self._bury(run, keep_views=True)
+            if run.dead:
+                await self._bury(run, keep_views=True)
+            else:  # something does not end: go on with it
+                self._abandon(run, "its launch failed")
             raise
 
     async def run_batch(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -92,13 +94,22 @@ def physical(
     return instantiate(LogicalGraph(graph_id, tasks, edges), graph_id, values)
 
 
+def free_ports(count: int) -> int:
+    """Return the first of so many ports in a row that nobody uses now, below the ephemeral ones."""
+    while True:
+        first = random.randrange(21000, 32000 - count)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
 def agent(number: int, **scalars: int) -> AgentSpec:
-    """Return an agent with 2 CPUs, 1 GiB and a hundred ports of its own."""
-    first = 20000 + 100 * number
+    """Return an agent with 2 CPUs, 1 GiB and ten ports of its own."""
+    first = free_ports(10)
     amounts = {"cpus": 2000, "mem": 1024_000, "disk": 1000_000, **scalars}
-    return AgentSpec(
-        f"agent{number}", Resources(amounts, {"ports": Ranges.of([(first, first + 99)])})
-    )
+    ports = Ranges.of([(first, first + 9)])
+    return AgentSpec(f"agent{number}", Resources(amounts, {"ports": ports}))
 
 
 QUICK = Timing(tick=0.1, agents=0.5, silence=1.0, patience=2.0, kill_interval=1.0, offer_hold=5.0)
@@ -128,5 +139,5 @@ def scheduler_on(
 async def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait until something outside holds."""
     async with asyncio.timeout(seconds):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - nothing outside tells us
             await asyncio.sleep(0.02)

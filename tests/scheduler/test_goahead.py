@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -144,6 +145,25 @@ def bin_with(tmp_path: Path, client: str) -> str:
     return str(folder)
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - other processes do not tell us
+            await asyncio.sleep(0.01)
+
+
+def answers(folder: Path) -> list[Path]:
+    """Return the files that wrappers have left."""
+    return list(folder.glob(".go-ahead*"))
+
+
+def command_lines() -> set[bytes]:
+    lines = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            lines.add((folder / "cmdline").read_bytes())
+    return lines
+
+
 def current_umask() -> int:
     os.umask(mask := os.umask(0o22))
     return mask
@@ -198,7 +218,7 @@ async def test_the_wrapper_becomes_the_program_with_each_client(
     assert told["leaked"] == []
     assert told["own"] == "kept"
     assert told["umask"] == current_umask()
-    assert not list(tmp_path.glob(".go-ahead*"))
+    assert not answers(tmp_path)
 
 
 async def test_the_token_is_on_no_command_line(server: GoAhead, tmp_path: Path) -> None:
@@ -207,14 +227,13 @@ async def test_the_token_is_on_no_command_line(server: GoAhead, tmp_path: Path) 
     process = await run_wrapper(
         tmp_path, wrapper_environment(TASK, token, [server.base_url], 20), command=("true",)
     )
-    lines: list[bytes] = []
-    while not any(b"go-ahead" in line and b"curl" in line.split(b"\0")[0] for line in lines):
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                lines.append((folder / "cmdline").read_bytes())
-            except OSError:
-                continue
-        await asyncio.sleep(0)
+    lines: set[bytes] = set()
+
+    def curl_is_seen() -> bool:
+        lines.update(command_lines())
+        return any(b"go-ahead" in line and b"curl" in line.split(b"\0")[0] for line in lines)
+
+    await until(curl_is_seen)
     assert not any(token.encode() in line for line in lines)
     server.let_through(TASK)
     assert await process.wait() == 0
@@ -273,13 +292,11 @@ async def test_a_signal_ends_the_wait_at_once_and_leaves_nothing(
     token = new_token()
     server.open(TASK, token)
     process = await run_wrapper(tmp_path, wrapper_environment(TASK, token, [server.base_url], 20))
-    while not list(tmp_path.glob(".go-ahead*")):
-        await asyncio.sleep(0.01)
+    await until(lambda: bool(answers(tmp_path)))
     process.send_signal(number)
     assert await asyncio.wait_for(process.wait(), 5) == status
-    assert not list(tmp_path.glob(".go-ahead*"))
-    while any_of_session(process.pid):
-        await asyncio.sleep(0.01)
+    assert not answers(tmp_path)
+    await until(lambda: not any_of_session(process.pid))
 
 
 def any_of_session(session: int) -> bool:

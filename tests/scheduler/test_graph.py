@@ -129,7 +129,7 @@ def test_exactly_the_cycles_that_would_hang_are_refused(
     if fine:
         graph.validate()
     else:
-        with pytest.raises(GraphError, match="has the cycle .* → "):
+        with pytest.raises(GraphError, match=r"has the cycle .* → "):
             graph.validate()
 
 

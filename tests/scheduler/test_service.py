@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scheduler.embedded import Cluster
-from scheduler.errors import GraphError, LaunchError, NeverFitsError, NoFitError
+from scheduler.errors import GraphError, JournalError, LaunchError, NeverFitsError, NoFitError
+from scheduler.framework import Framework
 from scheduler.graph import Edge, EdgeKind, PhysicalGraph, ReadyCheck, ReadyKind
 from scheduler.journal import MemoryJournal
 from scheduler.packing import Shortage
@@ -99,12 +101,14 @@ async def test_a_graph_comes_up_in_order_and_goes_down_in_order(
 async def test_all_or_nothing(scheduler: Scheduler, tmp_path: Path) -> None:
     """What fits only in part waits, says why, and leaves nothing behind at its deadline."""
     big = TaskRequest.of(cpus=1.5, mem_mib=16)
-    graph = physical("big", *(shell(f"t{n}", "touch ran", request=big) for n in range(4)))
+    graph = physical(
+        "big", *(shell(f"t{n}", f"touch {tmp_path}/ran", request=big) for n in range(4))
+    )
     launch = asyncio.create_task(scheduler.launch(graph, timeout=3))
     await eventually(lambda: "cpus" in scheduler.explain("big").lower())
-    with pytest.raises(NoFitError, match="(?i)cpus"):
+    with pytest.raises(NoFitError, match=r"(?i)cpus"):
         await launch
-    assert not list(tmp_path.rglob("ran"))
+    assert not (tmp_path / "ran").exists()
     await everything_is_free(scheduler)
 
 
@@ -123,7 +127,7 @@ async def test_what_can_never_run_is_refused_at_once(scheduler: Scheduler) -> No
     loop = asyncio.get_running_loop()
     graph = physical("huge", shell("t", "true", request=TaskRequest.of(cpus=3)))
     began = loop.time()
-    with pytest.raises(NeverFitsError, match="(?i)cpus"):
+    with pytest.raises(NeverFitsError, match=r"(?i)cpus"):
         await scheduler.launch(graph, timeout=60)
     assert loop.time() - began < 10
 
@@ -162,7 +166,7 @@ async def test_a_task_that_is_not_ready_in_time_fails_the_launch(scheduler: Sche
     request = TaskRequest.of(cpus=0.1, mem_mib=16, ports=("p",))
     ready = ReadyCheck(ReadyKind.PORTS, ("p",))
     late = shell("late", "sleep 1000", request=request, ready=ready, launch_timeout=1.0)
-    with pytest.raises(LaunchError, match="late on host agent.* not ready within its 1 s"):
+    with pytest.raises(LaunchError, match=r"late on host agent.* not ready within its 1 s"):
         await scheduler.launch(physical("slow", late), timeout=20)
     await everything_is_free(scheduler)
 
@@ -223,6 +227,64 @@ async def test_a_kill_that_is_not_obeyed_is_repeated_until_the_task_is_dead(
     await scheduler.launch(physical("g", stubborn), timeout=20)
     await scheduler.stop("g")
     await everything_is_free(scheduler)
+
+
+async def test_a_race_with_the_offers_is_tried_again_under_new_ids(
+    scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ACCEPT comes too late; the tasks of the others never get their go-ahead."""
+    accept, tried = Framework.accept, []
+
+    async def late(
+        self: Framework, offer_ids: list[str], infos: list[dict[str, Any]], **more: Any
+    ) -> None:
+        tried.append(infos)
+        if len(tried) == 1:
+            offer_ids = [*offer_ids, "no-such-offer"]
+        await accept(self, offer_ids, infos, **more)
+
+    monkeypatch.setattr(Framework, "accept", late)
+    big = TaskRequest.of(cpus=1.5, mem_mib=16)
+    graph = physical(
+        "g",
+        shell("a", "sleep 1000", request=big),
+        shell("b", f"touch {tmp_path}/$SDP_TASK_ID; sleep 1000", request=big),
+        edges=(Edge("b", "a", EdgeKind.READY),),
+    )
+    await scheduler.launch(graph, timeout=20)
+    views = scheduler.tasks("g")
+    assert {view.task_id for view in views.values()} == {"g.a.1", "g.b.1"}
+    assert {view.state for view in views.values()} == {TaskState.READY}
+    await eventually((tmp_path / "g.b.1").exists)
+    assert not (tmp_path / "g.b.0").exists()
+    await scheduler.stop("g")
+    await everything_is_free(scheduler)
+
+
+async def test_a_launch_waits_for_the_journal(
+    cluster: Cluster, journal: MemoryJournal, tmp_path: Path
+) -> None:
+    """Nothing is launched that is not recorded; it goes on by itself."""
+
+    class Moody(MemoryJournal):
+        broken = True
+
+        async def record_placement(self, graph_id: str, placement: Placement) -> None:
+            if self.broken:
+                raise JournalError("the store is away")
+            await super().record_placement(graph_id, placement)
+
+    moody = Moody()
+    async with scheduler_on(cluster, moody, teardown=True) as scheduler:
+        with pytest.raises(JournalError):
+            await scheduler.launch(physical("one", shell("a", f"touch {tmp_path}/one")), timeout=2)
+        assert not (tmp_path / "one").exists()
+        launch = asyncio.create_task(
+            scheduler.launch(physical("two", shell("a", "sleep 1000")), timeout=20)
+        )
+        await eventually(lambda: bool(scheduler.tasks("two")))
+        moody.broken = False
+        await launch
 
 
 async def test_one_id_runs_once(scheduler: Scheduler) -> None:

@@ -71,10 +71,8 @@ class LifeOfATask(RuleBasedStateMachine):
         if self.life.state is not before.state:
             assert self.life.history[-1].target is self.life.state
             assert self.life.history[-1].cause
-        if self.life.state in (TaskState.STOPPING, TaskState.DEAD) and before.state not in (
-            TaskState.STOPPING,
-            TaskState.DEAD,
-        ):
+        ending = (TaskState.STOPPING, TaskState.DEAD)
+        if self.life.state in ending and before.state not in ending:
             assert Effect.CLOSE_GATE in effects, "what ends never gets its go-ahead"
         return effects
 
@@ -220,7 +218,7 @@ def test_races_with_offers_are_worth_another_try() -> None:
 
 def test_an_impossible_act_tells_the_story() -> None:
     life, _ = live_through(Placed("a"), KillAsked("changed my mind"))
-    with pytest.raises(TaskStateError, match="planned → placed .*changed my mind"):
+    with pytest.raises(TaskStateError, match=r"planned → placed .*changed my mind"):
         advance(life, Accepted(), 9.0)
 
 

@@ -1,0 +1,212 @@
+"""Tasks as real processes: what they see, how they end, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.embedded import processes
+from scheduler.embedded.executors import Container, ContainerLaunchError, Launch, SandboxError
+from scheduler.embedded.executors.process import ProcessExecutor
+from scheduler.embedded.model import AgentInfo, AgentSpec, FrameworkInfo, TaskInfo
+from scheduler.quantities import Ranges, Resources
+
+AGENT = AgentInfo("S0", 1, AgentSpec("127.0.1.1", Resources()), ("127.0.0.1", 5050))
+
+
+class Runner:
+    def __init__(self, work_dir: Path) -> None:
+        self.work_dir = work_dir
+        self.executor = ProcessExecutor(work_dir)
+
+    def launch(self, command: dict[str, Any], resources: Resources, **document: Any) -> Launch:
+        container_id = str(uuid.uuid4())
+        task = TaskInfo("t", "t", "S0", "sdp", resources, {"command": command, **document})
+        sandbox = self.work_dir / "slaves/S0/frameworks/F/executors/t/runs" / container_id
+        framework = FrameworkInfo(id="F", name="f")
+        return Launch(framework, AGENT, task, container_id, sandbox)
+
+    async def start(
+        self, *command: str, cores: str = "", environment: Any = None, **document: Any
+    ) -> tuple[Container, Path]:
+        ranges = {"cores": Ranges.parse(cores)} if cores else {}
+        info: dict[str, Any] = {"value": command[0]}
+        if len(command) > 1:
+            info |= {"shell": False, "arguments": list(command)}
+        if environment is not None:
+            variables = [{"name": n, "value": v} for n, v in environment.items()]
+            info["environment"] = {"variables": variables}
+        info |= document.pop("command", {})
+        launch = self.launch(info, Resources({"cpus": 100}, ranges), **document)
+        return await self.executor.launch(launch), launch.sandbox
+
+    async def output(self, *command: str, **more: Any) -> str:
+        container, sandbox = await self.start(*command, **more)
+        outcome = await asyncio.wait_for(container.wait(), 20)
+        assert outcome.succeeded, (sandbox / "stderr").read_text()
+        return (sandbox / "stdout").read_text()
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
+
+
+async def line_of(sandbox: Path, name: str = "stdout") -> str:
+    """Wait for the first line that a task writes."""
+    path = sandbox / name
+    async with asyncio.timeout(20):
+        while True:
+            text = path.read_text()
+            if "\n" in text:
+                return text.partition("\n")[0]
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("command", "succeeded", "message"),
+    [
+        (("exit 0",), True, "Command exited with status 0"),
+        (("exit 3",), False, "Command exited with status 3"),
+        (("kill -9 $$",), False, "Command terminated with signal Killed"),
+        (("kill -SEGV $$",), False, "Command terminated with signal Segmentation fault"),
+        (("/no/such/file", "x"), False, "Command exited with status 1"),
+        (("no-such-program",), False, "Command exited with status 127"),
+    ],
+)
+async def test_the_end_is_told_in_the_words_of_mesos(
+    runner: Runner, command: tuple[str, ...], succeeded: bool, message: str
+) -> None:
+    container, _ = await runner.start(*command)
+    outcome = await asyncio.wait_for(container.wait(), 20)
+    assert (outcome.succeeded, outcome.message) == (succeeded, message)
+
+
+async def test_a_task_runs_in_its_sandbox_with_its_own_environment(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_CLUSTER", "x")
+    program = "import os, sys, json; print(json.dumps([os.getcwd(), sys.prefix, dict(os.environ)]))"
+    text = await runner.output("python3", "-c", program, environment={"FOO": "bar", "PWD": ""})
+    cwd, prefix, environment = json.loads(text)
+    assert cwd == environment["MESOS_SANDBOX"]
+    assert Path(cwd).is_relative_to(runner.work_dir)
+    assert prefix == sys.prefix  # python3 is the one that runs the cluster
+    assert environment["FOO"] == "bar"
+    assert environment["MESOS_ALLOCATION_ROLE"] == "sdp"
+    assert "SECRET_OF_THE_CLUSTER" not in environment
+    assert (Path(cwd).parent / "latest").readlink() == Path(Path(cwd).name)
+
+
+async def test_a_task_is_bound_to_its_cores(runner: Runner) -> None:
+    core = max(os.sched_getaffinity(0))
+    before = os.sched_getaffinity(0)
+    program = "import os; print(os.sched_getaffinity(0))"
+    text = await runner.output("python3", "-c", program, cores=f"[{core},1000-1001]")
+    assert text.strip() == str({core})
+    assert os.sched_getaffinity(0) == before
+    text = await runner.output("python3", "-c", program, cores="[1000]")
+    assert text.strip() == str(before)  # a pretended core binds nobody
+
+
+async def test_the_group_gets_a_term_first(runner: Runner) -> None:
+    container, sandbox = await runner.start(
+        "trap 'echo bye; exit 7' TERM; echo up; sleep 60 & wait"
+    )
+    await line_of(sandbox)
+    container.kill(30.0)
+    outcome = await asyncio.wait_for(container.wait(), 20)
+    assert outcome.message == "Command exited with status 7"
+    assert (sandbox / "stdout").read_text() == "up\nbye\n"
+
+
+async def test_who_ignores_the_term_is_killed_after_the_grace_period(runner: Runner) -> None:
+    container, sandbox = await runner.start("trap '' TERM; echo up; while :; do sleep 1; done")
+    await line_of(sandbox)
+    begin = asyncio.get_running_loop().time()
+    container.kill(0.3)
+    outcome = await asyncio.wait_for(container.wait(), 20)
+    assert outcome.message == "Command terminated with signal Killed"
+    assert asyncio.get_running_loop().time() - begin >= 0.3
+
+
+@pytest.mark.parametrize("how", ["sleep 600 &", "setsid sleep 600 &", "(setsid nohup sleep 600 &)"])
+async def test_nothing_survives_its_task(runner: Runner, how: str) -> None:
+    container, sandbox = await runner.start(f"{how} echo up; exit 0")
+    await asyncio.wait_for(container.wait(), 20)
+    assert not survivors(sandbox)
+
+
+def survivors(sandbox: Path) -> list[int]:
+    return [
+        p.pid
+        for p in processes.everyone()
+        if processes.environment(p.pid).get("MESOS_SANDBOX", "").startswith(str(sandbox))
+    ]
+
+
+def sleeper(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["/bin/sleep", "600"], start_new_session=True, env=environment)
+
+
+async def test_a_new_cluster_ends_what_a_killed_one_has_left(runner: Runner) -> None:
+    sandbox = runner.work_dir / "slaves/S9/frameworks/F/executors/t/runs/x"
+    marked = sleeper({"MESOS_SANDBOX": str(sandbox)})
+    # One that has emptied its environment is known by the record, unless its number is another's.
+    plain, innocent = sleeper({}), sleeper({})
+    records = runner.work_dir / "meta/processes"
+    records.mkdir(parents=True)
+    seen, other = processes.look(plain.pid), processes.look(innocent.pid)
+    assert seen is not None
+    assert other is not None
+    text = '{{"pid": {}, "start_time": {}, "sandbox": "x"}}'
+    (records / "a.json").write_text(text.format(seen.pid, seen.start_time))
+    (records / "b.json").write_text(text.format(other.pid, other.start_time - 1))
+    (records / "torn.json").write_text('{"pid": ')
+    try:
+        assert await runner.executor.recover(runner.work_dir) == 2
+        assert marked.wait(5) == -signal.SIGKILL
+        assert plain.wait(5) == -signal.SIGKILL
+        assert innocent.poll() is None
+        assert not survivors(sandbox)
+        assert list(records.iterdir()) == []
+    finally:
+        for process in (marked, plain, innocent):
+            process.kill()
+            process.wait()
+
+
+async def test_a_container_is_refused_with_the_reason(runner: Runner) -> None:
+    with pytest.raises(ContainerLaunchError, match="no containerizer for DOCKER"):
+        await runner.start("true", container={"type": "DOCKER", "docker": {"image": "x"}})
+
+
+async def test_an_unknown_user_is_named(runner: Runner) -> None:
+    with pytest.raises(SandboxError, match="No such user 'nosuchuser'"):
+        await runner.start("true", command={"user": "nosuchuser"})
+
+
+async def test_local_uris_are_fetched_and_others_fail_the_launch(
+    runner: Runner, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("hello")
+    uris = [{"value": f"file://{source}", "output_file": "in2.txt"}]
+    assert await runner.output("cat in2.txt", command={"uris": uris}) == "hello"
+    for uri in (
+        {"value": "http://127.0.0.1:1/x"},
+        {"value": "/no/such/file"},
+        {"value": str(source), "output_file": "../escaped"},
+    ):
+        with pytest.raises(ContainerLaunchError, match="Failed to fetch all URIs"):
+            await runner.start("true", command={"uris": [uri]})
+    assert not (tmp_path / "slaves/S0/frameworks/F/executors/t/runs/escaped").exists()
