@@ -175,11 +175,13 @@ class Agent:
         for run in [run for run in self.runs.values() if run.framework.id == framework_id]:
             self.abandon(run)
 
-    def kill_everything(self) -> None:
-        """Begin to end all tasks, as the cluster is being stopped."""
+    def kill_everything(self, grace: float | None = None) -> None:
+        """Begin to end all tasks, as the cluster is being stopped; with another grace period if given."""
         self._updates.close()
         for run in list(self.runs.values()):
             self.abandon(run)
+            if grace is not None and run.container is not None:
+                run.container.kill(grace)
 
     def abandon(self, run: Run) -> None:
         """End a run that nobody wants to hear of any more."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
 import socket
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -60,7 +62,8 @@ class Cluster:
     Raises
     ------
     ClusterError
-        On entering, if it cannot listen there, or two agents have the same name.
+        If two agents have the same name; on entering, if it cannot listen there, or another cluster has
+        the work folder.
     """
 
     def __init__(
@@ -95,7 +98,9 @@ class Cluster:
         self._executor = executor or ProcessExecutor(self._work_dir)
         self._running: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
+        self._lock: int | None = None
         self._runner: web.AppRunner | None = None
+        self._site: web.BaseSite | None = None
         self._api: SchedulerApi | None = None
         self._master: Master | None = None
         self._agents: list[Agent] = []
@@ -114,17 +119,18 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         self._failed = asyncio.get_running_loop().create_future()
-        self._work_dir.mkdir(parents=True, exist_ok=True)
-        if count := await self._executor.recover(self._work_dir):
-            logger.warning("killed %d processes that an earlier run has left", count)
+        self._lock = _lock(self._work_dir)
         try:
-            listener = socket.create_server((self._host, self._port), backlog=1024)
-        except OSError as exc:
-            raise ClusterError(f"cannot listen on {self._host}:{self._port}: {exc}") from exc
-        try:
-            await self._start(listener)
+            listener = _listen(self._host, self._port)
+            try:
+                if count := await self._executor.recover(self._work_dir):
+                    logger.warning("killed %d processes that an earlier run has left", count)
+                await self._start(listener)
+            except BaseException:
+                listener.close()
+                raise
         except BaseException:
-            listener.close()
+            os.close(self._lock)
             raise
         return self
 
@@ -134,16 +140,32 @@ class Cluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._site is None or self._api is None or self._runner is None or self._lock is None:
+            raise ClusterError("the cluster has not been started")
+        await self._site.stop()  # first of all: who reconnects must find nobody
+        self._api.close()
         self.master.stop()
-        for agent in self._agents:
-            agent.kill_everything()
-        if self._running:
-            await asyncio.wait(self._running)
-        if self._api is not None and self._runner is not None:
-            self._api.close()
-            await self._runner.cleanup()
+        cancelled = await self._end_tasks()
+        await self._runner.cleanup()
+        os.close(self._lock)
+        if cancelled:
+            raise asyncio.CancelledError
         if error is None:
             self._raise_failure()
+
+    async def _end_tasks(self) -> bool:
+        """Kill all tasks and wait for their end; at once, and True, when that is cancelled."""
+        cancelled = False
+        for agent in self._agents:
+            agent.kill_everything()
+        while self._running:
+            try:
+                await asyncio.wait(self._running)
+            except asyncio.CancelledError:  # impatience: nothing must be left all the same
+                cancelled = True
+                for agent in self._agents:
+                    agent.kill_everything(grace=0.0)
+        return cancelled
 
     async def serve_forever(self) -> None:
         """Serve until cancelled.
@@ -188,7 +210,8 @@ class Cluster:
             shutdown_timeout=_SHUTDOWN_TIMEOUT,
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        self._site = web.SockSite(self._runner, listener)
+        await self._site.start()
         master.start()
         logger.info("serving %d agents on %s:%d", len(self._specs), host, port)
 
@@ -227,3 +250,22 @@ class Cluster:
     def _raise_failure(self) -> None:
         if self._failed is not None and self._failed.done():
             self._failed.result()
+
+
+def _lock(work_dir: Path) -> int:
+    """Take the work folder; a lock ends with the process, however that ends."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    handle = os.open(work_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(handle)
+        raise ClusterError(f"another cluster runs in {work_dir}") from exc
+    return handle
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=1024)
+    except OSError as exc:
+        raise ClusterError(f"cannot listen on {host}:{port}: {exc}") from exc

@@ -39,9 +39,12 @@ class SchedulerApi:
         self._master = master
         self._calls = SchedulerCalls(master)
         self._streams: set[EventStream] = set()
+        self._closing = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
+        if self._closing:
+            return text(503, "The cluster is being stopped")
         if (refusal := _refuse_form(request)) is not None:
             return refusal
         body = await request.read()
@@ -61,7 +64,8 @@ class SchedulerApi:
         return await self._subscribe(request, call)
 
     def close(self) -> None:
-        """End all streams."""
+        """End all streams, and refuse what still comes over open connections."""
+        self._closing = True
         for stream in self._streams:
             stream.close()
 

@@ -95,6 +95,7 @@ def _probe(check: _Document, problem: str, what: str) -> None:
     for name in ("delay_seconds", "interval_seconds", "timeout_seconds", "grace_period_seconds"):
         if check.get(name, 0.0) < 0:
             raise TaskError(f"{problem}: Expecting '{name}' to be non-negative")
+    raise TaskError(f"{problem}: this cluster does not run {what}s")
 
 
 def _resources(document: _Document) -> None:

@@ -64,7 +64,7 @@ class Container(Protocol):
         ...
 
     def kill(self, grace: float) -> None:
-        """Ask it to end now, and make it end after `grace` seconds; at once when repeated with 0."""
+        """Ask it to end now, and make it end after `grace` seconds; repeated with 0: at once."""
         ...
 
     async def wait(self) -> Outcome:

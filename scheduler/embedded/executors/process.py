@@ -104,12 +104,13 @@ class _ProcessContainer:
     def kill(self, grace: float) -> None:
         if self._ended or self._process is None:
             return
-        if self._escalation is not None and grace > 0:
+        if self._escalation is None:
+            self._signal(signal.SIGTERM)
+        elif grace > 0:
             return
-        loop = asyncio.get_running_loop()
-        if self._escalation is not None:
+        else:
             self._escalation.cancel()
-        self._signal(signal.SIGTERM)
+        loop = asyncio.get_running_loop()
         self._escalation = loop.call_later(grace, self._signal, signal.SIGKILL)
 
     async def wait(self) -> Outcome:
