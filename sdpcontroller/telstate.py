@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
 import katpoint
@@ -29,8 +30,9 @@ class ProductTelstate:
         self._endpoint = endpoint
 
     @classmethod
-    async def connect(cls, host: str, port: int) -> Self:
-        """Connect.
+    @asynccontextmanager
+    async def connect(cls, host: str, port: int) -> AsyncIterator[Self]:
+        """Connect for a few exchanges; the link does not outlive them.
 
         Raises
         ------
@@ -43,12 +45,11 @@ class ProductTelstate:
                 backend = await RedisBackend.from_url(f"redis://{endpoint}")
         except (RedisError, OSError, TimeoutError) as exc:
             raise CommandError(f"telescope state at {endpoint} does not answer: {exc}") from exc
-        return cls(TelescopeState(backend), endpoint)
-
-    async def close(self) -> None:
-        """Close the connection."""
-        self._telstate.backend.close()
-        await self._telstate.backend.wait_closed()
+        try:
+            yield cls(TelescopeState(backend), endpoint)
+        finally:
+            backend.close()
+            await backend.wait_closed()
 
     async def publish(self, values: Mapping[str, Any]) -> None:
         """Write immutable values by full key; a value that is already there must be the same.

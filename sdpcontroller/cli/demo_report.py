@@ -189,7 +189,7 @@ def _judge_image(
     from pipelines.imaging.sources import Source
 
     document = json.loads((Path(image["folder"]) / "sources.json").read_text())
-    found = [Source(**row) for row in document["sources"]]
+    found = [Source(**row) for row in document]
     wcs = WCS(fits.getheader(image["fits"]))
     matches = compare(found, observation.sky, wcs, _frequencies(observation))
     rows: list[dict[str, Any]] = []

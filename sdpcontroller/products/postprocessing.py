@@ -43,15 +43,10 @@ class Postprocessing:
         if self._running:
             await asyncio.wait(self._running)
 
-    async def start(self, cbid: str, config: ProductConfig, telstate: ProductTelstate) -> None:
+    async def start(self, cbid: str, config: ProductConfig, telstate: tuple[str, int]) -> None:
         """Begin the postprocessing of a block; what was observed is read before this returns."""
         try:
-            observed = [
-                target
-                for vis, stream in config.outputs_of(Vis).items()
-                if stream.archive
-                for target in await telstate.observed(cbid, vis)
-            ]
+            observed = await _observed(cbid, config, telstate)
             plan = imaging.build(config, self._product, cbid, observed)
         except ControllerError as exc:
             logger.error("%s %s: no postprocessing: %s", self._product, cbid, exc)
@@ -85,6 +80,18 @@ class Postprocessing:
             )
         finally:
             self.graph_ids.discard(graph.graph_id)
+
+
+async def _observed(
+    cbid: str, config: ProductConfig, endpoint: tuple[str, int]
+) -> list[imaging.ObservedTarget]:
+    async with ProductTelstate.connect(*endpoint) as telstate:
+        return [
+            target
+            for vis, stream in config.outputs_of(Vis).items()
+            if stream.archive
+            for target in await telstate.observed(cbid, vis)
+        ]
 
 
 def _failure(result: BatchResult) -> str:

@@ -56,7 +56,6 @@ class Product:
         self._publishing = asyncio.Lock()
         self._workflow: Workflow | None = None
         self._graph: PhysicalGraph | None = None
-        self._telstate: ProductTelstate | None = None
         self._connections: dict[str, TaskConnection] = {}
         self._postprocessing = Postprocessing(name, services, self._block_processed)
         self.dead = asyncio.Event()
@@ -134,7 +133,7 @@ class Product:
         Every program needs the telescope state to be ready, so it is by now.
         """
         async with self._publishing:
-            if self._telstate is None:
+            if self._record.telstate is None:
                 try:
                     await self._publish_telstate()
                 except ControllerError as exc:
@@ -145,13 +144,8 @@ class Product:
         assert self._workflow is not None and self._graph is not None  # noqa: S101 - it is launched
         tasks = self._services.scheduler.tasks(self._graph.graph_id)
         host, port = tasks[self._workflow.telstate_task].ports["telstate"]
-        telstate = await ProductTelstate.connect(host, port)
-        try:
+        async with ProductTelstate.connect(host, port) as telstate:
             await telstate.publish(self._workflow.telstate)
-        except CommandError:
-            await telstate.close()
-            raise
-        self._telstate = telstate
         await self._change(
             f"telescope state at {host}:{port}",
             lambda record: dataclasses.replace(record, telstate=(host, port)),
@@ -208,9 +202,6 @@ class Product:
         for connection in self._connections.values():
             await connection.close()
         self._connections.clear()
-        if self._telstate is not None:
-            await self._telstate.close()
-            self._telstate = None
         if self._graph is not None:
             await self._services.scheduler.stop(self._graph.graph_id)
         self._services.multicast.release(self.name)
@@ -287,8 +278,8 @@ class Product:
         await self._set_block(cbid, CaptureBlockState.POSTPROCESSING, current_block=None)
         if self._record.state is ProductState.CAPTURING:
             await self._set_state(ProductState.IDLE, f"captured {cbid}")
-        if self._telstate is not None:
-            await self._postprocessing.start(cbid, self._block_config, self._telstate)
+        assert self._record.telstate is not None  # noqa: S101 - programs that capture need it
+        await self._postprocessing.start(cbid, self._block_config, self._record.telstate)
         return cbid, failures
 
     async def set_transmission(self, stream: str, *, on: bool) -> None:

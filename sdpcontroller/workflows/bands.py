@@ -6,8 +6,12 @@ import ipaddress
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from sdpcontroller.errors import ConfigError
+
+MIN_OUTPUT_CHANS: Final = 2
+"""Of one ingest: SPEAD would not tell an array of one channel from an immediate item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,14 @@ def split_band(
     n_chans_per_substream: int,
     n_endpoints: int,
     output_channels: tuple[int, int] | None,
+    continuum_factor: int,
     chan_mbps: float,
     max_mbps: float,
 ) -> tuple[Band, ...]:
     """Split the channels that are wanted among as few ingests as can take them, two at least.
 
-    Two, where there are two substreams, so that the loss of one program never costs the whole band.
+    Two, where there is enough to share, so that the loss of one program never costs the whole band. Each takes
+    whole substreams and whole averages, and all take equally many channels.
 
     Parameters
     ----------
@@ -44,6 +50,8 @@ def split_band(
         Of the correlator stream.
     output_channels
         The channels wanted, [first, last + 1); None means all.
+    continuum_factor
+        Channels that are averaged into one, counted from the first that is wanted.
     chan_mbps
         Rate of one channel, Mbit/s.
     max_mbps
@@ -52,7 +60,8 @@ def split_band(
     Raises
     ------
     ConfigError
-        If the channels wanted do not begin and end with a substream.
+        If the channels wanted do not begin and end with a substream, or are no whole number of averages,
+        or make fewer than :data:`MIN_OUTPUT_CHANS` output channels.
     """
     first, last = output_channels or (0, n_chans)
     if first % n_chans_per_substream or last % n_chans_per_substream:
@@ -60,22 +69,31 @@ def split_band(
             f"output_channels [{first}, {last}] must begin and end at a multiple of the "
             f"{n_chans_per_substream} channels of a substream"
         )
-    substreams = range(first // n_chans_per_substream, last // n_chans_per_substream)
-    substream_mbps = chan_mbps * n_chans_per_substream
-    most_each = max(1, int(max_mbps // substream_mbps))
-    parts = max(math.ceil(len(substreams) / most_each), min(2, len(substreams)))
+    if (last - first) % continuum_factor:
+        raise ConfigError(
+            f"continuum_factor {continuum_factor} must divide the {last - first} channels that are kept"
+        )
+    piece = math.lcm(n_chans_per_substream, continuum_factor)  # what cannot be split
+    pieces = (last - first) // piece
+    least_each = math.ceil(MIN_OUTPUT_CHANS * continuum_factor / piece)
+    if pieces < least_each:
+        raise ConfigError(
+            f"continuum_factor {continuum_factor} leaves one output channel, ingest makes at least "
+            f"{MIN_OUTPUT_CHANS}"
+        )
+    most_each = max(1, int(max_mbps // (chan_mbps * piece)))
+    needed = max(math.ceil(pieces / most_each), 2)
+    # Receivers of L0 count on parts of equal size.
+    possible = [n for n in range(1, pieces // least_each + 1) if pieces % n == 0]
+    parts = next((n for n in possible if n >= needed), possible[-1])
+    bounds = range(first, last + 1, (last - first) // parts)
     n_substreams = n_chans // n_chans_per_substream
-    bounds = [substreams.start + i * len(substreams) // parts for i in range(parts + 1)]
 
-    def endpoint(substream: int) -> int:
-        return substream * n_endpoints // n_substreams
+    def endpoint(channel: int) -> int:
+        return channel // n_chans_per_substream * n_endpoints // n_substreams
 
     return tuple(
-        Band(
-            (a * n_chans_per_substream, b * n_chans_per_substream),
-            (endpoint(a), endpoint(b - 1) + 1),
-        )
-        for a, b in itertools.pairwise(bounds)
+        Band((a, b), (endpoint(a), endpoint(b - 1) + 1)) for a, b in itertools.pairwise(bounds)
     )
 
 

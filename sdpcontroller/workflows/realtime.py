@@ -58,7 +58,8 @@ class _Task:
 
 
 def multicast_needs(config: ProductConfig) -> dict[str, int]:
-    """How many multicast groups each stream needs, by stream name."""
+    """How many multicast groups each stream needs, by stream name; raises as :func:`build`."""
+    _refuse_what_is_not_made(config)
     correlations = config.outputs_of(SimBaselineCorrelationProducts)
     needs = {name: stream.n_endpoints for name, stream in correlations.items()}
     return needs | {vis: len(_bands(config, vis)) for vis in config.outputs_of(Vis)}
@@ -121,15 +122,19 @@ def _refuse_what_is_not_made(config: ProductConfig) -> None:
 
 def _bands(config: ProductConfig, vis: str) -> tuple[Band, ...]:
     """Parts of the band of visibility stream `vis`, one per ingest."""
-    source = config.correlator(vis)
-    return split_band(
-        n_chans=source.n_chans,
-        n_chans_per_substream=source.n_chans_per_substream,
-        n_endpoints=source.n_endpoints,
-        output_channels=config.vis(vis).channels,
-        chan_mbps=correlation_size(config, source.name).correlation_mbps() / source.n_chans,
-        max_mbps=resources.INGEST_MAX_RATE / 1e6,
-    )
+    source, wanted = config.correlator(vis), config.vis(vis)
+    try:
+        return split_band(
+            n_chans=source.n_chans,
+            n_chans_per_substream=source.n_chans_per_substream,
+            n_endpoints=source.n_endpoints,
+            output_channels=wanted.channels,
+            continuum_factor=wanted.continuum_factor,
+            chan_mbps=correlation_size(config, source.name).correlation_mbps() / source.n_chans,
+            max_mbps=resources.INGEST_MAX_RATE / 1e6,
+        )
+    except ConfigError as exc:
+        raise ConfigError(f"outputs.{vis}.{exc}") from None
 
 
 def correlation_size(config: ProductConfig, correlation: str) -> StreamSize:
@@ -238,7 +243,12 @@ def _ingest(
 ) -> _Task:
     _, model = config.source(vis, Vis)
     source = model.src_streams[0]
-    part = dataclasses.replace(correlation_size(config, source), n_chans=band.n_chans)
+    whole = correlation_size(config, source)
+    part = dataclasses.replace(whole, n_chans=band.n_chans)
+    per_group = whole.n_chans // config.correlator(source).n_endpoints
+    n_groups = band.endpoints[1] - band.endpoints[0]
+    groups = dataclasses.replace(whole, n_chans=n_groups * per_group)
+    n_heaps = band.n_chans // config.correlator(source).n_chans_per_substream
     output = dataclasses.replace(
         l0_size(config, vis), n_chans=band.n_chans // model.continuum_factor
     )
@@ -248,16 +258,18 @@ def _ingest(
         "output_stream": vis,
         "output": endpoint_range(multicast[vis], number, number + 1, catalogue.SPEAD_PORT),
         "channels": f"{band.channels[0]}:{band.channels[1]}",
+        "output_channels": "{}:{}".format(*config.vis(vis).channels),
         "output_int_time": model.output_int_time,
         "continuum_factor": model.continuum_factor,
         "excise": model.excise,
+        "clock_ratio": 1.0 / config.simulation.speed,
     }
     less = config.config.development.less_resources
     return _task(
         config,
         catalogue.INGEST,
         f"ingest.{vis}.{number}",
-        resources.ingest(part, output, less=less),
+        resources.ingest(part, groups, output, n_heaps=n_heaps, less=less),
         network=CBF_NETWORK,
         options=("--output-interface", f"{{interface[{SDP_NETWORK}].address}}"),
         settings=settings,

@@ -27,9 +27,6 @@ INGEST_MAX_RATE: Final = 8e9
 """Bit/s that one ingest takes. One receiver core is worth 7–8 Gb/s at 1472-byte packets and more at
 jumbo frames (measured; ``benchmarks/ingest.py``)."""
 
-INGEST_WINDOW: Final = 8
-"""Dumps that ingest's receiver holds: those being filled, waiting and being processed."""
-
 CAL_SCAN_LIMIT: Final = 4096
 """MiB at most for a buffered calibrator scan when less resources are asked for."""
 
@@ -80,27 +77,37 @@ def correlator(stream: StreamSize) -> TaskRequest:
     )
 
 
-def ingest(part: StreamSize, output: StreamSize, *, less: bool) -> TaskRequest:
-    """Ingest of part of the band: the receive window, and accumulators of the output dump.
+def ingest(
+    part: StreamSize, groups: StreamSize, output: StreamSize, *, n_heaps: int, less: bool
+) -> TaskRequest:
+    """Ingest of part of the band: the arrays that it says it has (:func:`pipelines.catalogue.ingest_bytes`).
 
     Parameters
     ----------
     part
-        The channels that this ingest receives, at the correlator's dump rate.
+        The channels that this ingest takes, at the correlator's dump rate.
+    groups
+        All channels of the multicast groups that it joins: a group that it shares with its neighbour comes
+        whole.
     output
         What it sends.
+    n_heaps
+        Substreams that it takes.
     less
         Whether one core has to do for receiving and processing, on a small test machine. Otherwise the
         receiver thread has a core of its own: whoever shares it makes it lose packets.
     """
-    mem = catalogue.PYTHON_MIB + INGEST_WINDOW * part.dump_mib * 1.25 + 4 * output.dump_mib
+    arrays = catalogue.ingest_bytes(
+        part.n_chans, output.n_chans, catalogue.n_products(part.n_antennas), n_heaps
+    )
+    mem = catalogue.PYTHON_MIB + arrays / _MIB
     return TaskRequest.of(
         cpus=0.5,
         mem_mib=math.ceil(mem),
         cores=("receive",) if less else ("receive", "process"),
         ports=catalogue.INGEST.ports,
         nics=[
-            NicRequest.of(CBF_NETWORK, in_mbps=part.correlation_mbps(), affinity=not less),
+            NicRequest.of(CBF_NETWORK, in_mbps=groups.correlation_mbps(), affinity=not less),
             NicRequest.of(SDP_NETWORK, out_mbps=output.l0_mbps()),
         ],
     )
