@@ -1,9 +1,9 @@
 """A sky of point sources, seen by an interferometer with noise and gains.
 
 Computed as the measurement equation of the interface says, with the true uvw at the centre of each dump.
-Not modelled: primary beams (every antenna sees every source at its full flux density, however far from the
-pointing), smearing within a channel or a dump, parallactic rotation (feeds are aligned with the sky), the
-horizon.
+The primary beam is modelled as a circle: a source within :data:`FIELD_OF_VIEW` of the pointing is seen at its
+full flux density, any other not at all (a real dish's far sidelobes are some 40 dB down). Not modelled:
+smearing within a channel or a dump, parallactic rotation (feeds are aligned with the sky), the horizon.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ DEFAULT_SEFD: Final = 420.0
 """System equivalent flux density of one input of MeerKAT in L band, Jy."""
 
 MAX_ANTENNAS: Final = 256
+
+FIELD_OF_VIEW: Final = math.radians(3.0)
+"""Radius in which sources are seen, rad: well outside the first null of MeerKAT's beam in L band."""
 
 COUNTS_OF_FULL_POWER: Final = 2.0**22
 """Counts of the autocorrelation of an input with gain 1, unless a scale is given. Noise is then well sampled
@@ -221,14 +224,27 @@ class Model:
         paths: NDArray[np.float64] = np.array(cosines).reshape(-1, 3) @ coordinates.T
         return paths / uvw.SPEED_OF_LIGHT
 
+    def seen(self, index: int, target: katpoint.Target) -> NDArray[np.bool_]:
+        """Whether each source is in the field of view during a dump, shape (n_sources,)."""
+        time = self.dump_centre(index)
+        reference = self.antennas[0].array_reference_antenna()
+        return np.array(
+            [
+                target.separation(source, time, reference) < FIELD_OF_VIEW
+                for source in self.config.sources
+            ],
+            dtype=np.bool_,
+        )
+
     def fill(self, index: int, target: katpoint.Target, out: NDArray[np.int32]) -> None:
         """Compute dump `index`."""
         freqs = self.stream.channel_freqs
+        seen = self.seen(index, target)
         correlate(
             out,
             freqs,
-            self.delays(index, target),
-            self.flux,
+            self.delays(index, target)[seen],
+            self.flux[seen],
             self.gains.at((index + 0.5) * self.stream.int_time, freqs),
             self.config.sefd,
             self.noise,
