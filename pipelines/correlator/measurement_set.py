@@ -150,6 +150,11 @@ def _read(path: Path, data_column: str) -> MeasurementSet:
     ants = places.reshape(ants.shape)[:, order]
     names, positions, diameters = _antennas(path, used)
     field_names, directions = _fields(path)
+    field = np.asarray(main.getcol("FIELD_ID")).astype(np.int64)[rows][order]
+    if field.min() < 0 or field.max() >= len(field_names):
+        raise ReplayError(
+            f"rows name fields {field.min()} to {field.max()}; {len(field_names)} known"
+        )
     return MeasurementSet(
         path=path,
         main=main,
@@ -166,7 +171,7 @@ def _read(path: Path, data_column: str) -> MeasurementSet:
         rows=rows[order],
         ant1=ants[0],
         ant2=ants[1],
-        field=np.asarray(main.getcol("FIELD_ID")).astype(np.int64)[rows][order],
+        field=field,
         time=time[order],
     )
 

@@ -1,9 +1,9 @@
 """A sky of point sources, seen by an interferometer with noise and gains.
 
 Computed as the measurement equation of the interface says, with the true uvw at the centre of each dump.
-The primary beam is modelled as a circle: a source within :data:`FIELD_OF_VIEW` of the pointing is seen at its
-full flux density, any other not at all (a real dish's far sidelobes are some 40 dB down). Not modelled:
-smearing within a channel or a dump, parallactic rotation (feeds are aligned with the sky), the horizon.
+The primary beam is a circle: a source within `FIELD_OF_VIEW` of the phase centre is seen at its full flux
+density, any other not at all (far sidelobes of a real dish are some 40 dB down). Not modelled: smearing within
+a channel or a dump, parallactic rotation (feeds are aligned with the sky), the horizon.
 """
 
 from __future__ import annotations

@@ -224,7 +224,8 @@ class Replay:
         place = np.where(reversed_pair[:, None], _SWAPPED[products], products)
         columns = 4 * (higher * (higher + 1) // 2 + lower)[:, None] + place
         for part, values in enumerate((data.real, data.imag)):
-            counts = np.rint(np.where(bad, 0, values) / self.stream.scale)
+            # A float32 has not enough digits for large counts.
+            counts = np.rint(np.where(bad, 0.0, values.astype(np.float64)) / self.stream.scale)
             counts = np.clip(counts, -COUNT_LIMIT, COUNT_LIMIT).astype(np.int32)
             counts[bad] = MISSING[part]
             out[:, columns, part] = counts.transpose(1, 0, 2)

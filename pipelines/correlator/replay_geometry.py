@@ -22,7 +22,7 @@ from pipelines.correlator.measurement_set import MeasurementSet
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE: Final = 1e-3
+TOLERANCE: Final = 3e-4
 """Disagreement with the UVW column, relative to the baselines, that is put down to different astrometry
 (aberration is 1e-4) and not to another direction."""
 

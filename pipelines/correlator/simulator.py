@@ -251,7 +251,7 @@ class Simulator:
         await asyncio.wait({task})
         self._end_capture()
         if not task.cancelled() and task.exception() is not None:
-            raise CorrelatorError(f"streaming failed: {task.exception()}")
+            raise CorrelatorError(f"streaming failed: {_cause(task.exception())}")
         return (
             self.progress.dumps - capture.before.dumps,
             self.progress.heaps - capture.before.heaps,
@@ -374,6 +374,13 @@ class Simulator:
     def _report(self, **changes: Any) -> None:
         self.progress = dataclasses.replace(self.progress, **changes)
         self._on_progress(self.progress)
+
+
+def _cause(exc: BaseException | None) -> BaseException | None:
+    """Return the first real exception of groups of them."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
 
 
 def parse_target(description: str) -> katpoint.Target:
