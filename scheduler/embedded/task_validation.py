@@ -107,9 +107,9 @@ def _resources(document: _Document) -> None:
             raise TaskError(f"Resource '{_shown(entry)}' is invalid: {problem}")
     roles = list(dict.fromkeys(r for e in entries if (r := _allocation(e)) is not None))
     if len(roles) > 1:
-        named = " and ".join(f"'{role}'" for role in roles)
         raise TaskError(
-            f"Invalid task resources: The resources have multiple allocation roles ({named}) "
+            "Invalid task resources: The resources have multiple allocation roles "
+            f"('{roles[1]}' and '{roles[0]}') "
             "but only one allocation role is allowed"
         )
 
