@@ -36,6 +36,8 @@ from scheduler.packing.compiled import Random, below, compiled, inlined
 
 BACKTRACKS: Final = 2000
 """Steps of the search for devices of one task in one place; for up to six wants and three devices, all."""
+EXPLORED: Final = 3
+"""See :func:`least_short_device`."""
 
 
 @inlined
@@ -121,7 +123,11 @@ def least_short_device(
     w: int,
     random: Random,
 ) -> int:
-    """Return the device that lacks least of what is wanted, one of the equal ones at random, or NOWHERE."""
+    """Return the device that lacks least of what is wanted, one of the equal ones at random, or NOWHERE.
+
+    One device in :data:`EXPLORED` counts as if it lacked nothing: the device that is least short on its own
+    is often not the one from which it is best to eject, and the same choice each time would never show it.
+    """
     best, best_short, equal = NOWHERE, np.inf, 0
     for d in range(places[place, DEVICE], places[place, DEVICE_END]):
         if not usable(device, serves, d, want, w, places[place, NODE]):
@@ -129,6 +135,8 @@ def least_short_device(
         slot = device[d, 0]
         short = max(0, want[w, 0] - free[slot]) * weight[slot]
         short += max(0, want[w, 1] - free[slot + 1]) * weight[slot + 1]
+        if below(random, EXPLORED) == 0:
+            short = 0.0
         if short < best_short:
             best, best_short, equal = d, short, 1
         elif short == best_short:

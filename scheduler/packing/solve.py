@@ -18,9 +18,9 @@ from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest, VolumeRequest
 from scheduler.topology import AgentSnapshot, Gpu, Nic, NumaNode, Topology, Volume
 
-ITERATIONS: Final = 20_000
-"""Steps of the search by default: about half a second for 400 tasks on 50 agents."""
-ROUND: Final = 4_000
+ITERATIONS: Final = 100_000
+"""Steps of the search by default, of about 6 µs each on 50 agents."""
+ROUND: Final = 10_000
 """Steps before the search starts again from another greedy plan: one that has not come to an end by then
 rarely does."""
 CANDIDATES: Final = 4_000_000
