@@ -32,7 +32,11 @@ class Client:
         self.cluster = cluster
         self.base = "http://{}:{}".format(*cluster.address)
         self.api = f"{self.base}/api/v1/scheduler"
-        self.updates: list[dict[str, Any]] = []
+        self.stream: aiohttp.ClientResponse | None = None
+
+    def close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
 
     async def subscribe(self) -> None:
         capabilities = [{"type": "MULTI_ROLE"}, {"type": "PARTITION_AWARE"}]
@@ -55,6 +59,7 @@ class Client:
                         await self.acknowledge(event["update"]["status"])
                     if event["type"] == kind:
                         return event
+                assert self.stream is not None
                 chunk = await self.stream.content.readany()
                 assert chunk, "the stream has ended"
                 self._events += map(json.loads, self._decoder.feed(chunk))
@@ -119,7 +124,9 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
         Cluster(specs, work_dir=tmp_path / "work", port=0) as cluster,
         aiohttp.ClientSession() as session,
     ):
-        yield Client(session, cluster)
+        client = Client(session, cluster)
+        yield client
+        client.close()
 
 
 @pytest.mark.parametrize("prefix", ["", "/master"])
@@ -154,7 +161,10 @@ async def test_jsonp_takes_only_the_name_of_a_function(client: Client) -> None:
 
 async def test_the_page_shows_names_harmlessly(client: Client) -> None:
     await client.subscribe()
-    await client.run("t", "echo out; sleep 60")
+    running = await client.run("t", "echo out; sleep 60")
+    runs = client.cluster.master.agents[running["agent_id"]["value"]].agent.runs
+    output = next(iter(runs.values())).sandbox / "stdout"
+    await eventually(lambda: output.read_text() == "out\n")
     status, page = await client.get("/")
     assert status == 200
     assert "<script>" not in page
@@ -171,6 +181,9 @@ async def test_the_address_in_an_offer_leads_to_the_sandbox(client: Client) -> N
     offer = (await client.event("OFFERS"))["offers"]["offers"][0]
     client._events.insert(0, {"type": "OFFERS", "offers": {"offers": [offer]}})
     await client.run("t", "printf 'grüße'; echo err >&2; sleep 60")
+    runs = client.cluster.master.agents[offer["agent_id"]["value"]].agent.runs
+    errors = next(iter(runs.values())).sandbox / "stderr"
+    await eventually(lambda: errors.read_text() == "err\n")
     url = offer["url"]
     root = "http://{ip}:{port}".format(**url["address"]) + url["path"]
     virtual = f"/frameworks/{client.id}/executors/t/runs/latest"
@@ -285,7 +298,8 @@ async def test_leaving_the_cluster_ends_its_tasks(tmp_path: Path) -> None:
             status = await client.run("t", "trap 'echo bye; exit' TERM; sleep 60 & wait")
             pid = status["container_status"]["executor_pid"]
         assert processes.look(pid) is None
-        assert not await client.stream.content.read() or client.stream.content.at_eof()
+        assert client.stream is not None
+        await client.stream.content.read()  # the stream has ended in order
 
 
 async def test_impatience_kills_at_once_and_leaves_nothing(tmp_path: Path) -> None:
@@ -301,6 +315,7 @@ async def test_impatience_kills_at_once_and_leaves_nothing(tmp_path: Path) -> No
             await client.subscribe()
             status = await client.run("t", "trap '' TERM; echo up; while :; do sleep 1; done")
             pids.append(status["container_status"]["executor_pid"])
+            client.close()
             await cluster.serve_forever()
 
     server = asyncio.ensure_future(serve())
@@ -337,7 +352,10 @@ async def test_an_internal_fault_ends_the_cluster(tmp_path: Path) -> None:
             group.create_task(cluster.serve_forever())
             client = Client(session, cluster)
             await client.subscribe()
-            await client.run("t", "true")
+            try:
+                await client.run("t", "true")
+            finally:
+                client.close()
 
     with pytest.raises(ExceptionGroup) as caught:
         await serve()
