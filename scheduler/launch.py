@@ -293,10 +293,14 @@ async def _accept(
     offer_ids = [offer["id"]["value"] for offer in claim.offers[agent_id]]
     try:
         await equipment.framework.accept(offer_ids, infos)
-    except CallUncertain as exc:  # the tasks may run: updates or reconciliation will tell
-        logger.warning("graph %s: %s", run.graph.graph_id, exc)
-    except FrameworkError as exc:  # they do not run: what Mesos itself would call dropped
-        for info in infos:
+    except FrameworkError as exc:
+        # The offers must not stay ours. Should the ACCEPT arrive after all, it comes before this and holds, or
+        # after it and is dropped by Mesos.
+        equipment.framework.decline(offer_ids, refuse_seconds=0.0)
+        if isinstance(exc, CallUncertain):  # the tasks may run: updates or reconciliation will tell
+            logger.warning("graph %s: %s", run.graph.graph_id, exc)
+            return
+        for info in infos:  # they do not run: what Mesos itself would call dropped
             task_id = info["task_id"]["value"]
             dropped = StatusUpdate(task_id, "TASK_DROPPED", message=f"ACCEPT failed: {exc}")
             if (entry := equipment.runs.entry(task_id)) is not None:

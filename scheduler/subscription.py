@@ -243,7 +243,8 @@ class Subscription:
             self._framework.reconcile([(e.life.task_id, e.life.agent_id) for e in silent])
 
     def _wants_news(self, entry: TaskEntry, now: float) -> bool:
-        restless = entry.life.doubt_since is not None or entry.life.state not in _SETTLED
+        settled = entry.life.state in _SETTLED and entry.life.running
+        restless = entry.life.doubt_since is not None or not settled
         return restless and not entry.dead and now - entry.news_at > self._timing.silence
 
     async def _declare_lost(self, entry: TaskEntry) -> None:

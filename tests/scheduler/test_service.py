@@ -16,6 +16,7 @@ from scheduler.graph import Edge, EdgeKind, PhysicalGraph, ReadyCheck, ReadyKind
 from scheduler.journal import MemoryJournal
 from scheduler.packing import Shortage
 from scheduler.placement import Placement
+from scheduler.pymesos_driver import CallUncertain
 from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
 from scheduler.task import Outcome, TaskState
@@ -258,6 +259,27 @@ async def test_a_race_with_the_offers_is_tried_again_under_new_ids(
     await eventually((tmp_path / "g.b.1").exists)
     assert not (tmp_path / "g.b.0").exists()
     await scheduler.stop("g")
+    await everything_is_free(scheduler)
+
+
+async def test_an_accept_that_never_arrives_fails_the_graph_whole(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The master fails between ACCEPT and the agent: asking leads out of it, and nothing is left."""
+    accept, lost = Framework.accept, []
+
+    async def uncertain(self: Framework, *args: Any, **more: Any) -> None:
+        if not lost:
+            lost.append(args)
+            raise CallUncertain("no answer")
+        await accept(self, *args, **more)
+
+    monkeypatch.setattr(Framework, "accept", uncertain)
+    big = TaskRequest.of(cpus=1.5, mem_mib=16)
+    graph = physical("g", *(shell(name, "sleep 1000", request=big) for name in "ab"))
+    with pytest.raises(LaunchError, match=r"Task is unknown to the agent"):
+        await scheduler.launch(graph, timeout=30)
+    assert {view.state for view in scheduler.tasks("g").values()} == {TaskState.DEAD}
     await everything_is_free(scheduler)
 
 

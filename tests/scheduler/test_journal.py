@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.errors import JournalError
+from scheduler.journal import (
+    JournalState,
+    MemoryJournal,
+    TaskRecord,
+    placement_from_json,
+    placement_to_json,
+)
+from scheduler.placement import Assignment, Placement
+from scheduler.recovery import restore
+from scheduler.requests import TaskRequest
+from scheduler.task import Death, Outcome, TaskState
+from tests.scheduler.programs import physical, shell
+
+records = st.builds(
+    TaskRecord,
+    graph_id=st.text(max_size=5),
+    name=st.text(max_size=5),
+    task_id=st.text(max_size=5),
+    state=st.sampled_from(TaskState),
+    token=st.text(max_size=5),
+    death=st.none()
+    | st.builds(
+        Death,
+        outcome=st.sampled_from(Outcome),
+        cause=st.text(max_size=5),
+        exit_status=st.none() | st.integers(0, 255),
+    ),
+)
+
+
+@given(records)
+def test_a_task_record_survives_its_way_through_json(record: TaskRecord) -> None:
+    assert TaskRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_a_placement_survives_its_way_through_json() -> None:
+    placement = Placement(
+        {"a": Assignment("a", "S0", "host", 1, (2, 3), (31000,), (0,), (1,), (0,), True, (True,))}
+    )
+    assert placement_from_json(json.loads(json.dumps(placement_to_json(placement)))) == placement
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"state": "nonsense"}, {"assignments": 3}])
+def test_what_is_no_record_is_refused(document: object) -> None:
+    with pytest.raises(JournalError):
+        TaskRecord.from_json(document)
+    if not isinstance(document, dict) or "assignments" in document:
+        with pytest.raises(JournalError):
+            placement_from_json(document)
+
+
+async def test_a_forgotten_graph_leaves_nothing() -> None:
+    journal = MemoryJournal()
+    graph = physical("g", shell("a", "true"))
+    await journal.record_graph(graph)
+    await journal.record_placement("g", Placement())
+    await journal.record_task(
+        TaskRecord(graph_id="g", name="a", task_id="g.a.0", state=TaskState.PLACED)
+    )
+    await journal.record_framework_id("fw")
+    await journal.forget_graph("g")
+    assert await journal.load() == JournalState("fw")
+
+
+@pytest.mark.parametrize(
+    ("states", "whole"),
+    [
+        (("ready", "ready"), True),
+        (("ready", "dead"), True),
+        (("ready", "starting"), False),
+        (("waiting", "placed"), False),
+        ((None, None), False),
+        (("stopping", "ready"), False),
+    ],
+)
+def test_only_a_graph_that_was_whole_goes_on(
+    states: tuple[str | None, str | None], whole: bool
+) -> None:
+    request = TaskRequest.of(ports=("p",))
+    graph = physical("g", shell("a", "true", request=request), shell("b", "true"))
+    tasks = {
+        f"g.{name}.0": TaskRecord(
+            graph_id="g",
+            name=name,
+            task_id=f"g.{name}.0",
+            state=TaskState(state),
+            agent_id="S0",
+            address="10.0.0.1",
+        )
+        for name, state in zip("ab", states, strict=True)
+        if state is not None
+    }
+    placement = Placement({n: Assignment(n, "S0", "host", ports=(5,) * (n == "a")) for n in "ab"})
+    (run,) = restore(JournalState("fw", {"g": graph}, {"g": placement}, tasks))
+    assert run.launched is whole
+    if states[0] is not None:
+        assert run.entries["a"].view().ports == {"p": ("10.0.0.1", 5)}
+    assert all((e.life.death is not None) == e.dead for e in run.entries.values())
