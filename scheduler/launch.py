@@ -134,6 +134,8 @@ async def launch(
             if last or death is None or not death.worth_another_try:
                 raise LaunchError(await _obituary(died.entry)) from None
             logger.warning("graph %s is tried again: %s", run.graph.graph_id, death)
+            for entry in run.entries.values():
+                equipment.gates.forget(entry.task.task_id)
             run.renew(run.graph.again())
             equipment.runs.index(run)
         else:
