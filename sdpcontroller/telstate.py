@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self
 
 import katpoint
@@ -20,6 +19,12 @@ from sdpcontroller.workflows.imaging import ObservedTarget
 
 _TIMEOUT: Final = 10.0
 """Seconds for one exchange with the telescope state."""
+_CLOSE_TIMEOUT: Final = 0.5
+"""Seconds for an orderly end of the link."""
+
+
+_DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError)
+"""What values of other types than agreed lead to: programs write them, and hostile ones too."""
 
 
 class ProductTelstate:
@@ -49,7 +54,11 @@ class ProductTelstate:
             yield cls(TelescopeState(backend), endpoint)
         finally:
             backend.close()
-            await backend.wait_closed()
+            # The backend cancels its background task once and waits for it; redis-py can swallow that one
+            # as it waits for an answer. The timeout cancels again.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await backend.wait_closed()
 
     async def publish(self, values: Mapping[str, Any]) -> None:
         """Write immutable values by full key; a value that is already there must be the same.
@@ -65,6 +74,8 @@ class ProductTelstate:
                     await self._telstate.set(key, value)
         except ImmutableKeyError as exc:
             raise CommandError(f"telescope state has another value already: {exc}") from exc
+        except (TelstateError, ValueError) as exc:
+            raise CommandError(f"telescope state cannot hold {key}: {exc}") from exc
         except (RedisError, OSError, TimeoutError) as exc:
             raise CommandError(
                 f"telescope state at {self._endpoint} does not answer: {exc}"
@@ -94,11 +105,11 @@ class ProductTelstate:
                 track = await self._telstate.get_range(
                     "cbf_target", st=start, et=end, include_previous=True
                 )
-        except (RedisError, TelstateError, OSError, TimeoutError, KeyError) as exc:
+            return targets(track, start, end)
+        except (RedisError, TelstateError, OSError, TimeoutError, *_DAMAGED) as exc:
             raise CommandError(
                 f"telescope state at {self._endpoint} does not tell what was observed: {exc!r}"
             ) from exc
-        return targets(track, start, end)
 
 
 def targets(track: list[tuple[str, float]], start: float, end: float) -> list[ObservedTarget]:
@@ -110,10 +121,18 @@ def targets(track: list[tuple[str, float]], start: float, end: float) -> list[Ob
         katpoint descriptions with the Unix time from which each holds, in order.
     start, end
         Unix time of the data's begin and end, seconds.
+
+    Raises
+    ------
+    ValueError
+        If a description is none.
     """
     durations: dict[str, float] = defaultdict(float)
-    ends = itertools.chain((time for _, time in track[1:]), (end,))
-    for (description, since), until in zip(track, ends, strict=True):
-        durations[description] += max(0.0, min(until, end) - max(since, start))
-    parsed = [(katpoint.Target(text), seconds) for text, seconds in durations.items() if seconds]
-    return [ObservedTarget(t.name, frozenset(t.tags), seconds) for t, seconds in parsed]
+    tags: dict[str, frozenset[str]] = {}
+    ends = (*(time for _, time in track[1:]), end)
+    for (description, since), until in zip(track, ends, strict=False):  # none for an empty track
+        if (seconds := min(until, end) - max(since, start)) > 0:
+            target = katpoint.Target(description)
+            durations[target.name] += seconds  # one target may have been described in two ways
+            tags.setdefault(target.name, frozenset(target.tags))
+    return [ObservedTarget(name, tags[name], seconds) for name, seconds in durations.items()]

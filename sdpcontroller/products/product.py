@@ -162,7 +162,8 @@ class Product:
     async def deconfigure(self, *, force: bool) -> None:
         """Take everything down in order; return when no task of the graph is left.
 
-        Postprocessing that still runs goes on, and the product lives until it has ended.
+        With `force`, a configure that goes on is cancelled, any other command is waited for, and a capture is
+        ended. Postprocessing that still runs goes on, and the product lives until it has ended.
 
         Raises
         ------
@@ -178,7 +179,9 @@ class Product:
             self._configuring.cancel()
             await self.dead.wait()
             return
-        async with self._command("deconfigure"):
+        async with self._command("deconfigure", wait=force):
+            if self._record.state is ProductState.DEAD:
+                return
             machine.check_product(self.name, self._record.state, ProductState.DECONFIGURING)
             if self._record.state is ProductState.CAPTURING:
                 await self._end_capture()
@@ -341,9 +344,9 @@ class Product:
     # Records
 
     @asynccontextmanager
-    async def _command(self, what: str) -> AsyncIterator[None]:
-        """Hold off other commands; a second one is refused at once, with the reason."""
-        if self._commanding.locked():
+    async def _command(self, what: str, *, wait: bool = False) -> AsyncIterator[None]:
+        """Hold off other commands; unless it may wait, a second one is refused at once, with the reason."""
+        if self._commanding.locked() and not wait:
             raise CommandError(f"product {self.name} is busy with {self._busy}: try again later")
         async with self._commanding:
             self._busy = what
