@@ -85,11 +85,12 @@ def with_counted_memory(parts: Parts, resources: Resources) -> Parts:
     """Count memory by node where a resource shows that the agent does, though no attribute says so."""
     nodes = parts.get("numa", ())
     amounts = [resources.scalars.get(f"numa.{n}.mem") for n in range(len(nodes))]
-    if all(amount is None for amount in amounts):
+    told = any(node.mem_mib is not None for node in nodes)
+    if told or all(amount is None for amount in amounts):
         return parts
     # what is used up is not offered at all: a node without the resource, beside one with it, has 0 left
     counted = tuple(
-        node if node.mem_mib is not None else replace(node, mem_mib=-(-(amount or 0) // 1000))
+        replace(node, mem_mib=-(-(amount or 0) // 1000))
         for node, amount in zip(nodes, amounts, strict=True)
     )
     return Parts(**{**parts, "numa": counted})
