@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import numpy as np
@@ -18,12 +19,19 @@ from sdpcontroller.cli.cam import Cam
 from sdpcontroller.cli.demo_config import CORRELATION, IMAGE, PRODUCT, Observation
 from sdpcontroller.errors import ControllerError
 
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+    from pipelines.imaging.sources import Source
+
 MAX_OFFSET: Final = 1.0
 """Pixels that a source may be from where the model has it."""
 MAX_FLUX_ERROR: Final = 0.05
 """Relative error of a source's flux density."""
 MIN_SNR: Final = 100.0
 """Signal-to-noise of the source of a replayed calibrator."""
+MAX_EXTENDED: Final = 0.1
+"""Relative difference of all CLEAN components from the peak of a source that is unresolved."""
 
 _SETTLE: Final = 10.0
 """Seconds in which the cluster may learn that everything has ended."""
@@ -183,41 +191,72 @@ def _judge_image(
     """Hold the sources that were found against those that must be there."""
     # astropy and katpoint take a second that only the end of the demonstration has to wait for
     from astropy.io import fits
-    from astropy.wcs import WCS
 
-    from pipelines.imaging.compare import compare
     from pipelines.imaging.sources import Source
 
     document = json.loads((Path(image["folder"]) / "sources.json").read_text())
     found = [Source(**row) for row in document]
-    wcs = WCS(fits.getheader(image["fits"]))
-    matches = compare(found, observation.sky, wcs, _frequencies(observation))
+    header = fits.getheader(image["fits"])
+    if observation.replay:
+        return _judge_calibrator(found, header, image["quality"])
+    return _judge_field(found, header, observation)
+
+
+def _judge_field(
+    found: list[Source], header: Header, observation: Observation
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compare a simulated field with its model."""
+    from astropy.wcs import WCS
+
+    from pipelines.imaging.compare import compare
+
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    for match in matches:
-        name = match.name or "(not in the model)"
-        rows.append(
-            {
-                "name": match.name,
-                "model_jy": match.expected,
-                "found_jy": None if match.source is None else match.source.flux,
-                "snr": None if match.source is None else match.source.snr,
-                "offset_pixels": match.offset,
-            }
-        )
-        if match.source is None:
-            problems.append(f"{name} was not found in the image")
-        elif match.offset is not None and match.offset > MAX_OFFSET:
-            problems.append(f"{name} is {match.offset:.2f} pixels from where it should be")
-        elif match.ratio is not None and abs(match.ratio - 1) > MAX_FLUX_ERROR:
-            problems.append(f"{name} has {match.ratio:.3f} of its flux")
-    if observation.replay:
-        snr = image["quality"]["signal_to_noise"] or 0.0
-        if snr < MIN_SNR:
-            problems.append(f"the source has a signal-to-noise of {snr:.0f} only")
-    elif len(matches) > len(observation.sky):
-        problems.append("there are sources in the image that the sky does not have")
+    for match in compare(found, observation.sky, WCS(header), _frequencies(observation)):
+        rows.append(_row(match.name, match.expected, match.source, match.offset))
+        if match.name is None:
+            problems.append("there is a source in the image that the sky does not have")
+        elif match.source is None or match.offset is None or match.ratio is None:
+            problems.append(f"{match.name} was not found in the image")
+        elif match.offset > MAX_OFFSET:
+            problems.append(f"{match.name} is {match.offset:.2f} pixels from where it should be")
+        elif abs(match.ratio - 1) > MAX_FLUX_ERROR:
+            problems.append(f"{match.name} has {match.ratio:.3f} of its flux")
     return rows, problems
+
+
+def _judge_calibrator(
+    found: list[Source], header: Header, quality: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """See that a recorded calibrator shows one unresolved source at the phase centre."""
+    rows: list[dict[str, Any]] = []
+    for source in found:
+        offset = math.hypot(
+            source.column - (header["CRPIX1"] - 1), source.row - (header["CRPIX2"] - 1)
+        )
+        rows.append(_row("at the phase centre", None, source, offset))
+    if len(found) != 1:
+        return rows, [f"the image has {len(found)} sources, expected one at the phase centre"]
+    problems: list[str] = []
+    if rows[0]["offset_pixels"] > MAX_OFFSET:
+        problems.append("the source is not at the phase centre")
+    if (quality["signal_to_noise"] or 0.0) < MIN_SNR:
+        problems.append(f"the source's signal-to-noise is {quality['signal_to_noise']:.0f} only")
+    if abs(quality["clean_flux"] / quality["peak"] - 1) > MAX_EXTENDED:
+        problems.append("the source is resolved: its flux is not that of its peak")
+    return rows, problems
+
+
+def _row(
+    name: str | None, expected: float | None, source: Source | None, offset: float | None
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "model_jy": expected,
+        "found_jy": None if source is None else source.flux,
+        "snr": None if source is None else source.snr,
+        "offset_pixels": offset,
+    }
 
 
 def _frequencies(observation: Observation) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
