@@ -84,14 +84,14 @@ class Postprocessing:
 
 async def _observed(
     cbid: str, config: ProductConfig, endpoint: tuple[str, int]
-) -> list[imaging.ObservedTarget]:
+) -> dict[str, list[imaging.ObservedTarget]]:
+    """Return the targets of each visibility stream that has a data set."""
     async with ProductTelstate.connect(*endpoint) as telstate:
-        return [
-            target
+        return {
+            vis: await telstate.observed(cbid, vis)
             for vis, stream in config.outputs_of(Vis).items()
             if stream.archive
-            for target in await telstate.observed(cbid, vis)
-        ]
+        }
 
 
 def _failure(result: BatchResult) -> str:

@@ -18,6 +18,9 @@ from sdpcontroller.workflows import resources
 MAX_RUN_TIME: Final = 4 * 3600.0
 """Seconds that an imager may run when the document says nothing."""
 
+_MAX_FOLDER: Final = 100
+"""Characters of a target's name that its folder keeps; a file system takes 255 bytes in all."""
+
 _CALIBRATOR_TAGS: Final = frozenset({"bpcal", "gaincal", "delaycal", "fluxcal", "polcal"})
 
 
@@ -53,17 +56,27 @@ class ImagingPlan:
 
 
 def build(
-    config: ProductConfig, product: str, cbid: str, observed: Sequence[ObservedTarget]
+    config: ProductConfig,
+    product: str,
+    cbid: str,
+    observed: Mapping[str, Sequence[ObservedTarget]],
 ) -> ImagingPlan:
     """Make the batch graph of a capture block; it has no tasks where there is nothing to image.
 
     Calibrators are imaged only when nothing else was observed.
+
+    Parameters
+    ----------
+    observed
+        Targets of each visibility stream that has a data set; no name stands twice in one of them.
     """
     tasks: list[TaskTemplate] = []
     images: list[ImageTask] = []
     skipped: list[str] = []
-    wanted = [t for t in observed if not t.tags & _CALIBRATOR_TAGS] or list(observed)
     for stream, model in config.outputs_of(ContinuumImage).items():
+        seen = observed.get(config.source(stream, Vis)[0], ())
+        wanted = [t for t in seen if not t.tags & _CALIBRATOR_TAGS] or seen
+        directories = _directories(cbid, stream, wanted)
         for number, target in enumerate(wanted):
             if target.duration < model.min_time:
                 skipped.append(
@@ -71,17 +84,21 @@ def build(
                     f"images need {model.min_time:g} s (min_time)"
                 )
                 continue
-            image = ImageTask(
-                stream, target.name, f"imager.{stream}.{number}", _directory(cbid, stream, target)
-            )
+            image = ImageTask(stream, target.name, f"imager.{stream}.{number}", directories[number])
             images.append(image)
             tasks.append(_imager(config, cbid, image))
     graph = LogicalGraph(f"{product}-{cbid}", tuple(tasks))
     return ImagingPlan(graph, tuple(images), tuple(skipped))
 
 
-def _directory(cbid: str, stream: str, target: ObservedTarget) -> str:
-    return f"{cbid}/{stream}-{re.sub(r'[^A-Za-z0-9_+-]', '_', target.name)}"
+def _directories(cbid: str, stream: str, targets: Sequence[ObservedTarget]) -> list[str]:
+    """Name a folder for each target, after it as far as a folder's name can be, no two alike."""
+    safe = [re.sub(r"[^A-Za-z0-9_+-]", "_", target.name)[:_MAX_FOLDER] for target in targets]
+    names: list[str] = []
+    for number, name in enumerate(safe):
+        # A dot makes it differ from every name that needs no number.
+        names.append(name if name not in safe[:number] else f"{name}.{number}")
+    return [f"{cbid}/{stream}-{name}" for name in names]
 
 
 def _imager(config: ProductConfig, cbid: str, image: ImageTask) -> TaskTemplate:
@@ -96,11 +113,12 @@ def _imager(config: ProductConfig, cbid: str, image: ImageTask) -> TaskTemplate:
             "python3",
             "-m",
             catalogue.IMAGING.module,
-            f"{volume}/{cbid}/{cbid}_{vis}.rdb",
+            # First, so that what follows wins: no document decides where things are written.
+            *_options(model.parameters),
             f"--output={volume}/{image.directory}",
             f"--target={_literal(image.target)}",
             "--applycal" if calibrated else "--no-applycal",
-            *_options(model.parameters),
+            f"{volume}/{cbid}/{cbid}_{vis}.rdb",
         ),
         request=resources.imager(),
         ready=ReadyCheck(ReadyKind.EXIT),
