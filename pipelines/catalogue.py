@@ -124,3 +124,30 @@ def ingest_bytes(
     sums = chans_in * products * (8 + 1) + chans_out * products * (8 + 4 + 1)
     buffers = INGEST_OUTPUT_BUFFERS * chans_out * (products * BYTES_PER_L0_SAMPLE + 4)
     return chunks + sums + buffers
+
+
+L0_BUFFERED: Final = 16
+"""Dumps that a receiver of L0 has: eight that may be incomplete, seven that its program holds, one to refill."""
+BYTES_PER_SCAN_SAMPLE: Final = 12
+"""Calibration: complex64 visibility and float32 weight."""
+
+
+def l0_buffer_bytes(n_chans: int, products: int) -> int:
+    """Memory of the dumps that a receiver of an L0 stream holds, bytes; end heaps are a few hundred more."""
+    return L0_BUFFERED * n_chans * (products * BYTES_PER_L0_SAMPLE + 4)
+
+
+def calibration_bytes(n_chans: int, n_antennas: int, dumps: int) -> int:
+    """Memory of calibration's scans, bytes, without the receiver's buffer and the interpreter.
+
+    Both parallel hands of all pairs of antennas, twice: one scan is filled while the other is solved. The
+    solver takes twice the scan it works on again.
+
+    Parameters
+    ----------
+    n_chans, n_antennas
+        Of the L0 stream.
+    dumps
+        Of the longest scan that is kept.
+    """
+    return 4 * dumps * n_chans * n_antennas * (n_antennas - 1) * BYTES_PER_SCAN_SAMPLE

@@ -338,6 +338,9 @@ def set_up_logging(name: str, level: str) -> None:
     root.setLevel(level.upper())
     # numba and matplotlib narrate at debug level what nobody reads.
     logging.getLogger("numba").setLevel(logging.WARNING)
+    # Several programs publish the same attributes, and every stop of a stream drops empty chunks: no news.
+    for name in ("katsdptelstate", "spead2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def report_failure(exc: BaseException) -> int:

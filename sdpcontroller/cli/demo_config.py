@@ -161,7 +161,7 @@ def _document(
                 "excise": False,
                 "archive": True,
             },
-            CAL: {"type": "sdp.cal", "src_streams": [VIS], "buffer_time": 600.0},
+            CAL: {"type": "sdp.cal", "src_streams": [VIS], "buffer_time": 200.0},
             IMAGE: {"type": "sdp.continuum_image", "src_streams": [VIS, CAL], "min_time": 5.0},
         },
         "config": {"develop": {"less_resources": True, "disable_ibverbs": True}},

@@ -27,9 +27,6 @@ INGEST_MAX_RATE: Final = 8e9
 """Bit/s that one ingest takes. One receiver core is worth 7–8 Gb/s at 1472-byte packets and more at
 jumbo frames (measured; ``benchmarks/ingest.py``)."""
 
-CAL_SCAN_LIMIT: Final = 4096
-"""MiB at most for a buffered calibrator scan when less resources are asked for."""
-
 
 @dataclass(frozen=True, slots=True)
 class StreamSize:
@@ -51,6 +48,12 @@ class StreamSize:
     def dump_mib(self) -> float:
         """Memory of one dump of complex64 visibilities (or int32 pairs), MiB."""
         return self.n_chans * catalogue.n_products(self.n_antennas) * 8 / _MIB
+
+    @property
+    def buffer_mib(self) -> float:
+        """Memory of a program's buffer, if this is an L0 stream that it receives, MiB."""
+        products = catalogue.n_products(self.n_antennas)
+        return catalogue.l0_buffer_bytes(self.n_chans, products) / _MIB
 
     def correlation_mbps(self) -> float:
         """Rate of the stream as a correlator sends it, Mbit/s."""
@@ -114,10 +117,10 @@ def ingest(
 
 
 def calibration(l0: StreamSize, buffer_time: float, *, less: bool) -> TaskRequest:
-    """Calibration: `buffer_time` seconds of visibilities, flags and weights of a calibrator scan."""
+    """Calibration: scans of `buffer_time` seconds (:func:`pipelines.catalogue.calibration_bytes`)."""
     dumps = math.ceil(buffer_time / l0.int_time)
-    scan = dumps * l0.dump_mib * catalogue.BYTES_PER_L0_SAMPLE / 8
-    mem = catalogue.PYTHON_MIB + (min(scan, CAL_SCAN_LIMIT) if less else scan)
+    scans = catalogue.calibration_bytes(l0.n_chans, l0.n_antennas, dumps)
+    mem = catalogue.PYTHON_MIB + scans / _MIB + l0.buffer_mib
     return TaskRequest.of(
         cpus=0.5 if less else 2,
         mem_mib=math.ceil(mem),
@@ -127,8 +130,8 @@ def calibration(l0: StreamSize, buffer_time: float, *, less: bool) -> TaskReques
 
 
 def writer(l0: StreamSize) -> TaskRequest:
-    """Writer: sixteen dumps between the network and the disk."""
-    mem = catalogue.PYTHON_MIB + 16 * l0.dump_mib * catalogue.BYTES_PER_L0_SAMPLE / 8
+    """Writer: the dumps between the network and the disk."""
+    mem = catalogue.PYTHON_MIB + l0.buffer_mib
     return TaskRequest.of(
         cpus=0.3,
         mem_mib=math.ceil(mem),
