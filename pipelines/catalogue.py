@@ -127,7 +127,7 @@ def ingest_bytes(
 
 
 L0_BUFFERED: Final = 16
-"""Dumps that a receiver of L0 has: eight that may be incomplete, seven that its program holds, one to refill."""
+"""Dumps that a receiver of L0 has: eight that may be incomplete, seven held by its program, one to refill."""
 BYTES_PER_SCAN_SAMPLE: Final = 12
 """Calibration: complex64 visibility and float32 weight."""
 
