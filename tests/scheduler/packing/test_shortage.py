@@ -1,0 +1,140 @@
+"""A graph that does not fit says which resource is short, where it nearly fits, and whether it ever can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+
+from scheduler.packing import Shortage, pack
+from scheduler.requests import GpuRequest, NicRequest, TaskRequest
+from scheduler.topology import AgentSnapshot
+from tests.scheduler.packing.machines import clusters, graphs, make_agent
+
+
+def shortage(
+    agents: Sequence[AgentSnapshot],
+    tasks: dict[str, TaskRequest],
+    capacity: Sequence[AgentSnapshot] | None = None,
+) -> Shortage:
+    answer = pack(agents, tasks, iterations=200, capacity=capacity)
+    assert isinstance(answer, Shortage)
+    return answer
+
+
+def test_cores_that_no_node_has() -> None:
+    agents = [make_agent("127.0.1.1", cores=(2, 3)), make_agent("127.0.1.2", cores=(4, 1))]
+    found = shortage(agents, {"ingest.sdp_l0.0": TaskRequest.of(cores=8), "cal": TaskRequest.of()})
+    assert str(found).splitlines() == [
+        "1 of 2 tasks cannot be placed.",
+        "cores on one NUMA node: ingest.sdp_l0.0 asks for 8, the most free on one NUMA node is 4 "
+        "(agent 127.0.1.2)",
+    ]
+    (too_big,) = found.too_big
+    assert too_big.lack is not None
+    assert (too_big.lack.asked, too_big.lack.free, too_big.lack.by) == (8000, 4000, 4000)
+    assert found.proven
+    assert not found.never, "the capacity of the cluster is not known"
+    assert "cal" in found.partial.assignments
+
+
+def test_memory_is_named_with_its_unit() -> None:
+    found = shortage([make_agent(mem=3000)], {"cal": TaskRequest.of(mem_mib=5)})
+    assert "mem: cal asks for 5 MiB, the most free on one agent is 3 MiB (agent a)" in str(found)
+
+
+def test_a_share_of_a_gpu_that_is_spread_over_two() -> None:
+    agent = make_agent(gpu_0_compute=400, gpu_1_compute=400)
+    found = shortage([agent], {"beam": TaskRequest.of(gpus=[GpuRequest.of(0.6, 10)])})
+    assert "gpu.compute on one GPU: beam asks for 0.6, the most free on one GPU is 0.4" in str(
+        found
+    )
+
+
+def test_a_network_that_no_interface_reaches() -> None:
+    found = shortage([make_agent()], {"x": TaskRequest.of(nics=[NicRequest.of("cam", in_mbps=1)])})
+    assert "x: no interface on network cam on any agent that may run it" in str(found)
+
+
+def test_a_host_that_is_not_there() -> None:
+    found = shortage([make_agent()], {"x": TaskRequest.of(host="elsewhere")})
+    assert "x: asks for host elsewhere on any agent" in str(found)
+
+
+def test_a_subsystem_that_nobody_serves() -> None:
+    agent = make_agent(subsystems=["cam"])
+    found = shortage([agent], {"x": TaskRequest.of(subsystem="sdp")})
+    assert "does not serve subsystem sdp" in str(found)
+
+
+def test_never_apart_from_not_now() -> None:
+    empty = make_agent("a")
+    busy = make_agent("a", cores=(4, 4), cpus=1000)
+    tasks = {
+        "wide": TaskRequest.of(cores=5),
+        "busy": TaskRequest.of(cpus=3),
+        "ok": TaskRequest.of(),
+    }
+    found = shortage([busy], tasks, capacity=[empty])
+    assert [task.task for task in found.never] == ["wide"]
+    assert [task.task for task in found.too_big] == ["busy"]
+    text = str(found)
+    assert (
+        "Never: cores on one NUMA node: wide asks for 5, the most free on one NUMA node is 4"
+        in text
+    )
+    assert "even with the cluster empty" in text
+    assert "cpus: busy asks for 3, the most free on one agent is 1 (agent a)" in text
+
+
+def test_totals_that_are_exceeded_though_each_task_fits() -> None:
+    tasks = {f"t{n}": TaskRequest.of(mem_mib=600) for n in range(4)}
+    found = shortage([make_agent("a"), make_agent("b")], tasks)
+    assert not found.too_big
+    assert "mem: all tasks together ask for 2400 MiB, 2000 MiB free on all agents" in str(found)
+    (total,) = [total for total in found.totals if total.short]
+    assert (total.largest, total.host) == (1_000_000, "a")
+    assert found.proven
+
+
+def test_what_fits_neither_by_totals_nor_alone_is_not_called_proven() -> None:
+    """Three tasks of 600 on two agents of 1000: enough in sum, but not in pieces."""
+    tasks = {f"t{n}": TaskRequest.of(mem_mib=600) for n in range(3)}
+    found = shortage([make_agent("a"), make_agent("b")], tasks)
+    assert not found.proven
+    assert len(found.partial.assignments) == 2
+    (name,) = found.unplaced
+    assert (
+        f"{name}: nearest is agent a (mem: asks for 600 MiB, 400 MiB free, 200 MiB missing)"
+        in str(found)
+    )
+
+
+def test_the_nearest_agent_is_the_one_that_lacks_least() -> None:
+    agents = [make_agent("far", mem=1000), make_agent("near", mem=3500), make_agent("no", mem=0)]
+    found = shortage(agents, {"t": TaskRequest.of(mem_mib=4)})
+    near = found.nearest["t"]
+    assert near.host == "near"
+    assert [lack.by for lack in near.lacks] == [500]
+
+
+def test_the_text_is_bounded() -> None:
+    tasks = {f"t{n}": TaskRequest.of(cores=9) for n in range(300)}
+    found = shortage([make_agent()], tasks)
+    assert len(found.unplaced) == 300
+    assert len(str(found).splitlines()) < 40
+    assert "and 290 more of this kind" in str(found)
+
+
+@settings(max_examples=80, deadline=None)
+@given(clusters(), graphs(5))
+def test_the_nearest_agent_lacks_something(
+    agents: tuple[AgentSnapshot, ...], tasks: dict[str, TaskRequest]
+) -> None:
+    answer = pack(agents, tasks, iterations=50, capacity=agents)
+    if isinstance(answer, Shortage):
+        assert set(answer.nearest) == set(answer.unplaced)
+        assert all(near.lacks for near in answer.nearest.values())
+        assert all(lack.by > 0 or lack.fact for n in answer.nearest.values() for lack in n.lacks)
+        assert not answer.too_big, "what does not fit when nothing else runs never does"
+        assert set(answer.partial.assignments) | set(answer.unplaced) == set(tasks)
