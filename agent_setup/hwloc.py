@@ -102,7 +102,7 @@ def parse(xml: str, source: str = "lstopo") -> Machine:
 def _bitmap(element: Element, name: str) -> Ranges:
     """Read a set: words of 32 bits in hexadecimal, the highest first, separated by commas."""
     text = element.get(name, "")
-    if not _BITMAP.fullmatch(text) or len(text) > 11 * (MAX_CPU + 1) // 32:
+    if not text or not _BITMAP.fullmatch(text) or len(text) > 11 * (MAX_CPU + 1) // 32:
         shown = text if len(text) < 80 else f"{text[:77]}..."
         raise ValueError(f"{element.get('type')} {name}={shown!r} is not a set of hwloc")
     bits = 0
