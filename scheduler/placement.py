@@ -64,9 +64,24 @@ class Assignment:
             {"cores": Ranges.of_values(self.cores), "ports": Ranges.of_values(self.ports)},
         )
 
+    def __str__(self) -> str:
+        """Say it for people: ``ingest.0 on agent-1: NUMA node 0, cores 2 3, nics 0, ports 31000``."""
+        node = () if self.numa is None else (f"NUMA node {self.numa}",)
+        devices = (
+            f"{kind} {' '.join(map(str, numbers))}"
+            for kind in ("cores", "gpus", "nics", "volumes", "ports")
+            if (numbers := getattr(self, kind))
+        )
+        held = ", ".join((*node, *devices))
+        return f"{self.task} on {self.host}" + (f": {held}" if held else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """A whole graph, placed: one assignment for every task, by task name."""
 
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """One line per task."""
+        return "\n".join(map(str, self.assignments.values()))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from scheduler.graph import instantiate
+from scheduler.placement import Placement
 from scheduler.service import Scheduler
 from scheduler.views import AgentView, Change, LinkChanged, LinkState, TaskChanged
 from sdpcontroller import config
@@ -275,7 +276,9 @@ class Master:
         document = config.parse(command.config)
         groups = dict.fromkeys(realtime.multicast_needs(document), _PLAN_ADDRESS)
         graph = instantiate(realtime.build(document, "plan", groups).graph, "plan")
-        return str(await self._scheduler.plan(graph))
+        plan = await self._scheduler.plan(graph)
+        fits = isinstance(plan, Placement)
+        return f"{'it would fit now:' if fits else 'it would not fit now:'}\n{plan}"
 
     async def _explain(self, command: ExplainProduct) -> str:
         product = self._product(command.name)
