@@ -24,9 +24,8 @@ def local(name: str) -> str:
 
 
 options = read_configuration(COMPAT.parent / "setup.cfg")["options"]
-extras = options["extras_require"]
-extras["pipelines"].append(local("python-lzf"))
+extras = {name: list(needs) for name, needs in options["extras_require"].items()}
 setup(
     install_requires=[*options["install_requires"], local("http-parser")],
-    extras_require=extras,
+    extras_require=extras | {"pipelines": [*extras["pipelines"], local("python-lzf")]},
 )
