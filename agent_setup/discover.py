@@ -48,8 +48,7 @@ def discover(
 ) -> Topology:
     """Describe this machine.
 
-    Processors and memory come from hwloc; where ``lstopo`` is not installed, from ``/sys``, which knows
-    nothing of the locality of devices (a warning says so).
+    Where ``lstopo`` is not installed, ``/sys`` is read instead, and a warning says what is missing then.
 
     Parameters
     ----------

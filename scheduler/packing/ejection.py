@@ -254,6 +254,37 @@ def find_ejection(
 
 
 @compiled
+def make_room(
+    cluster: Cluster,
+    demand: Demand,
+    plan: Plan,
+    task: int,
+    candidates: Ints,
+    penalty: Floats,
+    random: Random,
+    pool: Ints,
+    n: int,
+) -> int:
+    """Eject what is cheapest and put `task` there; what has no place now is added to `n` tasks in the pool.
+
+    Returns how many are in the pool then.
+    """
+    found = np.full(1 + SET_SIZE, NOWHERE, np.int64)
+    if len(candidates) and find_ejection(
+        cluster, demand, plan, task, candidates, penalty, random, found
+    ):
+        for ejected in found[1:]:
+            if ejected != NOWHERE:
+                remove(cluster, plan, ejected)
+                pool[n] = ejected
+                n += 1
+        if put(cluster, demand, plan, task, found[0]):
+            return n
+    pool[n] = task
+    return n + 1
+
+
+@compiled
 def search(
     cluster: Cluster,
     demand: Demand,
@@ -264,7 +295,7 @@ def search(
     random: Random,
     iterations: int,
 ) -> int:
-    """Insert what is not placed; where that is impossible, eject what is cheapest and go on with that.
+    """Insert what is not placed; where that is impossible, make room for it and go on with what was ejected.
 
     Parameters
     ----------
@@ -281,17 +312,12 @@ def search(
 
     Returns how many tasks the fullest plan lacks.
     """
-    n_tasks = len(demand.own)
-    n_candidates = np.full(n_tasks, NOWHERE, np.int64)  # not looked for yet
-    pool = np.empty(n_tasks, np.int64)
-    n = 0
-    for task in range(n_tasks):
-        if plan.where[task] == NOWHERE:
-            pool[n] = task
-            n += 1
+    known = np.full(len(demand.own), NOWHERE, np.int64)  # number of candidates, once looked for
+    unplaced = np.flatnonzero(plan.where == NOWHERE)
+    pool = np.empty(len(demand.own), np.int64)
+    n = fewest = len(unplaced)
+    pool[:n] = unplaced
     penalty = 1 + SIZE_COST * demand.size
-    found = np.empty(1 + SET_SIZE, np.int64)
-    fewest = n
     best.where[:], best.device[:] = plan.where, plan.device
     for _ in range(iterations):
         if n == 0:
@@ -306,19 +332,8 @@ def search(
                 best.where[:], best.device[:] = plan.where, plan.device
             continue
         penalty[task] += 1 + SIZE_COST * demand.size[task]
-        if n_candidates[task] == NOWHERE:
-            n_candidates[task] = find_candidates(
-                cluster, demand, plan, task, start, candidates[task]
-            )
-        here = candidates[task, : n_candidates[task]]
-        if len(here) and find_ejection(cluster, demand, plan, task, here, penalty, random, found):
-            for ejected in found[1:]:
-                if ejected != NOWHERE:
-                    remove(cluster, plan, ejected)
-                    pool[n] = ejected
-                    n += 1
-            if put(cluster, demand, plan, task, found[0]):
-                continue
-        pool[n] = task
-        n += 1
+        if known[task] == NOWHERE:
+            known[task] = find_candidates(cluster, demand, plan, task, start, candidates[task])
+        here = candidates[task, : known[task]]
+        n = make_room(cluster, demand, plan, task, here, penalty, random, pool, n)
     return fewest
