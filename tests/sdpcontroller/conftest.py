@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+import redis.asyncio
 
+from sdpcontroller import telstate
 from sdpcontroller.store import Store
+from tests.sdpcontroller.fakes import FakeScheduler, House
+
+
+@pytest.fixture(autouse=True)
+def close_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """katsdptelstate's link often needs a second push to end; it need not come late here."""
+    monkeypatch.setattr(telstate, "_CLOSE_TIMEOUT", 0.02)
+
 
 _prefixes = itertools.count()
 
@@ -32,3 +43,36 @@ async def connect(redis_server: Any) -> AsyncIterator[Callable[..., Awaitable[St
 async def store(connect: Callable[..., Awaitable[Store]]) -> Store:
     """An empty configuration database."""
     return await connect("sdp")
+
+
+@pytest.fixture
+def open_house(redis_server: Any) -> Callable[[], Any]:
+    """Makes masters, one after the other: each with an empty database, or with that of the one before."""
+
+    @contextlib.asynccontextmanager
+    async def make(*, empty: bool = True, scheduler: Any = None) -> AsyncIterator[House]:
+        """The database is Redis' number 1; number 0 is the telescope state of one product at a time."""
+        client = redis.asyncio.from_url(redis_server.url)
+
+        async def telescope_state() -> tuple[str, int]:
+            await client.flushdb()
+            return redis_server.host, redis_server.port
+
+        async with client:
+            if empty:
+                await client.flushall()
+            store = await Store.connect(f"{redis_server.url}/1")
+            try:
+                async with House(store, scheduler or FakeScheduler(telescope_state)) as house:
+                    yield house
+            finally:
+                await store.close()
+
+    return make
+
+
+@pytest.fixture
+async def house(open_house: Any) -> AsyncIterator[House]:
+    """A master that runs, with all that surrounds it."""
+    async with open_house() as house:
+        yield house

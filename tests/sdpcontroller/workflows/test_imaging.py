@@ -15,8 +15,7 @@ from scheduler.requests import VolumeRequest
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.workflows import imaging, resources
 from sdpcontroller.workflows.imaging import ObservedTarget
-
-from .conftest import make_config
+from tests.sdpcontroller.documents import make_config
 
 CBID = "1772382000"
 VOLUME = "/mnt/data{1}"

@@ -24,8 +24,7 @@ from sdpcontroller.config import Cal, ProductConfig, Vis
 from sdpcontroller.errors import ConfigError
 from sdpcontroller.workflows import realtime, resources
 from sdpcontroller.workflows.plan import Workflow
-
-from .conftest import build, config_strategy, make_config
+from tests.sdpcontroller.documents import build, config_strategy, make_config
 
 SOME = settings(max_examples=40, deadline=None)
 
@@ -184,9 +183,9 @@ def test_programs_understand_every_option(product: ProductConfig) -> None:
         parser.parse_args([*config_arguments(stated, argv), *argv])
 
 
-def test_clocks_of_sender_and_receivers_agree(make: Any) -> None:
+def test_clocks_of_sender_and_receivers_agree() -> None:
     """Or ingest would pace its output for the speed of the sky while data comes faster."""
-    workflow = build(make(clock_ratio=0.25))
+    workflow = build(make_config(clock_ratio=0.25))
     ratios = {
         settings_of(workflow, task)["clock_ratio"]
         for kind in ("correlator", "ingest")
@@ -195,8 +194,8 @@ def test_clocks_of_sender_and_receivers_agree(make: Any) -> None:
     assert ratios == {0.25}
 
 
-def test_ingests_agree_on_the_whole_stream(make: Any) -> None:
-    workflow = build(make(output_channels=(256, 768), factors=(2,)))
+def test_ingests_agree_on_the_whole_stream() -> None:
+    workflow = build(make_config(output_channels=(256, 768), factors=(2,)))
     ingests = of_kind(workflow, "ingest")
     stated = [settings_of(workflow, task) for task in ingests]
     assert {s["output_channels"] for s in stated} == {"256:768"}
@@ -238,9 +237,12 @@ def test_rates_are_proportional(
     assert math.isclose(wire, dump * catalogue.STREAM_OVERHEAD)
 
 
-def test_overrides_reach_their_task_only(make: Any) -> None:
+def test_overrides_reach_their_task_only() -> None:
     overrides = {"ingest.l0_0.1": {"config": {"window": 4, "excise": False}, "host": "sdp-7"}}
-    plain, changed = build(make()), build(make(config={"service_overrides": overrides}))
+    plain, changed = (
+        build(make_config()),
+        build(make_config(config={"service_overrides": overrides})),
+    )
     for task in plain.graph.tasks:
         other = changed.graph.task(task.name)
         stated = changed.telstate.get(f"config.{task.name}", {})
@@ -290,25 +292,25 @@ def test_a_real_correlator_is_refused_by_path(act: Any) -> None:
         act(product)
 
 
-def test_outputs_that_nothing_makes_are_refused_by_path(make: Any) -> None:
+def test_outputs_that_nothing_makes_are_refused_by_path() -> None:
     flags = {"type": "sdp.flags", "src_streams": ["l0_0", "cal_0"], "archive": True}
     cube = {"type": "sdp.spectral_image", "src_streams": ["flags"]}
     with pytest.raises(ConfigError) as caught:
-        build(make(outputs={"flags": flags, "cube": cube}))
+        build(make_config(outputs={"flags": flags, "cube": cube}))
     lines = str(caught.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["outputs.flags", "outputs.cube"]
 
 
-def test_channels_that_cannot_be_split_are_refused_by_path(make: Any) -> None:
+def test_channels_that_cannot_be_split_are_refused_by_path() -> None:
     with pytest.raises(ConfigError, match=r"^outputs\.l0_0\.output_channels"):
-        build(make(output_channels=(1, 513)))
+        build(make_config(output_channels=(1, 513)))
     with pytest.raises(ConfigError, match=r"^outputs\.l0_0\.continuum_factor"):
-        build(make(factors=(1024,)))
+        build(make_config(factors=(1024,)))
 
 
-def test_telescope_state_has_what_the_interface_promises(make: Any) -> None:
+def test_telescope_state_has_what_the_interface_promises() -> None:
     """Table in docs/reference/streams.md, rows written by the controller."""
-    product = make(factors=(1, 2))
+    product = make_config(factors=(1, 2))
     values = build(product).telstate
     assert values["sub_product"] == values["subarray_product_id"] == "array_1"
     assert values["sub_band"] == "l"

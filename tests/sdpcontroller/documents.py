@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from hypothesis import strategies as st
 
 from sdpcontroller import config
@@ -98,8 +97,3 @@ def build(product: ProductConfig) -> Workflow:
     needs = realtime.multicast_needs(product)
     groups = {name: f"239.192.{number}.1" for number, name in enumerate(needs)}
     return realtime.build(product, "array_1", groups)
-
-
-@pytest.fixture(scope="session")
-def make() -> Any:
-    return make_config

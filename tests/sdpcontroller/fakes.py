@@ -1,0 +1,364 @@
+"""A scheduler at its protocol's edge, whose tasks are KATCP servers in this process."""
+
+# No annotations as text: aiokatcp reads those of requests.
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import aiokatcp
+
+from scheduler.errors import LaunchError
+from scheduler.graph import PhysicalGraph
+from scheduler.task import Death, Outcome, TaskState
+from scheduler.views import (
+    AgentView,
+    BatchResult,
+    Change,
+    LinkChanged,
+    LinkState,
+    NodeResult,
+    TaskChanged,
+    TaskView,
+)
+from sdpcontroller.control import ProductRecord, TaskSensor
+from sdpcontroller.master import Master
+from sdpcontroller.products.services import Timeouts
+from sdpcontroller.store import Store
+
+
+@dataclass
+class Behaviour:
+    """How the programs answer; by task name, or ``*``."""
+
+    refuse: dict[str, str] = field(default_factory=dict)
+    """Request that is refused, by task."""
+    hang: dict[str, str] = field(default_factory=dict)
+    """Request that is never answered, by task."""
+
+
+class TaskServer(aiokatcp.DeviceServer):
+    """A program of the pipeline: writes down what it is asked."""
+
+    VERSION = "fake-1.0"
+    BUILD_STATE = "fake-1.0"
+
+    def __init__(self, name: str, journal: list[tuple[str, ...]], behaviour: Behaviour) -> None:
+        super().__init__("127.0.0.1", 0)
+        self._name = name
+        self._journal = journal
+        self._behaviour = behaviour
+        self.asked = asyncio.Event()
+        self.sensors.add(aiokatcp.Sensor(int, "heaps", "heaps seen", "heaps"))
+
+    async def _answer(self, request: str, *args: str) -> None:
+        self._journal.append((self._name, request, *args))
+        self.asked.set()
+        if self._behaviour.hang.get(self._name) == request:
+            await asyncio.Event().wait()
+        if self._behaviour.refuse.get(self._name) == request:
+            raise aiokatcp.FailReply(f"no {request} today")
+        await asyncio.sleep(0)
+        self._journal.append((self._name, f"{request} done", *args))
+
+    async def request_capture_init(self, ctx: aiokatcp.RequestContext, cbid: str) -> None:
+        """Begin."""
+        await self._answer("capture-init", cbid)
+
+    async def request_capture_done(self, ctx: aiokatcp.RequestContext) -> None:
+        """End."""
+        await self._answer("capture-done")
+
+    async def request_capture_start(self, ctx: aiokatcp.RequestContext, stream: str) -> None:
+        """Send."""
+        await self._answer("capture-start", stream)
+
+    async def request_capture_stop(self, ctx: aiokatcp.RequestContext, stream: str) -> None:
+        """Do not send."""
+        await self._answer("capture-stop", stream)
+
+
+class FakeScheduler:
+    """What the controller uses of :class:`scheduler.service.Scheduler`.
+
+    `telstate` is called before each launch and returns host and port of an empty Redis.
+    """
+
+    def __init__(self, telstate: Callable[[], Awaitable[tuple[str, int]]]) -> None:
+        self._telstate = telstate
+        self._subscribers: list[Callable[[Change], None]] = []
+        self._views: dict[str, dict[str, TaskView]] = {}
+        self._stopping: dict[str, asyncio.Event] = {}
+        self.servers: dict[str, TaskServer] = {}
+        """By task id."""
+        self.graphs: list[PhysicalGraph] = []
+        """All that were launched."""
+        self.batches: list[PhysicalGraph] = []
+        self.stopped: list[str] = []
+        self.journal: list[tuple[str, ...]] = []
+        """What the tasks were asked: (task, request, arguments …)."""
+        self.behaviour = Behaviour()
+        self.gate = asyncio.Event()
+        """Launches and batches wait for it."""
+        self.gate.set()
+        self.launch_error: Exception | None = None
+        self.batch_failures: tuple[str, ...] = ()
+        self.failed: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.failed = asyncio.get_running_loop().create_future()
+        self.tell(LinkChanged(LinkState.CONNECTED, "127.0.0.1:5050"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in tuple(self.servers.values()):
+            await server.stop()
+        assert self.failed is not None
+        self.failed.cancel()
+
+    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    def tell(self, change: Change) -> None:
+        for callback in tuple(self._subscribers):
+            callback(change)
+
+    def agents(self) -> tuple[AgentView, ...]:
+        return (AgentView(agent_id="S1", host="sdp-2"), AgentView(agent_id="S0", host="sdp-1"))
+
+    def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
+        return dict(self._views.get(graph_id, {}))
+
+    def explain(self, graph_id: str) -> str:
+        return "" if self.gate.is_set() else f"{graph_id} waits for 2 cores"
+
+    async def plan(self, graph: PhysicalGraph) -> str:
+        return f"{len(graph.tasks)} tasks on sdp-1"
+
+    @property
+    def alive(self) -> set[str]:
+        """Ids of the tasks that run."""
+        return {
+            view.task_id
+            for views in self._views.values()
+            for view in views.values()
+            if view.state is not TaskState.DEAD
+        }
+
+    async def launch(
+        self,
+        graph: PhysicalGraph,
+        *,
+        timeout: float,
+        priority: int = 0,
+        late_values: Callable[[str], Awaitable[Mapping[str, str]]],
+    ) -> None:
+        self.graphs.append(graph)
+        views = self._views.setdefault(graph.graph_id, {})
+        stop = self._stopping[graph.graph_id] = asyncio.Event()
+        telstate = await self._telstate()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.gate, stop)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if stop.is_set():
+            raise LaunchError(f"graph {graph.graph_id}: it is taken down")
+        for name, task in graph.tasks.items():
+            view = TaskView(
+                graph_id=graph.graph_id,
+                name=name,
+                kind=task.template.kind,
+                task_id=task.task_id,
+                state=TaskState.WAITING,
+                host="sdp-1",
+            )
+            if name == "telstate":
+                view = replace(view, ports={"telstate": telstate})
+            else:
+                server = TaskServer(name, self.journal, self.behaviour)
+                await server.start()
+                assert server.server is not None
+                self.servers[task.task_id] = server
+                port = server.server.sockets[0].getsockname()[1]
+                view = replace(view, ports={"katcp": ("127.0.0.1", port)})
+            views[name] = view
+            self.tell(TaskChanged(view))
+        for name in views:
+            if name != "telstate":
+                await late_values(name)
+            if self.launch_error is not None:
+                await self.stop(graph.graph_id)
+                raise self.launch_error
+            self._become(graph.graph_id, name, state=TaskState.READY)
+
+    def _become(self, graph_id: str, name: str, **changes: Any) -> None:
+        view = replace(self._views[graph_id][name], **changes)
+        self._views[graph_id][name] = view
+        self.tell(TaskChanged(view))
+
+    async def die(self, name: str, *, log: tuple[str, ...] = ()) -> None:
+        """Let a task of the newest graph die; its last lines are known a little later."""
+        graph_id = self.graphs[-1].graph_id
+        view = self._views[graph_id][name]
+        server = self.servers.pop(view.task_id, None)
+        if server is not None:
+            for conn in tuple(server._connections):
+                conn.abort()
+            await server.stop()
+        death = Death(Outcome.FAILED, "exited with status 3", exit_status=3)
+        self._become(graph_id, name, state=TaskState.DEAD, death=death)
+        if log:
+            await asyncio.sleep(0)
+            self._become(graph_id, name, log_tail=log)
+
+    async def stop(self, graph_id: str) -> None:
+        self.stopped.append(graph_id)
+        if (stop := self._stopping.get(graph_id)) is not None:
+            stop.set()
+        for name, view in self.tasks(graph_id).items():
+            if view.state is TaskState.DEAD:
+                continue
+            server = self.servers.pop(view.task_id, None)
+            if server is not None:
+                await server.stop()
+            death = Death(Outcome.KILLED, "it is taken down")
+            self._become(graph_id, name, state=TaskState.DEAD, death=death, expected_death=True)
+        self._views.pop(graph_id, None)
+
+    async def run_batch(
+        self, graph: PhysicalGraph, *, attempts: int = 2, timeout: float, priority: int = 0
+    ) -> BatchResult:
+        self.batches.append(graph)
+        stop = self._stopping[graph.graph_id] = asyncio.Event()
+        views = self._views.setdefault(graph.graph_id, {})
+        for name, task in graph.tasks.items():
+            views[name] = TaskView(
+                graph_id=graph.graph_id,
+                name=name,
+                kind=task.template.kind,
+                task_id=task.task_id,
+                state=TaskState.READY,
+            )
+            self.tell(TaskChanged(views[name]))
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.gate, stop)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        failed = tuple(graph.tasks) if stop.is_set() else self.batch_failures
+        nodes = {}
+        for name in graph.tasks:
+            outcome = Outcome.FAILED if name in failed else Outcome.FINISHED
+            death = Death(outcome, "exited with status 4" if name in failed else "done")
+            nodes[name] = NodeResult(
+                name=name, attempts=attempts, death=death, log_tail=("no space left",)
+            )
+            if name in self.tasks(graph.graph_id):
+                self._become(graph.graph_id, name, state=TaskState.DEAD, death=death)
+        self._views.pop(graph.graph_id, None)
+        return BatchResult(graph.graph_id, nodes, failed)
+
+
+class Witness:
+    """A listener that keeps everything it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[ProductRecord] = []
+        self.latest: dict[str, ProductRecord] = {}
+        self.gone: list[str] = []
+        self.sensors: list[TaskSensor] = []
+        self.system = 0
+        self._changed = asyncio.Event()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def product_changed(self, record: ProductRecord) -> None:
+        self.records.append(record)
+        self.latest[record.name] = record
+        self._tell()
+
+    def product_gone(self, name: str) -> None:
+        self.gone.append(name)
+        self.latest.pop(name, None)
+        self._tell()
+
+    def sensor_changed(self, sensor: TaskSensor) -> None:
+        self.sensors.append(sensor)
+        self._tell()
+
+    def system_changed(self) -> None:
+        self.system += 1
+        self._tell()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds; it is looked at after everything that is told."""
+        async with asyncio.timeout(10):
+            while not holds():
+                await self._changed.wait()
+
+    def states(self, name: str) -> list[str]:
+        """States of a product in the order they were told, without repetitions."""
+        words = [record.state.value for record in self.records if record.name == name]
+        return [word for i, word in enumerate(words) if i == 0 or words[i - 1] != word]
+
+
+class House:
+    """A running master, its database, its scheduler, and somebody who listens."""
+
+    def __init__(self, store: Store, scheduler: FakeScheduler) -> None:
+        self.store = store
+        self.scheduler = scheduler
+        fake: Any = scheduler
+        self.master = Master(
+            store,
+            fake,
+            address=("10.0.0.1", 5001),
+            multicast="239.192.0.0/24",
+            timeouts=Timeouts(fit=5, capture_init=5, capture_done=5, batch=5),
+        )
+        self.witness = Witness()
+        self.stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        ready = asyncio.Event()
+        self.master.listen(self.witness)
+        self._running = asyncio.create_task(self.master.run(ready, self.stop))
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({self._running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """Stop the master and wait until it has ended."""
+        self.stop.set()
+        assert self._running is not None
+        async with asyncio.timeout(10):
+            await self._running
+
+    async def settle(self) -> None:
+        """Wait until nothing is left that products do by themselves."""
+        async with asyncio.timeout(10):
+            while busy := [t for t in asyncio.all_tasks() if _of_product(t)]:
+                await asyncio.wait(busy)
+
+    def product(self, name: str) -> ProductRecord:
+        return self.master.products()[name]
+
+    async def stored(self, name: str) -> dict[str, Any] | None:
+        """The product's document in the database."""
+        found = await self.store.get("product", name)
+        return None if found is None else found.value
+
+
+def _of_product(task: asyncio.Task[Any]) -> bool:
+    name = getattr(task.get_coro(), "__qualname__", "")
+    return name.startswith(("Product.", "Postprocessing.", "Master._clear"))
