@@ -12,6 +12,8 @@ import psutil
 from agent_setup.discover import discover, share_machine
 from agent_setup.errors import AgentSetupError
 from scheduler.embedded import AgentSpec, Cluster
+from scheduler.errors import QuantityError
+from scheduler.quantities import Ranges
 from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
 from sdpcontroller.errors import ControllerError
 from sdpcontroller.workflows.resources import CBF_NETWORK, DATA_VOLUME, SDP_NETWORK
@@ -48,6 +50,12 @@ def add_parser(commands: Any) -> None:
         metavar="FILE.xml",
         help="lstopo's XML, instead of asking this machine",
     )
+    parser.add_argument(
+        "--ports",
+        default="20000-31999",
+        metavar="FIRST-LAST",
+        help="ports that tasks may listen on; two clusters on one machine need different ones",
+    )
     add_log_level(parser)
     parser.set_defaults(run=run)
 
@@ -60,7 +68,9 @@ def run(options: argparse.Namespace) -> int:
 
 async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then end all tasks."""
-    agents = await asyncio.to_thread(agent_specs, options.agents, options.data, options.topology)
+    agents = await asyncio.to_thread(
+        agent_specs, options.agents, options.data, options.topology, options.ports
+    )
     cluster = Cluster(agents, work_dir=options.work_dir, host=options.host, port=options.port)
     async with cluster, asyncio.TaskGroup() as group:
         serving = group.create_task(cluster.serve_forever())  # ends only by an internal fault
@@ -68,8 +78,19 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
         serving.cancel()
 
 
-def agent_specs(count: int, data: Path, topology: Path | None) -> list[AgentSpec]:
+def agent_specs(count: int, data: Path, topology: Path | None, ports: str) -> list[AgentSpec]:
     """Describe the agents: copies of this machine (or of the one in the file) that share what it has.
+
+    Parameters
+    ----------
+    count
+        How many.
+    data
+        Folder behind the data volume; made when it is not there.
+    topology
+        lstopo's XML; None asks this machine.
+    ports
+        First and last port that all of them together have: ``20000-31999``.
 
     Raises
     ------
@@ -86,7 +107,7 @@ def agent_specs(count: int, data: Path, topology: Path | None) -> list[AgentSpec
         )
         # A virtual machine's memory may be more than what its NUMA nodes show (hot-plugged).
         memory = None if topology else psutil.virtual_memory().total >> 20
-        shared = share_machine(machine, count, mem_mib=memory)
-    except AgentSetupError as exc:
+        shared = share_machine(machine, count, mem_mib=memory, ports=Ranges.parse(f"[{ports}]"))
+    except (AgentSetupError, QuantityError) as exc:
         raise ControllerError(str(exc)) from exc
     return [AgentSpec(agent.hostname, agent.resources, agent.attributes) for agent in shared]

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import randbelow
 from typing import Any, Final
 
 from rich.console import Console
@@ -24,6 +25,8 @@ from sdpcontroller.cli.processes import Processes, free_ports, need_command
 from sdpcontroller.errors import ControllerError
 
 SIMULATOR: Final = f"sim.{CORRELATION}"
+PORTS: Final = 600
+"""Ports that the agents together have for tasks."""
 
 
 def add_parser(commands: Any) -> None:
@@ -144,6 +147,8 @@ class _Demo:
         """Start Redis, the cluster and the controller; return the address of the Mesos master."""
         output: Path = self.options.output.resolve()
         redis_port, mesos_port, self._katcp_port = free_ports(3)
+        # Another demonstration may run on this machine: it must not get our data, nor we its ports.
+        first_port = 20_000 + PORTS * randbelow(12_000 // PORTS)
         redis = need_command("redis-server", "redis-server")
         sdp = (sys.executable, "-m", "sdpcontroller.cli.main")
         folder = demo_report.fresh_folder(output / "redis")
@@ -165,6 +170,7 @@ class _Demo:
                     "work-dir": output / "cluster",
                     "data": output / "data",
                     "topology": self.options.topology,
+                    "ports": f"{first_port}-{first_port + PORTS - 1}",
                 },
                 port=mesos_port,
                 timeout=30,
@@ -178,6 +184,7 @@ class _Demo:
                     "mesos": f"127.0.0.1:{mesos_port}",
                     "redis": f"redis://127.0.0.1:{redis_port}/0",
                     "port": self._katcp_port,
+                    "multicast": f"239.{192 + randbelow(4)}.{randbelow(256)}.0/24",
                 },
                 port=self._katcp_port,
                 timeout=30,
