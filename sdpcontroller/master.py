@@ -36,11 +36,11 @@ from sdpcontroller.control import (
     SystemRecord,
     TaskSensor,
 )
-from sdpcontroller.errors import CommandError
+from sdpcontroller.errors import CommandError, StoreError
 from sdpcontroller.multicast import DEFAULT_POOL, MulticastPool
 from sdpcontroller.products.product import TABLE, Product
 from sdpcontroller.products.services import Services, Timeouts
-from sdpcontroller.store import Store
+from sdpcontroller.store import Store, Stored
 from sdpcontroller.workflows import realtime
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,9 @@ R = TypeVar("R")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """Product names become parts of sensor names, task ids and folders."""
+
+_STORE_PAUSE: Final = 1.0
+"""Seconds between two tries to write what nobody waits for."""
 
 _PLAN_ADDRESS: Final = "239.0.0.1"
 """Stands for multicast addresses in a dry run, which must not take any."""
@@ -90,6 +93,9 @@ class Master:
         self._link = LinkChanged(LinkState.DISCONNECTED, "", "not connected yet")
         self._services: Services | None = None
         self._stopping = False
+        self._leftovers: dict[str, Stored] = {}
+        """Records of an earlier run that are still being cleared up, by product."""
+        self._commands: set[asyncio.Task[Any]] = set()
         self._handlers: dict[type[Command[Any]], Callable[[Any], Coroutine[Any, Any, Any]]] = {
             ConfigureProduct: self._configure,
             DeconfigureProduct: self._deconfigure,
@@ -106,6 +112,7 @@ class Master:
 
         Products are taken down in order before this returns.
         """
+        self._leftovers = await self._store.load(TABLE)
         async with asyncio.TaskGroup() as background:
             self._services = Services(
                 scheduler=self._scheduler,
@@ -135,18 +142,27 @@ class Master:
 
     async def _clear_up(self) -> None:
         """Take down what products of an earlier run have left; this version does not adopt them."""
-        left = await self._store.load(TABLE)
-        for name, stored in left.items():
-            graph_id = stored.value.get("graph_id")
-            logger.warning("%s was left by an earlier run of the controller: taken down", name)
-            if graph_id is not None:
-                await self._scheduler.stop(graph_id)
-            await self._store.delete(TABLE, name, event="dead: the controller was restarted")
+        async with asyncio.TaskGroup() as group:  # one that does not end holds up no other
+            for name, stored in self._leftovers.items():
+                group.create_task(self._clear_up_product(name, stored.value.get("graph_id")))
+
+    async def _clear_up_product(self, name: str, graph_id: str | None) -> None:
+        logger.warning("%s was left by an earlier run of the controller: taken down", name)
+        if graph_id is not None:
+            await self._scheduler.stop(graph_id)
+        while name in self._leftovers:
+            try:
+                await self._store.delete(TABLE, name, event="dead: the controller was restarted")
+            except StoreError as exc:
+                logger.error("%s: %s", name, exc)
+                await asyncio.sleep(_STORE_PAUSE)
+            else:
+                del self._leftovers[name]
 
     async def _take_everything_down(self) -> None:
         products = list(self._products.values())
         results = await asyncio.gather(
-            *(product.deconfigure(force=True) for product in products), return_exceptions=True
+            *(product.shut_down() for product in products), return_exceptions=True
         )
         for product, result in zip(products, results, strict=True):
             if isinstance(result, BaseException):
@@ -168,7 +184,9 @@ class Master:
             )
         handler = self._handlers[type(command)]
         # A client that goes away in mid-command must not leave the command half done.
-        task = asyncio.ensure_future(handler(command))
+        task = asyncio.create_task(handler(command))
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
         task.add_done_callback(_retrieve)
         return cast(R, await asyncio.shield(task))
 
@@ -219,6 +237,11 @@ class Master:
     async def _configure(self, command: ConfigureProduct) -> ProductAddress:
         name = self._free_name(command.name)
         document = config.parse(command.config)
+        if name in self._leftovers:
+            raise CommandError(
+                f"product {name} was left by an earlier run of the controller and is still being "
+                "taken down: try again later"
+            )
         existing = self._products.get(name)
         if existing is not None:
             return self._same_product(existing, document)
@@ -241,7 +264,8 @@ class Master:
         """Put the first free number in the place of a ``*``; check the result."""
         if name.count("*") == 1:
             numbered = (name.replace("*", str(number)) for number in itertools.count())
-            name = next(candidate for candidate in numbered if candidate not in self._products)
+            taken = self._products.keys() | self._leftovers.keys()
+            name = next(candidate for candidate in numbered if candidate not in taken)
         if _NAME.fullmatch(name) is None:
             raise CommandError(
                 f"{name!r} is no product name: letters, digits, '_' and '-', at most 63, "
@@ -308,21 +332,24 @@ class Master:
             return
         if isinstance(change, LinkChanged):
             self._link = change
-        for listener in self._listeners:
-            listener.system_changed()
+        self._tell(lambda listener: listener.system_changed())
 
     def _product_changed(self, record: ProductRecord) -> None:
         if record.state is ProductState.DEAD:
             self._products.pop(record.name, None)
-        for listener in self._listeners:
-            if record.state is ProductState.DEAD:
-                listener.product_gone(record.name)
-            else:
-                listener.product_changed(record)
+            self._tell(lambda listener: listener.product_gone(record.name))
+        else:
+            self._tell(lambda listener: listener.product_changed(record))
 
     def _sensor_changed(self, sensor: TaskSensor) -> None:
-        for listener in self._listeners:
-            listener.sensor_changed(sensor)
+        self._tell(lambda listener: listener.sensor_changed(sensor))
+
+    def _tell(self, tell: Callable[[Listener], None]) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                tell(listener)
+            except Exception:  # a façade's fault must not stop the controller in mid-act
+                logger.exception("a listener failed")
 
 
 def _agent_record(view: AgentView) -> AgentRecord:

@@ -65,10 +65,14 @@ async def _tell(
     timeout: float,
 ) -> list[str]:
     """Make the same request to several tasks at once; return what went wrong."""
-    replies = await asyncio.gather(
-        *(connections[task].request(request, *args, timeout=timeout) for task in tasks),
-        return_exceptions=True,
-    )
+
+    async def tell(task: str) -> None:
+        connection = connections.get(task)
+        if connection is None:  # it died since this began
+            raise CommandError(f"{task} is gone: no {request}")
+        await connection.request(request, *args, timeout=timeout)
+
+    replies = await asyncio.gather(*map(tell, tasks), return_exceptions=True)
     for reply in replies:
         if isinstance(reply, BaseException) and not isinstance(reply, CommandError):
             raise reply

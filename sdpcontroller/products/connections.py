@@ -129,6 +129,8 @@ class TaskConnection:
         CommandError
             If the task refuses, is not reached, or does not answer within `timeout` seconds.
         """
+        if self._closed:
+            raise CommandError(f"{self.task} at {self._endpoint}: {name}: its link is closed")
         limit = asyncio.timeout(timeout)
         self._limits.add(limit)
         try:
@@ -152,6 +154,7 @@ class TaskConnection:
         """Close the link; requests that wait for an answer fail at once."""
         self._closed = True
         for limit in self._limits:
-            limit.reschedule(asyncio.get_running_loop().time())
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
         self._client.close()
         await self._client.wait_closed()

@@ -10,7 +10,7 @@ from scheduler.errors import SchedulerError
 from scheduler.graph import instantiate
 from scheduler.views import BatchResult
 from sdpcontroller.config import ProductConfig, Vis
-from sdpcontroller.errors import ControllerError
+from sdpcontroller.errors import CommandError, ControllerError
 from sdpcontroller.products.services import Services
 from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import imaging
@@ -30,6 +30,7 @@ class Postprocessing:
         self._services = services
         self._ended = ended
         self._running: dict[asyncio.Task[None], str] = {}
+        self._ending = False
         self.graph_ids: set[str] = set()
         """Ids of the batch graphs that run."""
 
@@ -42,6 +43,13 @@ class Postprocessing:
         """Wait until all that runs now has ended."""
         if self._running:
             await asyncio.wait(self._running)
+
+    async def end(self) -> None:
+        """Take all batch graphs down; their blocks end as failed."""
+        self._ending = True
+        for graph_id in tuple(self.graph_ids):
+            await self._services.scheduler.stop(graph_id)
+        await self.wait()
 
     async def start(self, cbid: str, config: ProductConfig, telstate: tuple[str, int]) -> None:
         """Begin the postprocessing of a block; what was observed is read before this returns."""
@@ -72,6 +80,8 @@ class Postprocessing:
 
     async def _run_graph(self, plan: ImagingPlan) -> BatchResult:
         number = await self._services.store.take_numbers("graph", at_least=1)
+        if self._ending:
+            raise CommandError("the controller ends")
         graph = instantiate(plan.graph, f"{plan.graph.name}-{number}")
         self.graph_ids.add(graph.graph_id)
         try:

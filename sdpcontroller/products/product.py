@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from scheduler.views import TaskView
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.config.document import load
 from sdpcontroller.control import CaptureBlockState, ProductRecord, ProductState
-from sdpcontroller.errors import CommandError, ControllerError
+from sdpcontroller.errors import CommandError, ControllerError, StoreError
 from sdpcontroller.products import captures, machine
 from sdpcontroller.products.connections import TaskConnection
 from sdpcontroller.products.postprocessing import Postprocessing
@@ -35,6 +35,10 @@ TABLE: Final = "product"
 
 _LIVE: Final = frozenset({ProductState.IDLE, ProductState.CAPTURING})
 
+_STORE_PAUSE: Final = 1.0
+"""Seconds between two tries to write what nobody waits for."""
+_STORE_TRIES: Final = 300
+
 
 class Product:
     """A subarray product, from the moment it is recorded until it is dead.
@@ -48,6 +52,8 @@ class Product:
         self._services = services
         self._record = ProductRecord(name=name, state=ProductState.CONFIGURING, config=document)
         self._version = 0
+        self._unanswered: Mapping[str, Any] | None = None
+        """A document that may or may not have been written: the store did not say."""
         self._block_config = config
         self._commanding = asyncio.Lock()
         self._busy = ""
@@ -58,7 +64,8 @@ class Product:
         self._graph: PhysicalGraph | None = None
         self._connections: dict[str, TaskConnection] = {}
         self._postprocessing = Postprocessing(name, services, self._block_processed)
-        self.dead = asyncio.Event()
+        self._culprit = ""
+        """Id of the task whose death has put the product in error."""
 
     @property
     def name(self) -> str:
@@ -96,16 +103,18 @@ class Product:
             self._configuring = asyncio.current_task()
             try:
                 await self._launch()
-            except (ControllerError, SchedulerError, asyncio.CancelledError) as exc:
+            except (Exception, asyncio.CancelledError) as exc:
+                self._configuring = None  # what undoes it is not to be cancelled
                 reason = str(exc) or "deconfigured before it was ready"
                 await asyncio.shield(self._unwind(reason))
-                if isinstance(exc, ControllerError):
-                    raise
-                raise CommandError(reason) from exc
-            finally:
-                self._configuring = None
+                if isinstance(exc, SchedulerError | asyncio.CancelledError):
+                    raise CommandError(reason) from exc
+                raise
+            self._configuring = None
             elapsed = time.monotonic() - started
             await self._set_state(ProductState.IDLE, f"all tasks ready after {elapsed:.1f} s")
+            for view in self._own_tasks().values():  # one may have died while that was written
+                self._judge(view)
 
     async def _launch(self) -> None:
         needs = realtime.multicast_needs(self.config)
@@ -141,9 +150,8 @@ class Product:
         return {}
 
     async def _publish_telstate(self) -> None:
-        assert self._workflow is not None and self._graph is not None  # noqa: S101 - it is launched
-        tasks = self._services.scheduler.tasks(self._graph.graph_id)
-        host, port = tasks[self._workflow.telstate_task].ports["telstate"]
+        assert self._workflow is not None  # noqa: S101 - it is launched
+        host, port = self._own_tasks()[self._workflow.telstate_task].ports["telstate"]
         async with ProductTelstate.connect(host, port) as telstate:
             await telstate.publish(self._workflow.telstate)
         await self._change(
@@ -177,15 +185,14 @@ class Product:
             )
         if force and self._configuring is not None:
             self._configuring.cancel()
-            await self.dead.wait()
-            return
         async with self._command("deconfigure", wait=force):
             if self._record.state is ProductState.DEAD:
                 return
-            machine.check_product(self.name, self._record.state, ProductState.DECONFIGURING)
-            if self._record.state is ProductState.CAPTURING:
-                await self._end_capture()
-            await self._set_state(ProductState.DECONFIGURING, "deconfigure")
+            if self._record.state is not ProductState.DECONFIGURING:  # an earlier try got this far
+                machine.check_product(self.name, self._record.state, ProductState.DECONFIGURING)
+                if self._record.current_block is not None:
+                    await self._end_capture()
+                await self._set_state(ProductState.DECONFIGURING, "deconfigure")
             await asyncio.sleep(self.config.config.shutdown_delay)
             await self._take_down()
             if self._postprocessing.running:
@@ -196,31 +203,43 @@ class Product:
             else:
                 await self._die("deconfigured")
 
+    async def shut_down(self) -> None:
+        """Take everything down, whatever goes on, and end the postprocessing."""
+        try:
+            if self._record.state is not ProductState.POSTPROCESSING:
+                await self.deconfigure(force=True)
+        finally:
+            await self._postprocessing.end()
+
     async def _unwind(self, reason: str) -> None:
         """Undo a configure that failed."""
+        logger.warning("%s: configure failed: %s", self.name, reason)
         await self._take_down()
         await self._die(f"configure failed: {reason}", reason)
 
     async def _take_down(self) -> None:
-        for connection in self._connections.values():
+        while self._connections:
+            _, connection = self._connections.popitem()
             await connection.close()
-        self._connections.clear()
         if self._graph is not None:
-            await self._services.scheduler.stop(self._graph.graph_id)
+            try:
+                await self._services.scheduler.stop(self._graph.graph_id)
+            except SchedulerError as exc:
+                raise CommandError(f"product {self.name} cannot be taken down: {exc}") from exc
         self._services.multicast.release(self.name)
 
     async def _die_after_postprocessing(self) -> None:
         await self._postprocessing.wait()
-        await self._die("postprocessing has ended")
+        await self._insist(lambda: self._die("postprocessing has ended"))
 
     async def _die(self, event: str, reason: str = "") -> None:
         async with self._recording:
-            await self._services.store.delete(TABLE, self.name, event=f"dead: {event}")
+            if self._version or self._unanswered:  # or the record, if there is one, is not ours
+                await self._services.store.delete(TABLE, self.name, event=f"dead: {event}")
             self._record = dataclasses.replace(
                 self._record, state=ProductState.DEAD, reason=reason or self._record.reason
             )
         logger.info("%s: dead: %s", self.name, event)
-        self.dead.set()
         self._services.product_changed(self._record)
 
     # Captures
@@ -244,13 +263,17 @@ class Product:
             try:
                 await captures.begin(self._stages(), self._connections, cbid, timeouts.capture_init)
                 # A task that died meanwhile has put the product in error: then this raises.
-                await self._set_state(ProductState.CAPTURING, f"capturing {cbid}")
-            except CommandError:
+                await self._change(
+                    f"capturing {cbid}",
+                    lambda record: _with_block(
+                        _in_state(record, ProductState.CAPTURING), cbid, CaptureBlockState.CAPTURING
+                    ),
+                )
+            except ControllerError:
                 await captures.end(self._stages(), self._connections, timeouts.capture_done)
                 await self._set_block(cbid, CaptureBlockState.DEAD, current_block=None)
                 raise
             self._block_config = config
-            await self._set_block(cbid, CaptureBlockState.CAPTURING)
             return cbid
 
     async def capture_done(self) -> str:
@@ -274,13 +297,20 @@ class Product:
     async def _end_capture(self) -> tuple[str, list[str]]:
         cbid = self._record.current_block
         assert cbid is not None  # noqa: S101 - the product captures
-        await self._set_block(cbid, CaptureBlockState.BURNDOWN)
+        if (
+            self._record.capture_blocks[cbid] is not CaptureBlockState.BURNDOWN
+        ):  # as far as a try got
+            await self._set_block(cbid, CaptureBlockState.BURNDOWN)
         failures = await captures.end(
             self._stages(), self._connections, self._services.timeouts.capture_done
         )
-        await self._set_block(cbid, CaptureBlockState.POSTPROCESSING, current_block=None)
-        if self._record.state is ProductState.CAPTURING:
-            await self._set_state(ProductState.IDLE, f"captured {cbid}")
+
+        def captured(record: ProductRecord) -> ProductRecord:
+            if record.state is ProductState.CAPTURING:
+                record = _in_state(record, ProductState.IDLE)
+            return _with_block(record, cbid, CaptureBlockState.POSTPROCESSING, current_block=None)
+
+        await self._change(f"captured {cbid}", captured)
         assert self._record.telstate is not None  # noqa: S101 - programs that capture need it
         await self._postprocessing.start(cbid, self._block_config, self._record.telstate)
         return cbid, failures
@@ -309,7 +339,7 @@ class Product:
 
     async def _block_processed(self, cbid: str, reason: str) -> None:
         changes = {"reason": reason} if reason else {}
-        await self._set_block(cbid, CaptureBlockState.DEAD, **changes)
+        await self._insist(lambda: self._set_block(cbid, CaptureBlockState.DEAD, **changes))
 
     # What happens to the tasks
 
@@ -321,25 +351,53 @@ class Product:
             del tasks[view.name]  # postprocessing judges its own tasks, and each block has new ones
         self._record = dataclasses.replace(self._record, tasks=tasks)
         self._services.product_changed(self._record)
-        died = view.state is TaskState.DEAD and not view.expected_death
-        if own and died and view.critical and self._record.state in _LIVE:
-            self._services.background.create_task(self._fail(view))
+        if own:
+            self._judge(view)
+
+    def _own_tasks(self) -> Mapping[str, TaskView]:
+        assert self._graph is not None  # noqa: S101 - only asked when it is launched
+        return self._services.scheduler.tasks(self._graph.graph_id)
+
+    def _judge(self, view: TaskView) -> None:
+        """See whether a task of the product's graph ended that should not have."""
+        if view.state is TaskState.DEAD and not view.expected_death:
+            self._services.background.create_task(self._lost(view))
+
+    async def _lost(self, view: TaskView) -> None:
+        """A task died by itself: nobody waits for it any more, and without a critical one there is an error."""
+        connection = self._connections.pop(view.name, None)
+        if connection is not None:
+            await connection.close()
+        if not self._culprit and view.critical and self._record.state in _LIVE:
+            self._culprit = view.task_id
+        if self._culprit == view.task_id:
+            await self._insist(lambda: self._fail(view))
+            await self._close_capture()
 
     async def _fail(self, view: TaskView) -> None:
-        """A critical task died: the product is in error, and what is left of a capture is closed."""
-        if self._record.state not in _LIVE:
-            return
+        """Put the product in error; or, when it is, tell more: the last lines of a log come later."""
         reason = f"{view.name} on {view.host} died: {view.death}"
         if view.log_tail:
             reason += "; its last words: " + " | ".join(view.log_tail[-5:])
-        await self._set_state(ProductState.ERROR, reason, reason=reason)
-        connection = self._connections.pop(view.name, None)
-        if connection is not None:
-            await connection.close()  # also ends a request that waits for the dead
-        async with self._commanding:
-            self._busy = "closing the capture"
-            if self._record.current_block is not None:
-                await self._end_capture()
+
+        def failed(record: ProductRecord) -> ProductRecord:
+            if record.state in _LIVE:
+                record = _in_state(record, ProductState.ERROR)
+            return dataclasses.replace(record, reason=reason)
+
+        if self._record.reason != reason:
+            await self._change(reason, failed)
+
+    async def _close_capture(self) -> None:
+        """Close what is left of the capture of a product in error."""
+        if self._record.current_block is None:
+            return
+        async with self._command("closing the capture", wait=True):
+            if self._record.state is ProductState.ERROR and self._record.current_block is not None:
+                try:
+                    await self._end_capture()
+                except ControllerError as exc:  # a deconfigure tries again
+                    logger.error("%s: the capture could not be closed: %s", self.name, exc)
 
     # Records
 
@@ -352,41 +410,53 @@ class Product:
             self._busy = what
             yield
 
-    async def _set_state(self, state: ProductState, event: str, **changes: Any) -> None:
-        def update(record: ProductRecord) -> ProductRecord:
-            machine.check_product(self.name, record.state, state)
-            return dataclasses.replace(record, state=state, **changes)
-
-        await self._change(event, update)
+    async def _set_state(self, state: ProductState, event: str) -> None:
+        await self._change(event, lambda record: _in_state(record, state))
 
     async def _set_block(self, cbid: str, state: CaptureBlockState, **changes: Any) -> None:
-        def update(record: ProductRecord) -> ProductRecord:
-            blocks = dict(record.capture_blocks)
-            if cbid in blocks:
-                machine.check_capture_block(cbid, blocks[cbid], state)
-            blocks[cbid] = state
-            if state is CaptureBlockState.DEAD:
-                del blocks[cbid]
-            return dataclasses.replace(record, capture_blocks=blocks, **changes)
+        await self._change(
+            f"capture block {cbid} {state.value}",
+            lambda record: _with_block(record, cbid, state, **changes),
+        )
 
-        await self._change(f"capture block {cbid} {state.value}", update)
+    async def _insist(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do what nobody waits for, and record it; try again for a while when the store cannot be written."""
+        for _ in range(_STORE_TRIES):
+            if self._record.state is ProductState.DEAD:
+                return
+            try:
+                await act()
+            except StoreError as exc:
+                logger.error("%s: %s", self.name, exc)
+                await asyncio.sleep(_STORE_PAUSE)
+            else:
+                return
+        logger.critical("%s: its record is not what it should be", self.name)
 
     async def _change(
         self, event: str, update: Callable[[ProductRecord], ProductRecord] = lambda record: record
     ) -> None:
         """Change the record: in the store first, then for everybody to see."""
         async with self._recording:
+            await self._find_out()
+            document = self._document(update(self._record))
+            self._unanswered = document
             self._version = await self._services.store.put(
-                TABLE,
-                self.name,
-                self._document(update(self._record)),
-                event=event,
-                expected_version=self._version,
+                TABLE, self.name, document, event=event, expected_version=self._version
             )
+            self._unanswered = None
             # Tasks may have changed while the store wrote: they are not part of the document.
             self._record = update(self._record)
         logger.info("%s: %s", self.name, event)
         self._services.product_changed(self._record)
+
+    async def _find_out(self) -> None:
+        """Look whether a document was written of which the store did not say."""
+        if self._unanswered is not None:
+            stored = await self._services.store.get(TABLE, self.name)
+            if stored is not None and stored.value == self._unanswered:
+                self._version = stored.version
+            self._unanswered = None
 
     def _document(self, record: ProductRecord) -> Mapping[str, Any]:
         """The record without what the scheduler's journal keeps."""
@@ -399,3 +469,22 @@ class Product:
             "reason": record.reason,
             "graph_id": None if self._graph is None else self._graph.graph_id,
         }
+
+
+def _in_state(record: ProductRecord, state: ProductState) -> ProductRecord:
+    """Return the record in another state, or raise ``CommandError``: the only place that sets the state."""
+    machine.check_product(record.name, record.state, state)
+    return dataclasses.replace(record, state=state)
+
+
+def _with_block(
+    record: ProductRecord, cbid: str, state: CaptureBlockState, **changes: Any
+) -> ProductRecord:
+    """Return the record with a capture block in a state, or raise ``CommandError``; a dead one is dropped."""
+    blocks = dict(record.capture_blocks)
+    if cbid in blocks:
+        machine.check_capture_block(cbid, blocks[cbid], state)
+    blocks[cbid] = state
+    if state is CaptureBlockState.DEAD:
+        del blocks[cbid]
+    return dataclasses.replace(record, capture_blocks=blocks, **changes)

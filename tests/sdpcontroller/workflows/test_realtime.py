@@ -354,7 +354,7 @@ def test_what_the_demonstration_asks_for() -> None:
 GOLDEN = {
     "cpus": 3.0,
     "cores": 2,
-    "mem": 2478.0,
+    "mem": 2342.0,
     "cbf in": 19.818,
     "cbf out": 19.818,
     "sdp in": 12.42,
