@@ -28,7 +28,7 @@ from scheduler.packing.arrays import (
 )
 from scheduler.packing.compiled import Random, below, compiled, inlined
 from scheduler.packing.greedy import insert
-from scheduler.packing.placing import least_short_device, left_at, needs_at, put, remove
+from scheduler.packing.placing import least_short_device, left_at, needs_at, put_on, remove
 
 LOOKS: Final = 100
 """Places that are looked at for one ejection."""
@@ -222,8 +222,8 @@ def find_ejection(
 ) -> bool:
     """Find the cheapest set of tasks that would have to go for `task` to fit in one of the candidates.
 
-    If there are many candidates, only some of them are looked at, chosen at random. Writes the place and the
-    set to `found`.
+    If there are many candidates, only some of them are looked at, chosen at random. Writes the place, the
+    set and the devices to `found`.
     """
     places, device, serves = cluster.places, cluster.device, cluster.serves
     weight, volume_slot, free = cluster.weight, cluster.volume_slot, plan.free
@@ -233,6 +233,7 @@ def find_ejection(
     short = np.empty((slot.shape[1], 2), np.int64)
     who = np.empty(NEIGHBOURS, np.int64)
     relief = np.empty((NEIGHBOURS, slot.shape[1]), np.int64)
+    chosen = np.empty(plan.device.shape[1], np.int64)
     best = np.inf
     n_candidates = len(candidates)
     offset = below(random, n_candidates)
@@ -244,12 +245,14 @@ def find_ejection(
         for w in range(tasks[task, WANT], tasks[task, WANT_END]):
             d = least_short_device(device, serves, weight, free, places, place, want, w, random)
             n = need_device(needs, n, device[d, 0], want, w)
+            chosen[w - tasks[task, WANT]] = d
         k = shortfalls(free, needs, n, short)
         m = reliefs(first[places[place, AGENT]], links, draws, slot, amount, short, k, who, relief)
         cost = cheapest_set(short, k, who, m, relief, penalty, best, found)
         if cost < best:
             best = cost
             found[0] = place
+            found[1 + SET_SIZE :] = chosen
     return best < np.inf
 
 
@@ -269,16 +272,16 @@ def make_room(
 
     Returns how many are in the pool then.
     """
-    found = np.full(1 + SET_SIZE, NOWHERE, np.int64)
+    found = np.full(1 + SET_SIZE + plan.device.shape[1], NOWHERE, np.int64)
     if len(candidates) and find_ejection(
         cluster, demand, plan, task, candidates, penalty, random, found
     ):
-        for ejected in found[1:]:
+        for ejected in found[1 : 1 + SET_SIZE]:
             if ejected != NOWHERE:
                 remove(cluster, plan, ejected)
                 pool[n] = ejected
                 n += 1
-        if put(cluster, demand, plan, task, found[0]):
+        if put_on(cluster, demand, plan, task, found[0], found[1 + SET_SIZE :]):
             return n
     pool[n] = task
     return n + 1

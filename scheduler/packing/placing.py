@@ -269,8 +269,8 @@ def left_at(
 
 
 @compiled
-def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
-    """Put a task in a place of an agent that admits it; False if it does not fit."""
+def draw_needs(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
+    """Draw all that a task needs in a place but devices; False, with draws left, if something is short."""
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
     n = needs_at(
         cluster.places,
@@ -285,9 +285,12 @@ def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> 
     ok = n != NOWHERE
     for i in range(n):
         ok = ok and draw(plan, task, needs[i, 0], needs[i, 1])
-    if not (ok and draw_devices(cluster, demand, plan, task, place)):
-        undraw(plan, task, 0)
-        return False
+    return ok
+
+
+@compiled
+def link(cluster: Cluster, plan: Plan, task: int, place: int) -> None:
+    """Enter a task that has drawn all it needs into the list of its agent."""
     agent = cluster.places[place, AGENT]
     plan.where[task] = place
     head = plan.first[agent]
@@ -295,6 +298,35 @@ def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> 
     if head != NOWHERE:
         plan.links[head, 1] = task
     plan.first[agent] = task
+
+
+@compiled
+def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
+    """Put a task in a place of an agent that admits it, on any devices; False if it does not fit."""
+    if draw_needs(cluster, demand, plan, task, place) and draw_devices(
+        cluster, demand, plan, task, place
+    ):
+        link(cluster, plan, task, place)
+        return True
+    undraw(plan, task, 0)
+    return False
+
+
+@compiled
+def put_on(
+    cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int, devices: Ints
+) -> bool:
+    """Put a task in a place of an agent that admits it, on these devices; False if it does not fit."""
+    ok = draw_needs(cluster, demand, plan, task, place)
+    first_want = demand.task[task, WANT]
+    for w in range(demand.task[task, WANT_END] - first_want):
+        slot = cluster.device[devices[w], 0]
+        ok = ok and draw_device(plan, task, slot, demand.want, first_want + w)
+        plan.device[task, w] = devices[w]
+    if not ok:
+        undraw(plan, task, 0)
+        return False
+    link(cluster, plan, task, place)
     return True
 
 

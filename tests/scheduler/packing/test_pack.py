@@ -181,6 +181,14 @@ def test_a_choice_of_devices_that_leads_nowhere_is_taken_back() -> None:
     assert violations([agent], {"a": TaskRequest.of(gpus=wants)}, answer) == []
 
 
+def test_the_newcomer_gets_the_devices_for_which_others_were_ejected() -> None:
+    """Found by the property above: the search turned in circles when it chose devices anew."""
+    agent = make_agent(cores=(1,), gpu_nodes=(0, None))
+    wants = [GpuRequest.of(0, 40), GpuRequest.of(0, 40, affinity=True)]
+    tasks = {"a": TaskRequest.of(gpus=wants), "b": TaskRequest.of(gpus=wants)}
+    assert isinstance(pack([agent], tasks), Placement)
+
+
 def test_agents_of_higher_priority_are_kept_free() -> None:
     plain = make_agent("plain", gpu_nodes=(), networks=())
     scarce = make_agent("scarce")
