@@ -114,8 +114,8 @@ def brightness(flux: float) -> str:
     # A little below one: 0.9996 has three digits as 1.00, and would be 1e+03 in the smaller unit.
     for limit, factor, unit in ((0.9995, 1.0, "Jy"), (0.9995e-3, 1e3, "mJy")):
         if abs(flux) >= limit:
-            return f"{flux * factor:#.3g} {unit}"
-    return f"{flux * 1e6:#.3g} µJy"
+            return f"{flux * factor:.3g} {unit}"
+    return f"{flux * 1e6:.3g} µJy"
 
 
 def _draw_beam(axes: WCSAxes, facts: ImageFacts) -> None:
