@@ -11,16 +11,19 @@ Nothing else in the system knows that Redis is behind this module.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
 from sdpcontroller.errors import StoreError
+
+T = TypeVar("T")
 
 SCHEMA_VERSION: Final = "1"
 """Version of everything written here; another one in the database is refused whole."""
@@ -154,49 +157,57 @@ class Store:
         self, table: str, key: str, value: str, event: str, expected_version: int | None
     ) -> int:
         async with _translated(f"write {table} {key}"):
-            version = await self._put_script(
-                keys=[
-                    self._key(table, key),
-                    self._key("events", table, key),
-                    self._key("keys", table),
-                    self._key("fence"),
-                ],
-                args=[
-                    "" if expected_version is None else expected_version,
-                    key,
-                    value,
-                    event,
-                    _EVENTS_KEPT,
-                    self._fence,
-                    _DELETED_KEPT,
-                ],
+            version = await _uncut(
+                self._put_script(
+                    keys=[
+                        self._key(table, key),
+                        self._key("events", table, key),
+                        self._key("keys", table),
+                        self._key("fence"),
+                    ],
+                    args=[
+                        "" if expected_version is None else expected_version,
+                        key,
+                        value,
+                        event,
+                        _EVENTS_KEPT,
+                        self._fence,
+                        _DELETED_KEPT,
+                    ],
+                )
             )
         return int(version)
 
     async def get(self, table: str, key: str) -> Stored | None:
         """Read one record; None if there is none."""
         async with _translated(f"read {table} {key}"):
-            found = await self._client.hgetall(self._key(table, key))
+            found = await _uncut(self._client.hgetall(self._key(table, key)))
             return _stored(found) if found else None
 
     async def load(self, table: str) -> dict[str, Stored]:
         """Read a whole table, by key."""
         async with _translated(f"read {table}"):
-            keys = sorted(await self._client.smembers(self._key("keys", table)))
-            async with self._client.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.hgetall(self._key(table, key))
-                rows = await pipe.execute()
+            keys = sorted(await _uncut(self._client.smembers(self._key("keys", table))))
+            rows = await _uncut(self._rows(table, keys))
             return {
                 key: _stored(row)
                 for key, row in zip(keys, rows, strict=True)
                 if row  # deleted since the keys were read
             }
 
+    async def _rows(self, table: str, keys: Sequence[str]) -> list[dict[str, str]]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hgetall(self._key(table, key))
+            rows: list[dict[str, str]] = await pipe.execute()
+            return rows
+
     async def events(self, table: str, key: str, *, count: int = 100) -> list[str]:
         """Return the newest events of a record, oldest first; also of one that was deleted."""
         async with _translated(f"read the events of {table} {key}"):
-            rows = await self._client.xrevrange(self._key("events", table, key), count=count)
+            rows = await _uncut(
+                self._client.xrevrange(self._key("events", table, key), count=count)
+            )
         return [fields["event"] for _, fields in reversed(rows)]
 
     async def take_numbers(self, counter: str, count: int = 1, *, at_least: int = 0) -> int:
@@ -205,15 +216,35 @@ class Store:
         Numbers begin at `at_least`, which may grow from call to call.
         """
         async with _translated(f"count {counter}"):
-            end = await self._client.eval(
-                "local n = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[2]))"
-                " redis.call('SET', KEYS[1], string.format('%.0f', n + ARGV[1])) return n + ARGV[1]",
-                1,
-                self._key("counter", counter),
-                str(count),
-                str(at_least),
+            end = await _uncut(
+                self._client.eval(
+                    "local n = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[2]))"
+                    " redis.call('SET', KEYS[1], string.format('%.0f', n + ARGV[1])) return n + ARGV[1]",
+                    1,
+                    self._key("counter", counter),
+                    str(count),
+                    str(at_least),
+                )
             )
         return int(end) - count
+
+
+async def _uncut(exchange: Awaitable[T]) -> T:
+    """Wait for an exchange with Redis; when we are cancelled, it goes on by itself.
+
+    Half an exchange would cost the connection. And redis-py waits for its writes with ``asyncio.wait_for``,
+    which in Python 3.11 returns as if nothing had happened when it is cancelled at the moment of success:
+    the task that was told to end would go on.
+    """
+    task = asyncio.ensure_future(exchange)
+    task.add_done_callback(_retrieve)
+    return await asyncio.shield(task)
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    """Look at the exception of an exchange whose caller may have gone away."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _stored(row: Mapping[str, str]) -> Stored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,12 +51,16 @@ def open_house(redis_server: Any) -> Callable[[], Any]:
     """Makes masters, one after the other: each with an empty database, or with that of the one before."""
 
     @contextlib.asynccontextmanager
-    async def make(*, empty: bool = True, scheduler: Any = None) -> AsyncIterator[House]:
-        """The database is Redis' number 1; number 0 is the telescope state of one product at a time."""
+    async def make(*, empty: bool = True, hold_stops: bool = False) -> AsyncIterator[House]:
+        """The database is Redis' number 1; number 0 is the telescope state of one product at a time.
+
+        With `hold_stops`, graphs are not taken down before the scheduler's `stops` is set.
+        """
         client = redis.asyncio.from_url(redis_server.url)
 
         async def telescope_state() -> tuple[str, int]:
-            await client.flushdb()
+            # Shielded, because redis-py may swallow a cancellation (see sdpcontroller.store.redis_store).
+            await asyncio.shield(asyncio.ensure_future(client.flushdb()))
             return redis_server.host, redis_server.port
 
         async with client:
@@ -63,7 +68,10 @@ def open_house(redis_server: Any) -> Callable[[], Any]:
                 await client.flushall()
             store = await Store.connect(f"{redis_server.url}/1")
             try:
-                async with House(store, scheduler or FakeScheduler(telescope_state)) as house:
+                scheduler = FakeScheduler(telescope_state)
+                if hold_stops:
+                    scheduler.stops.clear()
+                async with House(store, scheduler) as house:
                     yield house
             finally:
                 await store.close()

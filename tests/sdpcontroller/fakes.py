@@ -11,8 +11,10 @@ import aiokatcp
 
 from scheduler.errors import LaunchError
 from scheduler.graph import PhysicalGraph
+from scheduler.placement import Assignment, Placement
 from scheduler.task import Death, Outcome, TaskState
 from scheduler.views import (
+    AgentsChanged,
     AgentView,
     BatchResult,
     Change,
@@ -102,6 +104,9 @@ class FakeScheduler:
         self.gate = asyncio.Event()
         """Launches and batches wait for it."""
         self.gate.set()
+        self.stops = asyncio.Event()
+        """Stops wait for it."""
+        self.stops.set()
         self.launch_error: Exception | None = None
         self.batch_failures: tuple[str, ...] = ()
         self.failed: asyncio.Future[None] | None = None
@@ -134,8 +139,8 @@ class FakeScheduler:
     def explain(self, graph_id: str) -> str:
         return "" if self.gate.is_set() else f"{graph_id} waits for 2 cores"
 
-    async def plan(self, graph: PhysicalGraph) -> str:
-        return f"{len(graph.tasks)} tasks on sdp-1"
+    async def plan(self, graph: PhysicalGraph) -> Placement:
+        return Placement({name: Assignment(name, "S0", "sdp-1") for name in graph.tasks})
 
     @property
     def alive(self) -> set[str]:
@@ -156,6 +161,7 @@ class FakeScheduler:
         late_values: Callable[[str], Awaitable[Mapping[str, str]]],
     ) -> None:
         self.graphs.append(graph)
+        self.tell(AgentsChanged())
         views = self._views.setdefault(graph.graph_id, {})
         stop = self._stopping[graph.graph_id] = asyncio.Event()
         telstate = await self._telstate()
@@ -216,6 +222,7 @@ class FakeScheduler:
             self._become(graph_id, name, log_tail=log)
 
     async def stop(self, graph_id: str) -> None:
+        await self.stops.wait()
         self.stopped.append(graph_id)
         if (stop := self._stopping.get(graph_id)) is not None:
             stop.set()

@@ -231,3 +231,28 @@ async def test_a_record_that_is_no_json_is_a_fault_of_ours(store: Store) -> None
     with pytest.raises(TypeError):
         await store.put("t", "a", {"x": object()}, event="e")
     assert await store.get("t", "a") is None
+
+
+async def test_whoever_is_cancelled_ends_there_and_the_write_is_whole(store: Store) -> None:
+    """At whatever moment of an exchange."""
+    for steps in range(15):
+        went_on = False
+
+        async def write(number: int) -> None:
+            nonlocal went_on
+            await store.put("t", "a", {"number": number}, event="e")
+            went_on = True
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(write(steps))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        done = went_on
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+        assert went_on == done
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))  # the last writes
+    found = await store.get("t", "a")
+    assert found is not None and found.value["number"] in range(15)
+    assert len(await store.events("t", "a")) == found.version

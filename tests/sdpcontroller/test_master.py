@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scheduler.views import LinkChanged, LinkState
+from sdpcontroller.control import (
+    CaptureBlockState,
+    CaptureDone,
+    CaptureInit,
+    Command,
+    ConfigureProduct,
+    DeconfigureProduct,
+    MulticastGroups,
+    PlanProduct,
+    ProductAddress,
+    ProductRecord,
+    ProductState,
+)
+from sdpcontroller.errors import CommandError, ConfigError, ControllerError
+from tests.sdpcontroller.documents import make_config
+from tests.sdpcontroller.fakes import House
+
+# As small as a product can be: one ingest, no calibration.
+DOCUMENTS = [
+    json.dumps(
+        make_config(n_antennas=4, n_substreams=1, n_endpoints=1, cal=False, dumps=d).to_json()
+    )
+    for d in (4, 8)
+]
+TASKS = ["telstate", "sim.corr", "ingest.l0_0.0", "vis_writer.l0_0"]
+
+
+@dataclass(frozen=True)
+class Die:
+    """A task of the product dies."""
+
+    task: str
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """From now on a task refuses a request; "" for none."""
+
+    task: str
+    request: str
+
+
+commands = st.one_of(
+    st.sampled_from([ConfigureProduct("p", document) for document in DOCUMENTS]),
+    st.just(CaptureInit("p")),
+    st.just(CaptureDone("p")),
+    st.builds(DeconfigureProduct, st.just("p"), st.booleans()),
+)
+events = st.one_of(
+    st.builds(Die, st.sampled_from(TASKS), st.sampled_from([(), ("last words",)])),
+    st.builds(
+        Refuse, st.sampled_from(TASKS[1:]), st.sampled_from(["capture-init", "capture-done", ""])
+    ),
+)
+# What is in one step happens at once.
+walks = st.lists(st.lists(commands | events, min_size=1, max_size=3), min_size=1, max_size=8)
+
+
+class Walk:
+    """Does the steps, and checks after each what must always hold."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    async def step(self, acts: list[Any]) -> None:
+        answers = await asyncio.gather(*map(self._do, acts), return_exceptions=True)
+        for act, answer in zip(acts, answers, strict=True):
+            self._check_answer(act, answer)
+        await self.house.settle()
+        await self._check()
+
+    async def _do(self, act: Any) -> Any:
+        house = self.house
+        if isinstance(act, Refuse):
+            house.scheduler.behaviour.refuse[act.task] = act.request
+        elif isinstance(act, Die):
+            graphs = house.scheduler.graphs
+            views = house.scheduler.tasks(graphs[-1].graph_id) if graphs else {}
+            ready = [n for n, v in views.items() if v.state.value == "ready"]
+            if act.task in ready and "p" in house.master.products():
+                await house.scheduler.die(act.task, log=act.log)
+        else:
+            async with asyncio.timeout(10):  # every command gets an answer
+                return await house.master.execute(act)
+        return None
+
+    def _check_answer(self, act: Any, answer: Any) -> None:
+        """Exactly one answer: what the command promises, or one line that says why not."""
+        if isinstance(answer, BaseException):
+            assert isinstance(answer, ControllerError), (act, answer)
+            assert str(answer) and "Traceback" not in str(answer)
+        elif isinstance(act, ConfigureProduct):
+            assert answer == ProductAddress("p", "10.0.0.1", 5001)
+        elif isinstance(act, CaptureInit | CaptureDone):
+            assert answer.isdigit()
+        else:
+            assert answer is None
+
+    async def _check(self) -> None:
+        house, products = self.house, self.house.master.products()
+        stored = await house.stored("p")
+        assert house.witness.latest == products
+        if "p" not in products:
+            assert stored is None
+            assert house.scheduler.alive == set()
+            assert house.master._multicast._in_use == {}
+            return
+        record = products["p"]
+        assert record.state in (ProductState.IDLE, ProductState.CAPTURING, ProductState.ERROR)
+        assert (record.current_block is not None) == (record.state is ProductState.CAPTURING)
+        assert record.capture_blocks == (
+            {record.current_block: CaptureBlockState.CAPTURING} if record.current_block else {}
+        )
+        assert (record.state is ProductState.ERROR) == bool(record.reason)
+        assert stored is not None
+        assert stored == {
+            **stored,
+            "name": "p",
+            "state": record.state.value,
+            "current_block": record.current_block,
+            "capture_blocks": {k: v.value for k, v in record.capture_blocks.items()},
+            "reason": record.reason,
+            "graph_id": house.scheduler.graphs[-1].graph_id,
+        }
+        dead = {name for name, task in record.tasks.items() if task.state == "dead"}
+        assert set(record.tasks) == set(TASKS)
+        assert bool(dead) == (record.state is ProductState.ERROR)
+
+
+def check_told(records: list[ProductRecord]) -> None:
+    """What listeners were told of one product makes sense at every moment."""
+    for record in records:
+        current = record.current_block
+        if record.state is ProductState.CAPTURING:
+            assert current is not None
+            assert record.capture_blocks[current] in (
+                CaptureBlockState.CAPTURING,
+                CaptureBlockState.BURNDOWN,
+            )
+        elif current is not None:
+            assert record.state in (ProductState.IDLE, ProductState.ERROR)
+        live = [b for b, s in record.capture_blocks.items() if s.value in ("capturing", "burndown")]
+        assert live in ([], [current])
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(walks)
+async def test_whatever_happens_the_records_make_sense(open_house: Any, steps: list[Any]) -> None:
+    async with open_house() as house:
+        walk = Walk(house)
+        for acts in ([configure("p")], *steps):  # most walks before that would lead nowhere
+            await walk.step(acts)
+        check_told(house.witness.records)
+        await house.end()
+        assert house.master.products() == {} and house.scheduler.alive == set()
+        assert await house.stored("p") is None
+
+
+def configure(name: str) -> ConfigureProduct:
+    return ConfigureProduct(name, DOCUMENTS[0])
+
+
+async def test_commands_are_refused_while_it_is_not_up(open_house: Any) -> None:
+    async with open_house() as house:
+        await house.end()
+        with pytest.raises(CommandError, match=r"not up|shutting down"):
+            await house.master.execute(configure("p"))
+        assert house.master.system().state == "INIT"
+
+
+async def test_the_state_follows_the_link(house: House) -> None:
+    seen = house.witness.system
+    for state, word in (
+        (LinkState.CONNECTED, "ON"), (LinkState.DISCONNECTED, "ALARM"), (LinkState.LOST, "FAULT"),
+    ):  # fmt: skip
+        house.scheduler.tell(LinkChanged(state, "10.0.0.9:5050"))
+        record = house.master.system()
+        assert (record.state, record.mesos_state) == (word, state.value)
+        assert record.mesos_master == "10.0.0.9:5050"
+    assert house.witness.system == seen + 3
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a*b*", "../x", "-x", "x" * 64, "a.b", "ä"])
+async def test_names_that_could_not_be_used_everywhere_are_refused(house: House, name: str) -> None:
+    with pytest.raises(CommandError, match="is no product name"):
+        await house.master.execute(configure(name))
+    assert house.master.products() == {}
+
+
+async def test_a_star_is_the_first_free_number(house: House) -> None:
+    names = [(await house.master.execute(configure("sub_*"))).name for _ in range(2)]
+    assert names == ["sub_0", "sub_1"]
+    await house.master.execute(DeconfigureProduct("sub_0"))
+    assert (await house.master.execute(configure("sub_*"))).name == "sub_0"
+
+
+async def test_products_that_do_not_exist_are_named_with_those_that_do(house: House) -> None:
+    with pytest.raises(CommandError, match="there is no product 'q'; there are: none"):
+        await house.master.execute(CaptureInit("q"))
+    await house.master.execute(configure("p"))
+    for command in (CaptureInit("q"), CaptureDone("q"), DeconfigureProduct("q")):
+        with pytest.raises(CommandError, match="there is no product 'q'; there are: p"):
+            await house.master.execute(command)
+
+
+async def test_a_client_that_goes_away_does_not_leave_a_command_half_done(house: House) -> None:
+    house.scheduler.gate.clear()
+    client = asyncio.ensure_future(house.master.execute(configure("p")))
+    await house.witness.until(lambda: "p" in house.witness.latest)
+    client.cancel()
+    await asyncio.wait({client})
+    house.scheduler.gate.set()
+    await house.witness.until(lambda: house.product("p").state is ProductState.IDLE)
+
+
+async def test_a_dry_run_touches_nothing(house: House) -> None:
+    plan = await house.master.execute(PlanProduct(DOCUMENTS[0]))
+    assert plan.splitlines() == ["it would fit now:", *(f"{task} on sdp-1" for task in TASKS)]
+    assert house.scheduler.graphs == [] and house.master.products() == {}
+    assert await house.store.take_numbers("multicast") == 0
+    for document, complaint in (("{", "JSON"), ('{"version": "4.9"}', "outputs")):
+        with pytest.raises(ConfigError, match=complaint):
+            await house.master.execute(PlanProduct(document))
+
+
+async def test_groups_that_a_product_takes_go_with_it(house: House) -> None:
+    await house.master.execute(configure("p"))
+    text = await house.master.execute(MulticastGroups("p", 3))
+    first, _, more = text.partition("+")
+    assert ipaddress.IPv4Address(first).is_multicast and more == "2"
+    assert "+" not in await house.master.execute(MulticastGroups("p", 1))
+    with pytest.raises(CommandError, match="has 255"):
+        await house.master.execute(MulticastGroups("p", 1000))
+    await house.master.execute(DeconfigureProduct("p"))
+    assert house.master._multicast._in_use == {}
+
+
+async def test_agents_are_shown_by_host(house: House) -> None:
+    assert [(a.host, a.state) for a in house.master.agents()] == [("sdp-1", "up"), ("sdp-2", "up")]
+
+
+async def test_streams_of_simulators_are_shown(house: House) -> None:
+    await house.master.execute(configure("p"))
+    (stream,) = house.master.streams()
+    assert (stream.product, stream.name, stream.state) == ("p", "corr", "down")
+    await house.master.execute(CaptureInit("p"))
+    assert house.master.streams()[0].state == "up"
+
+
+async def test_a_listener_that_fails_harms_nobody(house: House) -> None:
+    class Faulty:
+        def __getattr__(self, name: str) -> Any:
+            def fail(*_: object) -> None:
+                if self.armed:
+                    raise ValueError("a fault of the façade")
+
+            return fail
+
+        armed = False
+
+    listener: Any = Faulty()
+    unlisten = house.master.listen(listener)
+    Faulty.armed = True
+    await house.master.execute(configure("p"))
+    await house.master.execute(CaptureInit("p"))
+    assert house.witness.latest["p"].state is ProductState.CAPTURING
+    unlisten()
+
+
+async def test_whoever_listens_late_is_told_of_what_exists(house: House) -> None:
+    await house.master.execute(configure("p"))
+    late = type(house.witness)()
+    unlisten = house.master.listen(late)
+    assert late.latest == house.master.products() and late.system == 1
+    unlisten()
+    await house.master.execute(CaptureInit("p"))
+    assert late.latest["p"].state is ProductState.IDLE
+
+
+class TestEnding:
+    async def test_products_are_taken_down_in_order(self, open_house: Any) -> None:
+        async with open_house() as house:
+            await house.master.execute(configure("p"))
+            await house.master.execute(configure("q"))
+            await house.master.execute(CaptureInit("p"))
+            await house.end()
+            assert house.master.products() == {} and house.scheduler.alive == set()
+            drained = [e[0] for e in house.scheduler.journal if e[1] == "capture-done done"]
+            assert drained == TASKS[1:]
+
+    async def test_a_command_that_runs_is_ended_or_waited_for(self, open_house: Any) -> None:
+        async with open_house() as house:
+            await house.master.execute(configure("p"))
+            beginning = asyncio.ensure_future(house.master.execute(CaptureInit("p")))
+            house.scheduler.gate.clear()
+            waiting = asyncio.ensure_future(house.master.execute(configure("q")))
+            await house.witness.until(lambda: len(house.scheduler.graphs) == 2)
+            await house.end()
+            assert (await beginning).isdigit()
+            with pytest.raises(CommandError, match="deconfigured before it was ready"):
+                await waiting
+            assert house.scheduler.alive == set()
+
+    @pytest.mark.parametrize("deconfigured", [False, True])
+    async def test_it_does_not_wait_for_hours_of_postprocessing(
+        self, open_house: Any, deconfigured: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from sdpcontroller.telstate import ProductTelstate
+        from sdpcontroller.workflows.imaging import ObservedTarget
+
+        async def observed(self: object, cbid: str, vis: str) -> list[ObservedTarget]:
+            return [ObservedTarget("A", frozenset(), 1e4)]
+
+        monkeypatch.setattr(ProductTelstate, "observed", observed)
+        image = {"type": "sdp.continuum_image", "src_streams": ["l0_0", "cal_0"]}
+        document = json.dumps(make_config(outputs={"image": image}).to_json())
+        async with open_house() as house:
+            await house.master.execute(ConfigureProduct("p", document))
+            await house.master.execute(CaptureInit("p"))
+            house.scheduler.gate.clear()
+            await house.master.execute(CaptureDone("p"))
+            await house.witness.until(lambda: bool(house.scheduler.batches))
+            if deconfigured:
+                await house.master.execute(DeconfigureProduct("p"))
+            await house.end()
+            assert house.scheduler.alive == set() and house.witness.gone == ["p"]
+
+
+class TestAfterACrash:
+    async def test_what_an_earlier_run_left_is_taken_down(self, open_house: Any) -> None:
+        async with open_house() as house:
+            for name in ("old", "older"):
+                record = {"name": name, "graph_id": f"{name}-1"}
+                await house.store.put("product", name, record, event="configure")
+        async with open_house(empty=False) as house:
+            await house.settle()
+            assert sorted(house.scheduler.stopped) == ["old-1", "older-1"]
+            assert await house.store.load("product") == {}
+            await house.master.execute(configure("old"))
+
+    async def test_its_name_is_not_given_before_that(self, open_house: Any) -> None:
+        async with open_house() as house:
+            record = {"name": "sub_0", "graph_id": "sub_0-1"}
+            await house.store.put("product", "sub_0", record, event="configure")
+        async with open_house(empty=False, hold_stops=True) as house:
+            with pytest.raises(CommandError, match="sub_0 was left by an earlier run"):
+                await house.master.execute(configure("sub_0"))
+            assert (await house.stored("sub_0")) == record
+            assert (await house.master.execute(configure("sub_*"))).name == "sub_1"
+            house.scheduler.stops.set()
+            await house.settle()
+            await house.master.execute(configure("sub_0"))
+            assert await house.stored("sub_0") is not None
+
+
+async def test_it_dies_with_the_scheduler(open_house: Any) -> None:
+    async with open_house() as house:
+        house.scheduler.failed.set_exception(RuntimeError("a fault of the scheduler"))
+        assert house._running is not None
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await house._running
+        assert caught.group_contains(RuntimeError, match="a fault of the scheduler")
+        house._running = asyncio.ensure_future(asyncio.sleep(0))
+
+
+def test_every_command_has_its_handler(store: Any) -> None:
+    from sdpcontroller import control
+    from sdpcontroller.master import Master
+
+    scheduler: Any = None
+    master = Master(store, scheduler, address=("127.0.0.1", 5001))
+    known = {
+        kind
+        for kind in vars(control).values()
+        if isinstance(kind, type) and issubclass(kind, Command) and kind is not Command
+    }
+    assert set(master._handlers) == known
