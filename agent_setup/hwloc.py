@@ -9,25 +9,25 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
-
-# The file comes from lstopo or from the operator; entities are what makes XML dangerous, and Python's
-# expat bounds their expansion.
 from xml.etree import ElementTree
 
+from agent_setup import xmltree
 from agent_setup.errors import DiscoveryError
-from agent_setup.machine import Machine, MemoryNode
+from agent_setup.machine import Machine, MemoryNode, pci_address
 from scheduler.errors import TopologyError
 from scheduler.quantities import Ranges
 from scheduler.topology.parts import MAX_CPU
 
 Element = ElementTree.Element
 
-_MAX_BYTES = 64 << 20
 _TIMEOUT = 60.0
 _NETWORK = "2"
 """``osdev_type`` of a network interface."""
+_EVERYTHING = "0xf...f"
+"""How hwloc writes a set without end."""
 _BITMAP = re.compile(r"(0x[0-9a-fA-F]{1,8}|)(,(0x[0-9a-fA-F]{1,8}|))*")
 
 
@@ -61,8 +61,8 @@ def read_file(path: Path) -> str:
         If it cannot be read, or is larger than any machine's.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DiscoveryError(f"{path}: more than {_MAX_BYTES >> 20} MiB, not a topology")
+        if path.stat().st_size > xmltree.MAX_BYTES:
+            raise DiscoveryError(f"{path}: more than {xmltree.MAX_BYTES >> 20} MiB, not a topology")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise DiscoveryError(f"{path}: cannot be read: {exc}") from exc
@@ -76,23 +76,22 @@ def parse(xml: str, source: str = "lstopo") -> Machine:
     DiscoveryError
         Naming element, value and rule.
     """
-    try:
-        root = ElementTree.fromstring(xml)  # noqa: S314 - see the import
-    except (ElementTree.ParseError, ValueError) as exc:
-        raise DiscoveryError(f"{source}: not XML: {exc}") from exc
+    root = xmltree.parse(xml, source)
     if root.tag != "topology":
-        raise DiscoveryError(f"{source}: <{root.tag}> instead of <topology> of hwloc")
+        raise DiscoveryError(f"{source}: <{root.tag[:40]}> instead of <topology> of hwloc")
     objects = list(root.iter("object"))
     machine = next((o for o in objects if o.get("type") in ("Machine", "System")), None)
     if machine is None:
         raise DiscoveryError(f"{source}: no object of type Machine")
     try:
         cpus = _cpus(objects, machine)
+        devices = list(_devices(machine, None))
         return Machine(
             nodes=_nodes(objects, machine, cpus),
             smt=_smt(objects, cpus),
             l3=tuple(_groups((o for o in objects if _is_l3(o)), cpus)),
-            nic_nodes=dict(_nics(machine, None)),
+            nic_nodes=_located(devices, "OSDev", "name"),
+            pci_nodes=_located(devices, "PCIDev", "pci_busid"),
             source=source,
         )
     except (TopologyError, ValueError) as exc:
@@ -102,6 +101,8 @@ def parse(xml: str, source: str = "lstopo") -> Machine:
 def _bitmap(element: Element, name: str) -> Ranges:
     """Read a set: words of 32 bits in hexadecimal, the highest first, separated by commas."""
     text = element.get(name, "")
+    if text == _EVERYTHING:
+        return Ranges(((0, MAX_CPU),))
     if not text or not _BITMAP.fullmatch(text) or len(text) > 11 * (MAX_CPU + 1) // 32:
         shown = text if len(text) < 80 else f"{text[:77]}..."
         raise ValueError(f"{element.get('type')} {name}={shown!r} is not a set of hwloc")
@@ -134,12 +135,16 @@ def _nodes(objects: list[Element], machine: Element, cpus: Ranges) -> dict[int, 
     if not found:
         return {0: MemoryNode(cpus, _number(machine, "local_memory", "0"))}
     nodes: dict[int, MemoryNode] = {}
-    for element in found:
-        number = _number(element, "os_index")
+    owned = Ranges()
+    for number, element in sorted(((_number(o, "os_index"), o) for o in found), key=itemgetter(0)):
         if number in nodes:
             raise ValueError(f"two NUMANode objects have os_index {number}")
-        memory = _number(element, "local_memory", "0")
-        nodes[number] = MemoryNode(_bitmap(element, "cpuset") & cpus, memory)
+        local = _bitmap(element, "cpuset") & cpus
+        if local and owned.issuperset(local):
+            # High-bandwidth memory or CXL: a node of memory alone, for which hwloc repeats the CPUs nearby.
+            local = Ranges()
+        owned |= local
+        nodes[number] = MemoryNode(local, _number(element, "local_memory", "0"))
     return nodes
 
 
@@ -161,13 +166,29 @@ def _is_l3(element: Element) -> bool:
     return kind == "L3Cache" or (kind == "Cache" and element.get("depth") == "3")
 
 
-def _nics(element: Element, node: int | None) -> Iterator[tuple[str, int]]:
-    """Yield network interfaces with the node of the nearest object above that has just one."""
+def _devices(element: Element, node: int | None) -> Iterator[tuple[Element, int]]:
+    """Yield devices with the node of the nearest object above that has just one."""
     if element.get("nodeset"):
         nodes = list(_bitmap(element, "nodeset"))
         node = nodes[0] if len(nodes) == 1 else None
-    name = element.get("name")
-    if element.get("osdev_type") == _NETWORK and name and node is not None:
-        yield name, node
+    if node is not None and _is_device(element):
+        yield element, node
     for child in element.iterfind("object"):
-        yield from _nics(child, node)
+        yield from _devices(child, node)
+
+
+def _is_device(element: Element) -> bool:
+    return element.get("type") == "PCIDev" or element.get("osdev_type") == _NETWORK
+
+
+def _located(devices: Iterable[tuple[Element, int]], kind: str, identity: str) -> dict[str, int]:
+    """Return the nodes of the devices of a kind by the attribute that names them."""
+    located: dict[str, int] = {}
+    for element, node in devices:
+        name = element.get(identity)
+        if element.get("type") != kind or not name:
+            continue
+        key = pci_address(name) if kind == "PCIDev" else name
+        if located.setdefault(key, node) != node:
+            raise ValueError(f"{kind} {key} is on NUMA node {located[key]} and on {node}")
+    return located

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,23 @@ from scheduler.quantities import Ranges
 from scheduler.topology import NumaNode
 
 MIB = 1 << 20
+
+_PCI = re.compile(r"([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
+
+
+def pci_address(text: str) -> str:
+    """Write a PCI address as Linux and hwloc do, ``0000:3b:00.0``; NVML says ``00000000:3B:00.0``.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    match = _PCI.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not a PCI address such as 0000:3b:00.0")
+    domain, bus, device, function = (int(part, 16) for part in match.groups())
+    return f"{domain:04x}:{bus:02x}:{device:02x}.{function:x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +51,8 @@ class Machine:
     """Logical CPUs of each L3 cache."""
     nic_nodes: Mapping[str, int] = field(default_factory=dict)
     """NUMA node of network interfaces, where it is known."""
+    pci_nodes: Mapping[str, int] = field(default_factory=dict)
+    """NUMA node of PCI devices by their address, where it is known."""
     source: str = ""
     """Who told: for people."""
 
@@ -60,6 +80,17 @@ class Machine:
             NumaNode(self.nodes[number].cpus, self.nodes[number].memory // MIB)
             for number in range(last + 1)
         )
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all nodes."""
+        return sum(node.memory for node in self.nodes.values())
+
+    @property
+    def far_memory(self) -> int:
+        """Bytes of the nodes that :meth:`numa` leaves out."""
+        kept = len(self.numa())
+        return sum(node.memory for number, node in self.nodes.items() if number >= kept)
 
     def several_l3(self) -> bool:
         """Whether a node has more than one L3 cache, so that it matters which."""

@@ -1,6 +1,7 @@
 """A machine as Linux describes it below ``/sys/devices/system``: for machines without hwloc.
 
-Less is told than by hwloc: the locality of devices is not in these files.
+The locality of PCI devices is told by ``/sys/bus/pci``, and that of interfaces by
+:mod:`agent_setup.interfaces`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent_setup.errors import DiscoveryError
-from agent_setup.machine import Machine, MemoryNode
+from agent_setup.machine import Machine, MemoryNode, pci_address
 from scheduler.errors import QuantityError
 from scheduler.quantities import Ranges
 
 SYSTEM = Path("/sys/devices/system")
+PCI = Path("/sys/bus/pci/devices")
+MEMINFO = Path("/proc/meminfo")
 
 
-def read(system: Path = SYSTEM, *, allowed: Ranges | None = None) -> Machine:
+def read(system: Path = SYSTEM, *, allowed: Ranges | None = None, pci: Path = PCI) -> Machine:
     """Read processors and memory.
 
     Parameters
@@ -27,6 +30,8 @@ def read(system: Path = SYSTEM, *, allowed: Ranges | None = None) -> Machine:
         Where the files are.
     allowed
         Logical CPUs that may be used; by default those that this process may run on.
+    pci
+        Where the PCI devices are.
 
     Raises
     ------
@@ -38,13 +43,25 @@ def read(system: Path = SYSTEM, *, allowed: Ranges | None = None) -> Machine:
     cpus = _cpu_list(system / "cpu" / "online") & allowed
     nodes = dict(_nodes(system, cpus))
     if not nodes:  # a kernel without NUMA
-        nodes = {0: MemoryNode(cpus, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))}
+        nodes = {0: MemoryNode(cpus, installed_memory())}
     return Machine(
         nodes=nodes,
         smt=_groups(system, cpus, "topology/thread_siblings_list"),
         l3=_groups(system, cpus, "cache/index3/shared_cpu_list"),
+        pci_nodes=dict(_pci_nodes(pci)),
         source=str(system),
     )
+
+
+def installed_memory(meminfo: Path = MEMINFO) -> int:
+    """Return the memory that the kernel has to give, in bytes (``MemTotal``).
+
+    Raises
+    ------
+    DiscoveryError
+        If the file does not say.
+    """
+    return _memory(meminfo)
 
 
 def _cpu_list(path: Path) -> Ranges:
@@ -60,6 +77,17 @@ def _nodes(system: Path, cpus: Ranges) -> Iterator[tuple[int, MemoryNode]]:
         if match := re.fullmatch(r"node([0-9]{1,5})", folder.name):
             local = _cpu_list(folder / "cpulist") & cpus
             yield int(match[1]), MemoryNode(local, _memory(folder / "meminfo"))
+
+
+def _pci_nodes(devices: Path) -> Iterator[tuple[str, int]]:
+    for folder in sorted(devices.glob("*:*:*.*")):
+        try:
+            address = pci_address(folder.name)
+            node = (folder / "numa_node").read_text(encoding="ascii").strip()
+        except (OSError, ValueError):  # a device that has just gone
+            continue
+        if re.fullmatch(r"[0-9]{1,5}", node):  # -1 is «unknown»
+            yield address, int(node)
 
 
 def _memory(path: Path) -> int:

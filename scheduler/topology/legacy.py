@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from scheduler.quantities import Millis, Ranges, Resources, millis
+from scheduler.quantities import Millis, Ranges, Resources, format_millis, millis
 from scheduler.topology.parts import MAX_CPU, Gpu, Nic, NumaNode, Volume, refuse
 from scheduler.topology.schema import Parts
 
@@ -98,6 +98,27 @@ def read(attributes: Mapping[str, str]) -> Parts:
     )
 
 
+def write(parts: Parts) -> dict[str, str]:
+    """Write attributes that :func:`read` reads back, as far as katsdpcontroller's form goes.
+
+    It has no place for SMT siblings, L3 caches, rack and island; capacities are in the resources alone.
+    """
+    documents: dict[str, list[Any]] = {
+        "numa": [list(node.cores) for node in parts["numa"]],
+        "gpus": [_gpu_document(gpu) for gpu in parts["gpus"]],
+        "interfaces": [_interface_document(nic) for nic in parts["nics"]],
+        "volumes": [
+            _told(name=volume.name, host_path=volume.path, numa_node=volume.numa)
+            for volume in parts["volumes"]
+        ],
+        "subsystems": list(parts["subsystems"]),
+    }
+    attributes = {f"{PREFIX}{name}": _encode(items) for name, items in documents.items() if items}
+    if (priority := parts["priority"]) is not None:
+        attributes[f"{PREFIX}priority"] = format_millis(priority)
+    return attributes
+
+
 def translate(resources: Resources) -> Resources:
     """Give resources the names and units of our schema; bandwidth is rounded down to 1 kbit/s.
 
@@ -148,6 +169,42 @@ def _decode(text: str) -> Any:
     # "=" is outside Mesos' alphabet, so agents may have dropped the padding
     padded = text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)
     return json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+
+
+def _encode(document: object) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    # spaces instead of base64's "=", which Mesos' alphabet lacks
+    text += " " * (-len(text) % 3)
+    return base64.urlsafe_b64encode(text.encode("ascii")).decode("ascii")
+
+
+def _told(**members: object) -> dict[str, object]:
+    """Return the members that are known."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _gpu_document(gpu: Gpu) -> dict[str, object]:
+    return _told(
+        name=gpu.name,
+        devices=[] if gpu.device is None else [gpu.device],
+        driver_version=gpu.driver,
+        compute_capability=gpu.compute_capability,
+        device_attributes={},  # required by some versions, no longer used
+        numa_node=gpu.numa,
+        uuid=gpu.uuid,
+    )
+
+
+def _interface_document(nic: Nic) -> dict[str, object]:
+    return _told(
+        name=nic.name,
+        # old versions know one network alone, as a text
+        network=nic.networks[0] if len(nic.networks) == 1 else list(nic.networks),
+        ipv4_address=nic.address,
+        numa_node=nic.numa,
+        infiniband_devices=list(nic.infiniband) or None,
+        infiniband_multicast_loopback=None if nic.multicast_loopback else False,
+    )
 
 
 def _gpu(gpu: _Gpu) -> Gpu:

@@ -100,19 +100,21 @@ class Topology:
 
     def to_attributes(self) -> dict[str, str]:
         """Write as attributes that :meth:`parse` reads back to an equal topology."""
-        return schema.write(
-            schema.Parts(
-                numa=self.numa,
-                smt=self.smt,
-                l3=self.l3,
-                gpus=self.gpus,
-                nics=self.nics,
-                volumes=self.volumes,
-                subsystems=self.subsystems,
-                priority=self.priority,
-                rack=self.rack,
-                island=self.island,
-            )
+        return schema.write(self.parts())
+
+    def parts(self) -> schema.Parts:
+        """Return the fields, as the writers of both forms take them."""
+        return schema.Parts(
+            numa=self.numa,
+            smt=self.smt,
+            l3=self.l3,
+            gpus=self.gpus,
+            nics=self.nics,
+            volumes=self.volumes,
+            subsystems=self.subsystems,
+            priority=self.priority,
+            rack=self.rack,
+            island=self.island,
         )
 
     def resources(self) -> Resources:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_setup.discover import discover, main
+from agent_setup.discover import discover
 from agent_setup.errors import DiscoveryError
-from agent_setup.interfaces import Interface, kernel_interfaces, read_interface
+from agent_setup.interfaces import Interface, kernel_interfaces
 from agent_setup.machine import Machine, MemoryNode
 from agent_setup.share import share_machine
 from scheduler.packing import pack
@@ -63,7 +62,7 @@ def test_a_discovered_machine_is_read_back_by_the_scheduler(xml: Path, tmp_path:
         lstopo_xml=xml,
         networks={"cbf": "10.100.0.0/16", "sdp_10g": ["ens3", "lo"]},
         volumes={"data": tmp_path},
-        gpus=lambda: [Gpu(name="NVIDIA A100", numa=1, mem_mib=80_000)],
+        gpus=lambda _nodes, _exclude: [Gpu(name="NVIDIA A100", numa=1, mem_mib=80_000)],
         kernel_interfaces=interfaces,
     )
     assert Topology.parse(topology.to_attributes(), topology.resources()) == topology
@@ -100,8 +99,13 @@ def test_what_is_reserved_is_not_advertised(xml: Path) -> None:
         ),
         ({"reserved_cores": Ranges.parse("[8]")}, r"reserved cores \[8-8\] do not exist"),
         ({"reserved_cores": Ranges.parse("[0-7]")}, "no core is left for tasks"),
+        ({"speeds": {"ens3": 1000}}, "interface ens3 has settings, but serves no network"),
+        ({"speeds": {"ens3": -1}}, "interfaces.ens3.speed_mbps: Input should be greater than 0"),
         ({"reserved_mem_mib": 2001}, "reserved memory 2001 MiB: the machine has 2000 MiB"),
-        ({"gpus": lambda: [Gpu(name="x", numa=2)]}, "sdp.gpu.0.numa=2: there are 2 NUMA nodes"),
+        (
+            {"gpus": lambda _nodes, _exclude: [Gpu(name="x", numa=2)]},
+            "sdp.gpu.0.numa=2: there are 2 NUMA nodes",
+        ),
         ({"lstopo_xml": Path("/nonexistent")}, "/nonexistent: cannot be read"),
     ],
 )
@@ -130,23 +134,6 @@ def test_nodes_of_memory_alone_at_the_end_are_left_out() -> None:
     far = MemoryNode(Ranges(), 1 << 40)
     assert len(Machine(nodes={0: cpus, 1: far}, smt=()).numa()) == 1
     assert len(Machine(nodes={0: far, 1: cpus}, smt=()).numa()) == 2
-
-
-def test_what_the_kernel_says_of_an_interface(tmp_path: Path) -> None:
-    folder = tmp_path / "ens3"
-    (folder / "device" / "infiniband_verbs" / "uverbs0").mkdir(parents=True)
-    (folder / "settings").mkdir()
-    (folder / "speed").write_text("40000\n")
-    (folder / "device" / "numa_node").write_text("-1\n")
-    (folder / "settings" / "force_local_lb_disable").write_text(
-        "Force local loopback disable is ON"
-    )
-    found = read_interface(folder, (IPv4Address("10.0.0.1"),))
-    assert (found.speed_mbps, found.numa) == (40_000, None)
-    assert found.infiniband == ("/dev/infiniband/uverbs0",)
-    assert not found.multicast_loopback
-    bare = read_interface(tmp_path / "eth9", (IPv4Address("10.0.0.1"),))
-    assert (bare.speed_mbps, bare.infiniband, bare.multicast_loopback) == (None, (), True)
 
 
 def test_this_machine_has_a_loopback_interface() -> None:
@@ -258,38 +245,3 @@ def test_a_small_graph_fits_on_two_cores() -> None:
     for name in ("sim", "cal", "writer", "telstate"):
         tasks[name] = TaskRequest.of(cpus=1, mem_mib=300, ports=["http", "katcp"])
     assert isinstance(pack(snapshots, tasks), Placement)
-
-
-# ---- command
-
-
-def test_the_table_is_for_people(xml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--lstopo-xml", str(xml), "--network", "cbf=lo", "--explain"]) == 0
-    shown = capsys.readouterr().out
-    assert "0          4      [0-3]  1          1000" in shown
-    assert "lo         127.0.0.1  cbf" in shown
-
-
-def test_without_it_json_is_written_that_the_scheduler_reads(
-    xml: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--lstopo-xml", str(xml)]) == 0
-    document = json.loads(capsys.readouterr().out)
-    topology = Topology.parse(document["attributes"], Resources.from_mesos(document["resources"]))
-    assert len(topology.numa) == 2
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--network", "cbf"],
-        ["--speed", "lo=fast"],
-        ["--reserve-cores", "0"],
-        ["--volume", "x=/none"],
-    ],
-)
-def test_bad_options_are_one_line_and_status_1(
-    xml: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--lstopo-xml", str(xml), *arguments]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
