@@ -84,7 +84,8 @@ class Processes:
         Raises
         ------
         ProcessError
-            If it dies or does not listen in time; with the last lines of its log.
+            If it dies or does not listen in time, with the last lines of its log; if the port is taken, or
+            there is no such program.
         """
         arguments = [
             text
@@ -92,16 +93,23 @@ class Processes:
             if value is not None
             for text in (f"--{option}", str(value))
         ]
+        if await _listens(port):
+            raise ProcessError(
+                f"{name} cannot be started: something listens on port {port} already"
+            )
         log = self._log_dir / f"{name}.log"
         with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    *arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=asyncio.subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as exc:
+                raise ProcessError(f"{name} cannot be started: {exc}") from exc
         child = _Child(name, process, log, patience)
         self._children.append(child)
         try:

@@ -51,7 +51,7 @@ class HttpParser:
             return 0
         try:
             self._parser.feed_data(data[:length])
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._error = _INVALID
             return 0
         return length
