@@ -74,7 +74,8 @@ def image_header(facts: ImageFacts) -> fits.Header:
     header["BMIN"] = (facts.beam.minor * pixel, "[deg]")
     header["BPA"] = (math.degrees(facts.beam.angle), "[deg] from north through east")
     header["OBJECT"] = printable(facts.target)
-    header["TELESCOP"] = printable(facts.telescope)
+    if facts.telescope:
+        header["TELESCOP"] = printable(facts.telescope)
     header["CBID"] = (printable(facts.capture_block), "capture block")
     header["DATE-OBS"] = (iso(facts.start), "UTC, start")
     header["DATE-END"] = (iso(facts.end), "UTC, end")

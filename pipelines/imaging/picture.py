@@ -182,7 +182,8 @@ def _facts_line(facts: ImageFacts, quality: Quality) -> str:
     pixel = facts.grid.pixel / ARCSEC
     return "   ·   ".join(
         [
-            f"{facts.telescope[:20]}, {facts.frequency / 1e6:.0f} MHz ± {facts.bandwidth / 2e6:.0f}",
+            (f"{facts.telescope[:20]}, " if facts.telescope else "")
+            + f"{facts.frequency / 1e6:.0f} MHz ± {facts.bandwidth / 2e6:.0f}",
             f"beam {facts.beam.major * pixel:.3g}″ × {facts.beam.minor * pixel:.3g}″",
             f"noise {brightness(quality.rms)}/beam",
             f"peak/noise {quality.signal_to_noise:,.0f}",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.imaging.errors import UnknownTargetError
-from pipelines.imaging.selection import choose_target
+from pipelines.imaging.selection import choose_target, telescope_of
 
 FIELD, CAL, OTHER = ("Field", ["target"]), ("J0408", ["bpcal"]), ("Other", ["target"])
 
@@ -32,3 +32,11 @@ def test_between_two_the_user_chooses() -> None:
 def test_without_tracks_there_is_nothing_to_choose() -> None:
     with pytest.raises(UnknownTargetError, match="no track"):
         choose_target([], None)
+
+
+@pytest.mark.parametrize(
+    ("antennas", "telescope"),
+    [(["m000", "m063"], "MeerKAT"), (["m000", "ea01"], ""), (["ea01", "ea02"], ""), ([], "")],
+)
+def test_only_meerkats_own_antennas_make_it_meerkat(antennas: list[str], telescope: str) -> None:
+    assert telescope_of(antennas) == telescope
