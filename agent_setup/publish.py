@@ -3,13 +3,14 @@
 A file is written beside its place, synchronized to the disk and renamed. A directory of one file per name is
 built anew beside its place, with what is not ours copied over, and exchanged with the old one by a single
 ``renameat2(RENAME_EXCHANGE)``: at no moment is a directory missing, or part old and part new. The two
-directories ``attributes`` and ``resources`` are exchanged one after the other; if the power fails between the
-two, ``--check`` shows the rest as differences and the next run completes it.
+directories ``attributes`` and ``resources`` are exchanged one right after the other; if the power fails between
+the two, ``--check`` shows the rest as differences and the next run completes it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import shutil
@@ -29,6 +30,8 @@ DIRECTORIES: Final = ("attributes", "resources")
 MAX_FILE: Final = 16 << 20
 """Bytes of an existing file that are compared."""
 
+_ASIDE = ".sdp-agent-config-"
+"""In the names of what is built beside its place."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 """Of ``fcntl.h`` and ``stdio.h``."""
@@ -103,9 +106,11 @@ def publish(form: Form, target: Path, new: Files) -> list[Difference]:
     try:
         with _undisturbed():
             if form is Form.DIRECTORY:
-                for folder in DIRECTORIES:
-                    if any(change.path.startswith(f"{folder}/") for change in changed):
-                        _replace_directory(target / folder, _below(folder, new))
+                touched = {change.path.partition("/")[0] for change in changed}
+                _replace_directories(
+                    target,
+                    {folder: _below(folder, new) for folder in DIRECTORIES if folder in touched},
+                )
             else:
                 for change in changed:
                     _replace_file(target / change.path, new[change.path])
@@ -172,24 +177,58 @@ def _replace_file(path: Path, text: str) -> None:
     _synchronize(path.parent)
 
 
-def _replace_directory(path: Path, files: Mapping[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+def _replace_directories(target: Path, folders: Mapping[str, Mapping[str, str]]) -> None:
+    """Build all of them first, so that next to no time passes between one and the next exchange."""
+    if not folders:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    with _alone(target):
+        _sweep(target)
+        try:
+            fresh = {folder: _build(target / folder, files) for folder, files in folders.items()}
+            for folder, built in fresh.items():
+                _put(built, target / folder)
+            _synchronize(target)
+        finally:
+            _sweep(target)  # what was there before, or what failed
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Wait until no other process is writing here."""
+    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fresh.chmod(0o755)
-        if path.exists():
-            _copy_foreign(path, fresh)
-        for name, text in files.items():
-            descriptor = os.open(fresh / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            _fill(descriptor, text)
-        _synchronize(fresh)
-        if path.exists():
-            _exchange(fresh, path)
-        else:
-            fresh.rename(path)
-        _synchronize(path.parent)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)  # what was there before, or what failed
+        os.close(descriptor)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what was built aside, also by a run that was killed."""
+    for folder in DIRECTORIES:
+        for left in target.glob(f".{folder}{_ASIDE}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _build(path: Path, files: Mapping[str, str]) -> Path:
+    """Return a new directory, beside the one whose place it shall take."""
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}{_ASIDE}", dir=path.parent))
+    fresh.chmod(0o755)
+    if path.exists():
+        _copy_foreign(path, fresh)
+    for name, text in files.items():
+        descriptor = os.open(fresh / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        _fill(descriptor, text)
+    _synchronize(fresh)
+    return fresh
+
+
+def _put(fresh: Path, path: Path) -> None:
+    if path.exists():
+        _exchange(fresh, path)
+    else:
+        fresh.rename(path)
 
 
 def _copy_foreign(source: Path, destination: Path) -> None:

@@ -56,7 +56,7 @@ class Crash(BaseException):
     """The process ends here."""
 
 
-STEPS = ("_exchange", "_fill", "_synchronize", "_copy_foreign", "_replace_directory")
+STEPS = ("_exchange", "_fill", "_synchronize", "_copy_foreign", "_build", "_put")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
