@@ -178,8 +178,12 @@ class LaunchQueue:
         if isinstance(result, Placement):
             self._take(waiting, result, agents)
         elif result.never:
-            never = f"graph {waiting.graph_id} can never run on this cluster: {result}"
-            waiting.claim.set_exception(NeverFitsError(never))
+            # What is free now does not matter then, and without offers it would look like nothing at all.
+            waiting.claim.set_exception(
+                NeverFitsError(
+                    f"graph {waiting.graph_id} can never run on this cluster: {result.hopeless}"
+                )
+            )
         elif agents:
             waiting.shortage = result
 

@@ -123,6 +123,11 @@ class Shortage:
         """Whether no search, however long, could have placed the graph on what is free now."""
         return bool(self.never or self.too_big or any(total.short for total in self.totals))
 
+    @property
+    def hopeless(self) -> str:
+        """What of this the cluster could not give even when empty, for people; empty where nothing is known."""
+        return "\n".join(_some([f"{task}; even with the cluster empty" for task in self.never]))
+
     def __str__(self) -> str:
         return "\n".join(self._lines())
 

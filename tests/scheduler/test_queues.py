@@ -133,6 +133,25 @@ async def test_what_no_agent_has_is_refused_as_soon_as_that_is_known(desk: Desk)
         await placed
 
 
+async def test_what_can_never_run_is_told_without_what_is_free_now(desk: Desk) -> None:
+    """No offer is held: that nothing is free would be true, and beside the point."""
+    desk.cluster.agents = [
+        AgentSnapshot(
+            agent_id="a0",
+            host="host0",
+            topology=Topology(),
+            free=Resources({"cpus": 2000}),
+            address="127.0.0.1",
+        )
+    ]
+    with pytest.raises(
+        NeverFitsError, match=r"cpus: t asks for 4, .* is 2 \(agent host0\)"
+    ) as told:
+        await desk.place("g", 4)
+    assert "0 free" not in str(told.value)
+    assert "there is none" not in str(told.value)
+
+
 async def test_a_graph_can_be_withdrawn(desk: Desk) -> None:
     placed = desk.place("g", 4)
     await asyncio.sleep(0)
