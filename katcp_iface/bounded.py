@@ -6,6 +6,7 @@ Here each client has its own bound, and beyond it its socket is not read until o
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 from collections import deque
@@ -162,8 +163,10 @@ class BoundedServer(aiokatcp.DeviceServer):
 
 
 def one_line(text: str) -> str:
-    """Join the lines of a message."""
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    """Join the lines of a message; those that end with a full stop or a colon need no semicolon."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    ends = [" " if line.endswith((".", ":")) else "; " for line in lines]
+    return "".join(itertools.chain(*zip(lines, ends, strict=True))).rstrip("; ")
 
 
 def _keep_alive(conn: ClientConnection) -> None:

@@ -86,8 +86,8 @@ async def test_what_can_never_fit_is_refused_at_once_by_resource(stack: Stack) -
     async with cam(stack) as client:
         async with asyncio.timeout(5):  # not the deadline for a place
             reason = await refusal(client, as_json(configuration))
-    assert "never" in reason
-    assert "nic" in reason and SIMULATOR in reason
+    assert "can never run on this cluster" in reason
+    assert "bandwidth" in reason and f"{SIMULATOR} asks for 19818" in reason
 
 
 async def test_what_does_not_fit_now_is_refused_after_its_deadline_by_resource(

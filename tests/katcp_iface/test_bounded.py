@@ -202,3 +202,6 @@ async def test_an_address_in_use_is_told_and_leaves_nothing(server, control) -> 
 
 def test_messages_become_one_line() -> None:
     assert one_line("a: 1\n  b: 2\n\n") == "a: 1; b: 2"
+    assert one_line("2 of 3 do not fit.\ncpus: 4\nlast lines:\n  gone") == (
+        "2 of 3 do not fit. cpus: 4; last lines: gone"
+    )
