@@ -80,7 +80,7 @@ def test_every_program_of_the_graph_ran(demo: Demo) -> None:
         "ingest.sdp_l0.1",
         "cal.cal",
         "vis_writer.sdp_l0",
-        "imager.continuum_image.0",
+        f"imager.continuum_image.{demo.summary['capture_block']}.0",
     }
     assert all(task["host"] and task["resources"] for task in demo.summary["tasks"])
     running = "\n".join(demo.seen)
