@@ -90,7 +90,9 @@ class Options(Model):
         {}, description="Changes to single tasks, by the task's name."
     )
     shutdown_delay: NonNegative = Field(
-        0.0, description="Wait between the last capture and the end of the tasks [s]."
+        0.0,
+        le=3600,
+        description="Wait between the last capture and the end of the tasks, unless it is forced [s].",
     )
     mirror_sensors: Flag = Field(True, description="Whether the tasks' own sensors are mirrored.")
     wrapper: Text | None = Field(

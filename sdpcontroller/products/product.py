@@ -193,7 +193,7 @@ class Product:
                 if self._record.current_block is not None:
                     await self._end_capture()
                 await self._set_state(ProductState.DECONFIGURING, "deconfigure")
-            await asyncio.sleep(self.config.config.shutdown_delay)
+            await asyncio.sleep(0 if force else self.config.config.shutdown_delay)
             await self._take_down()
             if self._postprocessing.running:
                 await self._set_state(

@@ -84,7 +84,9 @@ def build(
                     f"images need {model.min_time:g} s (min_time)"
                 )
                 continue
-            image = ImageTask(stream, target.name, f"imager.{stream}.{number}", directories[number])
+            image = ImageTask(
+                stream, target.name, f"imager.{stream}.{cbid}.{number}", directories[number]
+            )
             images.append(image)
             tasks.append(_imager(config, cbid, image))
     graph = LogicalGraph(f"{product}-{cbid}", tuple(tasks))

@@ -221,6 +221,7 @@ def _correlator(config: ProductConfig, name: str, multicast: Mapping[str, str]) 
         "source": list(simulation.sources),
         "seed": simulation.seed,
         "clock_ratio": 1.0 / simulation.speed,
+        "max_rate": 1.2e6 * correlation_size(config, name).correlation_mbps() + 1e6,
     }
     if simulation.start_time is not None:
         settings["start_time"] = simulation.start_time

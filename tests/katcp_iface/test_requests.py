@@ -97,7 +97,7 @@ async def test_deconfigure_refuses_while_capturing_unless_forced(client, control
     control.put(control.product("array_1"))
     await ask(client, "capture-init", "array_1")
     text = await failure(client, "product-deconfigure", "array_1")
-    assert text == "product array_1 is capturing:; end the capture or use force"
+    assert text == "product array_1 is capturing: end the capture or use force"
     await ask(client, "product-deconfigure", "array_1", True)
     assert control.executed[-1] == DeconfigureProduct("array_1", True)
     assert control.products() == {}

@@ -395,7 +395,7 @@ class TestTakingDown:
         await up.master.execute(CaptureDone("p"))
         await up.witness.until(lambda: bool(up.scheduler.batches))
         (graph,) = up.scheduler.batches
-        assert set(graph.tasks) == {"imager.image.0", "imager.image.1"}
+        assert set(graph.tasks) == {f"imager.image.{cbid}.0", f"imager.image.{cbid}.1"}
         await up.master.execute(DeconfigureProduct("p"))
         record = up.product("p")
         assert record.state is ProductState.POSTPROCESSING
@@ -409,15 +409,15 @@ class TestTakingDown:
         assert await up.stored("p") is None
 
     async def test_postprocessing_that_fails_is_told(self, up: House) -> None:
-        up.scheduler.batch_failures = ("imager.image.0",)
         cbid = await up.master.execute(CaptureInit("p"))
+        up.scheduler.batch_failures = (f"imager.image.{cbid}.0",)
         await observe(up, cbid, {"A": 20})
         await up.master.execute(CaptureDone("p"))
         await up.settle()
         record = up.product("p")
         assert record.state is ProductState.IDLE and record.capture_blocks == {}
         assert record.reason == (
-            f"postprocessing of {cbid}: imager.image.0 after 2 attempts: "
+            f"postprocessing of {cbid}: imager.image.{cbid}.0 after 2 attempts: "
             "failed: exited with status 4 | no space left"
         )
         assert set(record.tasks) == TASKS  # those of the batch are gone
@@ -476,6 +476,7 @@ class TestStoreAway:
             stored, record = await up.stored("p"), up.product("p")
             assert stored is not None and stored["state"] == record.state.value
             await up.master.execute(DeconfigureProduct("p", force=True))
+            await up.settle()  # the block that this ended may still be processed for a moment
         assert up.master.products() == {} and up.scheduler.alive == set()
         assert await up.stored("p") is None
 
