@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiokatcp
@@ -43,23 +43,23 @@ class Cam:
         CamError
             If it is refused, or the connection breaks.
         """
-        try:
-            reply, _ = await self._client.request(name, *args)
-        except (aiokatcp.FailReply, aiokatcp.InvalidReply) as exc:
-            raise CamError(f"{name} was refused: {exc}") from exc
-        except (ConnectionError, OSError) as exc:
-            raise CamError(f"{name}: the controller at {self._endpoint} is gone ({exc})") from exc
+        reply, _ = await self._ask(name, *args)
         return [argument.decode() for argument in reply]
 
     async def informs(self, name: str, *args: object) -> list[list[str]]:
-        """Make a request and return the arguments of each of its informs."""
+        """Make a request and return the arguments of each of its informs; raises as :meth:`request`."""
+        _, informs = await self._ask(name, *args)
+        return [[argument.decode() for argument in inform.arguments] for inform in informs]
+
+    async def _ask(
+        self, name: str, *args: object
+    ) -> tuple[Sequence[bytes], Sequence[aiokatcp.Message]]:
         try:
-            _, informs = await self._client.request(name, *args)
+            return await self._client.request(name, *args)
         except (aiokatcp.FailReply, aiokatcp.InvalidReply) as exc:
             raise CamError(f"{name} was refused: {exc}") from exc
         except (ConnectionError, OSError) as exc:
             raise CamError(f"{name}: the controller at {self._endpoint} is gone ({exc})") from exc
-        return [[argument.decode() for argument in inform.arguments] for inform in informs]
 
     async def sensors(self, pattern: str) -> dict[str, str]:
         """Return the values of all sensors whose name matches a regular expression."""

@@ -297,9 +297,8 @@ class Product:
     async def _end_capture(self) -> tuple[str, list[str]]:
         cbid = self._record.current_block
         assert cbid is not None  # noqa: S101 - the product captures
-        if (
-            self._record.capture_blocks[cbid] is not CaptureBlockState.BURNDOWN
-        ):  # as far as a try got
+        # An earlier try may have got that far.
+        if self._record.capture_blocks[cbid] is not CaptureBlockState.BURNDOWN:
             await self._set_block(cbid, CaptureBlockState.BURNDOWN)
         failures = await captures.end(
             self._stages(), self._connections, self._services.timeouts.capture_done

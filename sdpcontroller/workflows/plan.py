@@ -16,8 +16,6 @@ class CaptureTask:
     name: str
     stage: int
     """Place in the flow of data, 0 first; see :class:`pipelines.catalogue.CaptureStage`."""
-    streams: tuple[str, ...] = ()
-    """Simulated correlator streams whose transmission it can start and stop."""
 
 
 @dataclass(frozen=True, slots=True)
