@@ -11,10 +11,13 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
+from scheduler.equipment import Equipment, insist
 from scheduler.errors import GraphError, LaunchError, SchedulerError
 from scheduler.graph import EdgeKind, PhysicalGraph, ReadyKind
-from scheduler.launch import LOG_SECONDS, Equipment, insist, kill_until_dead, start_tasks
+from scheduler.launch import LOG_SECONDS
 from scheduler.runs import GraphRun, TaskEntry
+from scheduler.shutdown import kill_until_dead
+from scheduler.starting import start_tasks
 from scheduler.task import KillAsked
 from scheduler.views import BatchResult, NodeResult
 

@@ -158,6 +158,8 @@ class Framework:
             http_timeout=settings.http_timeout,
             missed_heartbeats=settings.missed_heartbeats,
         )
+        self.framework_id = framework_id
+        """The id under which Mesos knows us, as the reader of the events knows."""
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[LinkEvent] = deque()
         self._arrived = asyncio.Event()
@@ -210,6 +212,7 @@ class Framework:
                 event = self._inbox.popleft()
                 if isinstance(event, Subscribed):
                     self._seen += 1
+                    self.framework_id = event.framework_id
                 yield event
             self._arrived.clear()
             if not self._inbox and not self._stopping:

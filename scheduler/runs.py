@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -58,8 +57,8 @@ class TaskEntry:
     log_done: asyncio.Event = field(default_factory=_set_event)
     """Not set while its log is fetched."""
     expected_death: bool = False
-    news_at: float = field(default_factory=time.monotonic)
-    """When something was last heard or asked."""
+    news_at: float = 0.0
+    """When something was last heard or asked; time of the event loop."""
     recorded: TaskRecord | None = None
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Keeps the records of the task in the order of its events."""
@@ -275,7 +274,7 @@ class Runs:
         """
         async with entry.order:
             before = entry.life
-            life, effects = advance(before, event, time.monotonic())
+            life, effects = advance(before, event, asyncio.get_running_loop().time())
             self._settle(entry, life, event)
             try:
                 if (record := entry.record()) != entry.recorded:
@@ -289,7 +288,7 @@ class Runs:
 
     def _settle(self, entry: TaskEntry, life: TaskLife, event: Event) -> None:
         before, entry.life = entry.life, life
-        entry.news_at = time.monotonic()
+        entry.news_at = asyncio.get_running_loop().time()
         if isinstance(event, KillAsked) and before.state is not TaskState.DEAD:
             entry.expected_death = True
         for step in life.history[len(before.history) :]:

@@ -11,30 +11,27 @@ import asyncio
 import getpass
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
-from scheduler import batch, launch, sandbox_log
+from scheduler import batch, launch
 from scheduler.agents import Agents
-from scheduler.errors import (
-    FrameworkError,
-    GraphError,
-    JournalError,
-    LaunchError,
-    SchedulerError,
-)
+from scheduler.background import Background
+from scheduler.effects import Effects
+from scheduler.equipment import Equipment, LateValues
+from scheduler.errors import FrameworkError, SchedulerError
 from scheduler.framework import WEEK, Framework, FrameworkSettings
 from scheduler.goahead import GoAhead
 from scheduler.graph import PhysicalGraph
+from scheduler.graphs import Graphs
 from scheduler.journal import Journal
-from scheduler.launch import Equipment, LateValues
 from scheduler.offers import OfferPool
 from scheduler.packing import Shortage, pack
 from scheduler.placement import Placement
 from scheduler.queues import LaunchQueue
 from scheduler.recovery import restore
-from scheduler.runs import GraphRun, Runs, TaskEntry
+from scheduler.runs import Runs
 from scheduler.subscription import Subscription, Timing
 from scheduler.task import TaskState
 from scheduler.views import (
@@ -43,7 +40,6 @@ from scheduler.views import (
     Change,
     LinkChanged,
     LinkState,
-    TaskChanged,
     TaskView,
 )
 
@@ -107,13 +103,14 @@ class Scheduler:
         self._pool = OfferPool()
         self._agents = Agents()
         self._queue = LaunchQueue(self._pool, self._agents, self._want_offers)
-        self._runs = Runs(journal, self)
+        self._background = Background(self._died)
+        self._effects = Effects(self._gates, self._background, self._tell)
+        self._runs = Runs(journal, self._effects)
         self._subscribers: list[Callable[[Change], None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._framework: Framework | None = None
         self._subscription: Subscription | None = None
         self._equipment: Equipment | None = None
-        self._closed = False
+        self._graphs: Graphs | None = None
         self.failed: asyncio.Future[None] | None = None
         """Done only when the scheduler died of a fault of its own; holds the exception."""
 
@@ -145,6 +142,7 @@ class Scheduler:
         self.failed = asyncio.get_running_loop().create_future()
         await self._gates.start()
         self._framework = Framework(self._settings, state.framework_id)
+        self._effects.framework = self._framework
         self._subscription = Subscription(
             self._settings,
             self._framework,
@@ -167,16 +165,16 @@ class Scheduler:
             goahead_deadline=self._timing.goahead,
             kill_interval=self._timing.kill_interval,
         )
+        self._graphs = Graphs(self._equipment, self._background)
         for run in restore(state):
-            self._runs.add(run)
-            self._take_up(run)
+            self._graphs.take_up(run)
         await self._framework.start()
         for work in (
             self._subscription.listen(),
             self._subscription.keep_time(),
             self._queue.work(),
         ):
-            self._spawn(work)
+            self._background.spawn(work)
 
     async def close(self, *, teardown: bool) -> None:
         """End the link to Mesos.
@@ -191,12 +189,9 @@ class Scheduler:
         FrameworkError
             If Mesos could not be told to tear down. Everything else is closed all the same.
         """
-        if self._closed or self._framework is None:
+        if self._background.closed or self._framework is None:
             return
-        self._closed = True
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
         try:
             await self._framework.stop(teardown=teardown)
             if teardown:
@@ -206,17 +201,8 @@ class Scheduler:
             if self.failed is not None and not self.failed.done():
                 self.failed.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        logger.critical("the scheduler died of a fault of its own", exc_info=error)
+    def _died(self, error: BaseException) -> None:
+        """Tell everyone who waits that the scheduler died of a fault of its own."""
         if self.failed is not None and not self.failed.done():
             self.failed.set_exception(error)
         for run in self._runs:
@@ -225,13 +211,13 @@ class Scheduler:
             )
             run.ask_to_stop(f"the scheduler died: {error!r}")
 
-    def _ready(self) -> Equipment:
-        if self._equipment is None or self._closed:
+    def _ready(self) -> tuple[Equipment, Graphs]:
+        if self._equipment is None or self._graphs is None or self._background.closed:
             raise FrameworkError("the scheduler is not running")
-        return self._equipment
+        return self._equipment, self._graphs
 
     def _want_offers(self, wanted: bool) -> None:
-        if self._subscription is not None and not self._closed:
+        if self._subscription is not None and not self._background.closed:
             self._subscription.want_offers(wanted)
 
     # ------------------------------------------------------------------ commands
@@ -269,21 +255,21 @@ class Scheduler:
         JournalError
             If the intent could not be written.
         """
-        equipment = self._ready()
-        run = self._admit(graph)
+        equipment, graphs = self._ready()
+        run = graphs.admit(graph)
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             await launch.launch(
                 equipment, run, deadline=deadline, priority=priority, late_values=late_values
             )
         except asyncio.CancelledError:
-            self._abandon(run, "the launch was cancelled")
+            graphs.abandon(run, "the launch was cancelled")
             raise
         except Exception:
             if run.dead:
-                await self._bury(run, keep_views=True)
+                await graphs.bury(run, keep_views=True)
             else:  # something does not end: go on with it
-                self._abandon(run, "its launch failed")
+                graphs.abandon(run, "its launch failed")
             raise
 
     async def run_batch(
@@ -305,18 +291,18 @@ class Scheduler:
         JournalError
             If the intent could not be written.
         """
-        equipment = self._ready()
+        equipment, graphs = self._ready()
         batch.check(graph)
-        run = self._admit(graph)
+        run = graphs.admit(graph)
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             result = await batch.run_to_completion(
                 equipment, run, attempts=attempts, deadline=deadline, priority=priority
             )
         except asyncio.CancelledError:
-            self._abandon(run, "the batch was cancelled")
+            graphs.abandon(run, "the batch was cancelled")
             raise
-        await self._bury(run, keep_views=True)
+        await graphs.bury(run, keep_views=True)
         return result
 
     async def stop(self, graph_id: str) -> None:
@@ -324,9 +310,9 @@ class Scheduler:
 
         A graph that is not known is down already. A launch that goes on raises ``LaunchError``.
         """
-        run = self._runs.get(graph_id)
-        if run is not None:
-            await self._stop(run, "it is taken down")
+        _, graphs = self._ready()
+        if (run := self._runs.get(graph_id)) is not None:
+            await graphs.stop(run, "it is taken down")
 
     async def plan(self, graph: PhysicalGraph) -> Placement | Shortage:
         """Say where a graph would go now, or what is short, without launching anything.
@@ -396,92 +382,6 @@ class Scheduler:
                 callback(change)
             except Exception:
                 logger.exception("a subscriber failed")
-
-    # ------------------------------------------------------------------ graphs
-
-    def _admit(self, graph: PhysicalGraph) -> GraphRun:
-        graph.logical.validate(graph.values.keys())
-        old = self._runs.get(graph.graph_id)
-        if old is not None and not old.dead:
-            raise GraphError(f"there is a graph {graph.graph_id} already")
-        if old is not None:
-            self._runs.forget(graph.graph_id)
-        run = GraphRun(graph)
-        self._runs.add(run)
-        return run
-
-    async def _stop(self, run: GraphRun, cause: str) -> None:
-        equipment = self._ready()
-        graph_id = run.graph.graph_id
-        run.ask_to_stop(cause)
-        self._queue.withdraw(graph_id, LaunchError(f"graph {graph_id}: {cause}"))
-        await launch.take_down(equipment, run, cause)
-        await self._bury(run, keep_views=False)
-
-    def _abandon(self, run: GraphRun, cause: str) -> None:
-        if not self._closed:
-            run.ask_to_stop(cause)
-            self._spawn(self._stop(run, cause))
-
-    async def _bury(self, run: GraphRun, *, keep_views: bool) -> None:
-        """Forget a graph whose tasks are all dead; with `keep_views`, it can still be looked at."""
-        for entry in run.entries.values():
-            self._gates.forget(entry.task.task_id)
-        graph_id = run.graph.graph_id
-        if self._runs.get(graph_id) is not run:  # somebody was faster
-            return
-        if not keep_views:
-            self._runs.forget(graph_id)
-        try:
-            await self._journal.forget_graph(graph_id)
-        except JournalError as exc:  # a successor will find it dead
-            logger.warning("the end of graph %s was not recorded: %s", graph_id, exc)
-
-    def _take_up(self, run: GraphRun) -> None:
-        """Go on with a graph of a predecessor: watch a whole one, take down one that never was."""
-        for entry in run.entries.values():
-            if entry.token and not entry.dead:
-                self._gates.open(entry.task.task_id, entry.token)
-                if run.launched:
-                    self._gates.let_through(entry.task.task_id)
-        if run.dead:
-            self._spawn(self._bury(run, keep_views=True))
-        elif not run.launched:
-            self._abandon(run, "its launch did not survive the controller")
-
-    # ------------------------------------------------------------------ effects of the task's machine
-
-    def kill(self, entry: TaskEntry) -> None:
-        """Ask Mesos for the end of a task."""
-        if self._framework is not None:
-            self._framework.kill(entry.task.task_id)
-
-    def reconcile(self, entry: TaskEntry) -> None:
-        """Ask Mesos for the state of a task: the timer does, once there was no news for a while."""
-
-    def close_gate(self, entry: TaskEntry) -> None:
-        """Never let a task through (again)."""
-        self._gates.close(entry.task.task_id)
-
-    def fetch_log(self, entry: TaskEntry) -> None:
-        """Get the last lines of a task's log, in the background."""
-        if not self._closed:
-            entry.log_done.clear()
-            self._spawn(self._fetch_log(entry))
-
-    async def _fetch_log(self, entry: TaskEntry) -> None:
-        try:
-            entry.log_tail = await sandbox_log.last_lines(
-                entry.agent_url, self.framework_id or "", entry.task.task_id
-            )
-        finally:
-            entry.log_done.set()
-        if entry.log_tail:
-            self._runs.announce(entry)
-
-    def task_changed(self, entry: TaskEntry) -> None:
-        """Tell whoever listens."""
-        self._tell(TaskChanged(entry.view()))
 
 
 _AT_REST: Final = (TaskState.READY, TaskState.DEAD)

@@ -18,6 +18,7 @@ import aiohttp
 
 from scheduler import agents as agents_module
 from scheduler.agents import Agents
+from scheduler.equipment import insist
 from scheduler.errors import JournalError
 from scheduler.framework import (
     AgentLost,
@@ -32,7 +33,6 @@ from scheduler.framework import (
     Updated,
 )
 from scheduler.journal import Journal
-from scheduler.launch import insist
 from scheduler.offers import OfferPool
 from scheduler.queues import LaunchQueue
 from scheduler.runs import Runs, TaskEntry
@@ -130,7 +130,7 @@ class Subscription:
             case Lost(reason):
                 self._disconnected(LinkState.LOST, reason)
             case Offered(offers):
-                self._pool.add(offers, time.monotonic())
+                self._pool.add(offers, asyncio.get_running_loop().time())
                 if self._queue.busy:
                     self._queue.poke()
                 else:
@@ -216,7 +216,7 @@ class Subscription:
     async def keep_time(self) -> None:
         """Look at the timers, for ever."""
         while True:
-            now = time.monotonic()
+            now = asyncio.get_running_loop().time()
             await self._look_after_tasks(now)
             if old := self._pool.take_older(now - self._timing.offer_hold):
                 self._framework.decline(old, refuse_seconds=SHORT_REFUSAL)
@@ -256,7 +256,7 @@ class Subscription:
 
     def _reconcile_all(self) -> None:
         """Ask for every task that we know of, then for every task that Mesos knows of."""
-        self._reconciled_at = time.monotonic()
+        self._reconciled_at = asyncio.get_running_loop().time()
         if not self.connected:
             return
         known = [(e.life.task_id, e.life.agent_id) for e in self._runs.live_entries()]
@@ -266,14 +266,14 @@ class Subscription:
 
     async def look_at_agents(self) -> None:
         """Read the master's list of agents."""
-        self._looked_at = time.monotonic()
+        self._looked_at = asyncio.get_running_loop().time()
         if not self.connected:
             return
         master = self.link.master
         document = await agents_module.fetch(master, self._credentials, AGENTS_SECONDS)
         if document is None:
             return
-        if await self._agents.update(document, time.monotonic()):
+        if await self._agents.update(document, asyncio.get_running_loop().time()):
             self._tell(AgentsChanged())
         if self._queue.busy:
             self._queue.poke()

@@ -1,0 +1,75 @@
+"""What launches and ends of graphs work with: the parts of the scheduler that they share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from scheduler.errors import JournalError
+from scheduler.goahead import GoAhead
+from scheduler.journal import Journal
+from scheduler.queues import LaunchQueue
+from scheduler.runs import Runs
+
+logger = logging.getLogger(__name__)
+
+JOURNAL_PAUSE: Final = 0.5
+
+LateValues = Callable[[str], Awaitable[Mapping[str, str]]]
+"""Given a task's name, returns what its go-ahead shall carry."""
+
+
+class Offers(Protocol):
+    """The calls to Mesos that dispose of offers; see :class:`scheduler.framework.Framework`."""
+
+    async def accept(
+        self,
+        offer_ids: Sequence[str],
+        task_infos: Sequence[Mapping[str, Any]],
+        *,
+        refuse_seconds: float = 0.0,
+    ) -> None:
+        """Launch tasks on offers of one agent."""
+
+    def decline(self, offer_ids: Sequence[str], *, refuse_seconds: float) -> None:
+        """Give offers back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equipment:
+    """What a launch works with."""
+
+    framework: Offers
+    gates: GoAhead
+    journal: Journal
+    queue: LaunchQueue
+    runs: Runs
+    controllers: Sequence[str]
+    """Base URLs at which waiting tasks may ask."""
+    goahead_deadline: float
+    """Seconds for which they ask."""
+    kill_interval: float
+    """Seconds between two kills of a task that does not end."""
+
+
+async def insist(deadline: float, write: Callable[[], Any]) -> None:
+    """Repeat a write of the journal until it is safe or the deadline has passed.
+
+    Raises
+    ------
+    JournalError
+        If the deadline has passed.
+    """
+    while True:
+        try:
+            await write()
+        except JournalError as exc:
+            if asyncio.get_running_loop().time() + JOURNAL_PAUSE > deadline:
+                raise
+            logger.warning("a launch waits for the journal: %s", exc)
+            await asyncio.sleep(JOURNAL_PAUSE)
+        else:
+            return

@@ -1,0 +1,151 @@
+"""From a claim to tasks: a placed graph, or a part of one, becomes ``TaskInfo`` messages and ACCEPT calls.
+
+Everything is recorded before the calls are made: the placement, then every task as launching. What fails
+before the calls gives the offers back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from scheduler.equipment import Equipment, insist
+from scheduler.errors import FrameworkError, GraphError, LaunchError, QuantityError
+from scheduler.goahead import new_token, wrapped, wrapper_environment
+from scheduler.offers import Ledger
+from scheduler.placement import Placement
+from scheduler.pymesos_driver import CallUncertain
+from scheduler.queues import Claim
+from scheduler.runs import GraphRun, TaskEntry
+from scheduler.task import Accepted, LetThrough, Placed, StatusUpdate
+from scheduler.taskinfo import Bound, namespace, resolved, shares, task_info, waits
+
+logger = logging.getLogger(__name__)
+
+
+async def start_tasks(
+    equipment: Equipment,
+    run: GraphRun,
+    claim: Claim,
+    entries: Sequence[TaskEntry],
+    deadline: float,
+    *,
+    gated: bool = True,
+) -> None:
+    """Launch placed tasks, on all agents together; those with nothing to wait for are let through.
+
+    Parameters
+    ----------
+    deadline
+        Until when the placement must be in the journal; time of the event loop's clock.
+    gated
+        Whether tasks that depend on others wait for their go-ahead; not, when all that is past.
+
+    Raises
+    ------
+    LaunchError
+        If the tasks could not be written as Mesos wants them: a fault of the graph or of the packing.
+    JournalError
+        If the placement could not be written before the deadline.
+    """
+    for entry in entries:
+        if gated and waits(run.graph, entry.name):
+            entry.token = entry.token or new_token()
+    try:
+        infos = await _prepare(equipment, run, claim, entries, deadline)
+    except BaseException:
+        ids = [offer["id"]["value"] for offers in claim.offers.values() for offer in offers]
+        equipment.framework.decline(ids, refuse_seconds=0.0)
+        raise
+    calls = (_accept(equipment, run, claim, agent_id, infos[agent_id]) for agent_id in infos)
+    await asyncio.gather(*calls)
+
+
+async def _prepare(
+    equipment: Equipment,
+    run: GraphRun,
+    claim: Claim,
+    entries: Sequence[TaskEntry],
+    deadline: float,
+) -> dict[str, list[dict[str, Any]]]:
+    """Do all that comes before the act, and return the ``TaskInfo`` of every task by agent id."""
+    known = run.placement.assignments if run.placement is not None else {}
+    placement = Placement({**known, **claim.placement.assignments})
+    await insist(
+        deadline, lambda: equipment.journal.record_placement(run.graph.graph_id, placement)
+    )
+    run.placement = placement
+    bound = _bind(run, claim, entries)
+    infos = _task_infos(equipment, run, claim, bound)
+    for entry in entries:
+        if entry.token:
+            equipment.gates.open(entry.task.task_id, entry.token)
+        await equipment.runs.apply(entry, Placed(bound[entry.name].agent.agent_id))
+    if run.stop_cause is not None:
+        raise LaunchError(f"graph {run.graph.graph_id}: {run.stop_cause}")
+    for entry in entries:
+        await equipment.runs.apply(entry, Accepted())
+        if not entry.token:
+            await equipment.runs.apply(entry, LetThrough())
+    return infos
+
+
+def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str, Bound]:
+    bound: dict[str, Bound] = {}
+    for entry in entries:
+        assignment = claim.placement.assignments[entry.name]
+        agent = claim.agents[assignment.agent_id]
+        bound[entry.name] = Bound(entry.task, assignment, agent)
+        entry.assignment = assignment
+        entry.address, entry.agent_url = agent.address, agent.url
+    return bound
+
+
+def _task_infos(
+    equipment: Equipment, run: GraphRun, claim: Claim, bound: Mapping[str, Bound]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the ``TaskInfo`` of every task, by agent id."""
+    ledgers = {agent_id: Ledger(offers) for agent_id, offers in claim.offers.items()}
+    infos: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for name, place in bound.items():
+            values = namespace(run.graph, name, bound)
+            command, environment = resolved(place.task.template, values)
+            environment = {**shares(place), **environment}
+            if token := run.entries[name].token:
+                command = wrapped(command)
+                environment |= wrapper_environment(
+                    place.task.task_id, token, equipment.controllers, equipment.goahead_deadline
+                )
+            agent_id = place.agent.agent_id
+            info = task_info(run.graph, place, ledgers[agent_id], command, environment)
+            infos.setdefault(agent_id, []).append(info)
+    except (GraphError, QuantityError) as exc:
+        raise LaunchError(f"graph {run.graph.graph_id} cannot be launched: {exc}") from exc
+    return infos
+
+
+async def _accept(
+    equipment: Equipment,
+    run: GraphRun,
+    claim: Claim,
+    agent_id: str,
+    infos: Sequence[Mapping[str, Any]],
+) -> None:
+    offer_ids = [offer["id"]["value"] for offer in claim.offers[agent_id]]
+    try:
+        await equipment.framework.accept(offer_ids, infos)
+    except FrameworkError as exc:
+        # The offers must not stay ours. Should the ACCEPT arrive after all, it comes before this and holds, or
+        # after it and is dropped by Mesos.
+        equipment.framework.decline(offer_ids, refuse_seconds=0.0)
+        if isinstance(exc, CallUncertain):  # the tasks may run: updates or reconciliation will tell
+            logger.warning("graph %s: %s", run.graph.graph_id, exc)
+            return
+        for info in infos:  # they do not run: what Mesos itself would call dropped
+            task_id = info["task_id"]["value"]
+            dropped = StatusUpdate(task_id, "TASK_DROPPED", message=f"ACCEPT failed: {exc}")
+            if (entry := equipment.runs.entry(task_id)) is not None:
+                await equipment.runs.apply(entry, dropped)
