@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from scheduler.embedded.pool import Pool
 from scheduler.quantities import Resources
 
 MIN_CPUS = 10
@@ -32,7 +33,7 @@ class Claimant:
 class Refusal:
     """A filter: what is contained in `resources` is not wanted before `until`."""
 
-    resources: Resources
+    resources: Pool
     until: float
     """Monotonic time, s."""
 
@@ -48,11 +49,11 @@ class Grant:
     framework_id: str
     role: str
     agent_id: str
-    resources: Resources
+    resources: Pool
 
 
 def allocate(
-    free: Mapping[str, Resources],
+    free: Mapping[str, Pool],
     claimants: Sequence[Claimant],
     refusals: Refusals,
     total: Mapping[str, int],
@@ -76,29 +77,32 @@ def allocate(
     Returns
     -------
     list
-        At most one grant for each agent.
+        At most one grant for each agent and role; all of an agent's unreserved resources are in one.
     """
     queue = _Queue(claimants, total)
     grants: list[Grant] = []
-    for agent_id, resources in free.items():
-        if not is_allocatable(resources):
+    for agent_id, rest in free.items():
+        if not is_allocatable(rest):
             continue
         for claimant in queue.order():
+            usable = rest.usable_by(claimant.role)
             key = (claimant.framework_id, claimant.role, agent_id)
-            if not is_refused(resources, refusals.get(key, ()), now):
-                grants.append(Grant(claimant.framework_id, claimant.role, agent_id, resources))
-                queue.charge(claimant, resources)
-                break
+            if is_allocatable(usable) and not is_refused(usable, refusals.get(key, ()), now):
+                grants.append(Grant(claimant.framework_id, claimant.role, agent_id, usable))
+                queue.charge(claimant, usable.plain)
+                rest -= usable
+                if not rest:
+                    break
     return grants
 
 
-def is_allocatable(resources: Resources) -> bool:
+def is_allocatable(pool: Pool) -> bool:
     """Whether there is enough to be worth an offer."""
-    scalars = resources.scalars
+    scalars = pool.plain.scalars
     return scalars.get("cpus", 0) >= MIN_CPUS or scalars.get("mem", 0) >= MIN_MEM
 
 
-def is_refused(resources: Resources, refusals: Iterable[Refusal], now: float) -> bool:
+def is_refused(resources: Pool, refusals: Iterable[Refusal], now: float) -> bool:
     """Whether a filter that still holds covers all of `resources`."""
     return any(r.until > now and r.resources.contains(resources) for r in refusals)
 

@@ -14,11 +14,11 @@ from typing import Any
 from scheduler.embedded.master import Master
 from scheduler.embedded.model import FrameworkInfo, Offer, TaskState, seconds
 from scheduler.embedded.offers import InvalidOffersError
+from scheduler.embedded.pool import Pool
 from scheduler.embedded.reconciliation import reconcile, reconcile_all
 from scheduler.embedded.records import Framework, Task
 from scheduler.embedded.task_validation import TaskError, check_task
 from scheduler.embedded.validation import validate_framework, validate_update
-from scheduler.quantities import Resources
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class SchedulerCalls:
 
     def _launch_all(
         self, framework: Framework, offers: Sequence[Offer], operations: Sequence[Any]
-    ) -> Resources:
+    ) -> Pool:
         """Launch the valid tasks; return the resources that are left."""
         agent = self._master.agents[offers[0].agent_id]
         left = offers[0].resources
@@ -134,8 +134,8 @@ class SchedulerCalls:
                         framework, document, TaskState.ERROR, "REASON_TASK_INVALID", str(exc)
                     )
                     continue
-                left -= task.resources
-                agent.used += task.resources
+                left -= task.pool
+                agent.used += task.pool
                 framework.tasks[task.id] = Task(framework.info.id, task)
                 agent.agent.launch(framework.info, task)
         return left

@@ -307,14 +307,14 @@ class Master:
         framework.tasks[task.info.id] = task
         task.state = state
         if not state.is_terminal:
-            self.agents[task.info.agent_id].used += task.info.resources
+            self.agents[task.info.agent_id].used += task.info.pool
             task.released = False
 
     def _release(self, task: Task) -> None:
         if task.released:
             return
         task.released = True
-        self.agents[task.info.agent_id].used -= task.info.resources
+        self.agents[task.info.agent_id].used -= task.info.pool
         if self.settings.prompt_allocation:
             self.allocate_soon()
 

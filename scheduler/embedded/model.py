@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from scheduler.embedded.pool import UNRESERVED, Pool
 from scheduler.errors import QuantityError
 from scheduler.quantities import Ranges, Resources, format_millis, millis
 
@@ -76,6 +77,21 @@ class AgentSpec:
     """Name or address under which the agent advertises itself; where its tasks listen."""
     resources: Resources
     attributes: Mapping[str, str] = field(default_factory=dict)
+    default_role: str = UNRESERVED
+    """The role that `resources` are reserved for (``--default_role``)."""
+    reserved: Mapping[str, Resources] = field(default_factory=dict)
+    """What there is besides, by the role that it is reserved for."""
+
+    @property
+    def pool(self) -> Pool:
+        """All that the agent has.
+
+        Raises
+        ------
+        QuantityError
+            If a range member is there twice.
+        """
+        return Pool({self.default_role: self.resources}) + Pool(self.reserved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +184,7 @@ class Offer:
     framework_id: str
     agent_id: str
     role: str
-    resources: Resources
+    resources: Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +195,14 @@ class TaskInfo:
     name: str
     agent_id: str
     role: str
-    resources: Resources
+    pool: Pool
     document: Mapping[str, Any]
     """The ``TaskInfo`` message."""
+
+    @property
+    def resources(self) -> Resources:
+        """What it may use, whoever that is reserved for."""
+        return self.pool.plain
 
     @property
     def kill_grace(self) -> float:
@@ -227,20 +248,39 @@ def ranges_text(ranges: Ranges) -> str:
     return "[" + ", ".join(f"{begin}-{end}" for begin, end in ranges.intervals) + "]"
 
 
-def resource_messages(
-    resources: Resources, role: str, framework: FrameworkInfo
-) -> list[dict[str, Any]]:
+def resource_messages(pool: Pool, role: str, framework: FrameworkInfo) -> list[dict[str, Any]]:
     """Write offered resources in the dialect that the framework's capabilities ask for."""
-    extra: dict[str, Any] = {}
-    if not framework.can("RESERVATION_REFINEMENT"):
-        extra["role"] = DEFAULT_ROLE
-    if framework.can("MULTI_ROLE"):
-        extra["allocation_info"] = {"role": role}
-    return [entry | extra for entry in resources.to_mesos()]
+    allocation = {"allocation_info": {"role": role}} if framework.can("MULTI_ROLE") else {}
+    refined = framework.can("RESERVATION_REFINEMENT")
+    return [
+        entry | reservation_message(reserved, refined=refined) | allocation
+        for reserved, part in pool
+        for entry in part.to_mesos()
+    ]
 
 
-def describe(resources: Resources, role: str) -> str:
+def reservation_message(role: str, *, refined: bool = True) -> dict[str, Any]:
+    """Write the field of a ``Resource`` that says whom it is reserved for.
+
+    Parameters
+    ----------
+    role
+        Key of a :class:`~scheduler.embedded.pool.Pool`.
+    refined
+        In the form of RESERVATION_REFINEMENT, or in the older one.
+    """
+    if not refined:
+        return {"role": role}
+    return {} if role == UNRESERVED else {"reservations": [{"type": "STATIC", "role": role}]}
+
+
+def describe(pool: Pool, role: str) -> str:
     """Write resources as Mesos does in its error texts."""
-    parts = [f"{n}(allocated: {role}):{format_millis(v)}" for n, v in resources.scalars.items()]
-    parts += [f"{n}(allocated: {role}):{ranges_text(r)}" for n, r in resources.ranges.items()]
+    parts: list[str] = []
+    for reserved, resources in pool:
+        note = f"(allocated: {role})"
+        if reserved != UNRESERVED:
+            note += f"(reservations: [(STATIC,{reserved})])"
+        parts += [f"{n}{note}:{format_millis(v)}" for n, v in resources.scalars.items()]
+        parts += [f"{n}{note}:{ranges_text(r)}" for n, r in resources.ranges.items()]
     return "; ".join(parts)

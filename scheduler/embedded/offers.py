@@ -11,8 +11,8 @@ from typing import Any
 from scheduler.embedded.allocator import Claimant, Refusal, allocate
 from scheduler.embedded.clock import Clock
 from scheduler.embedded.model import Offer, attribute_message, resource_messages
+from scheduler.embedded.pool import Pool
 from scheduler.embedded.records import AgentRecord, Framework
-from scheduler.quantities import Resources
 
 DEFAULT_REFUSE = 5.0
 """Seconds of a filter when a call names none, or a negative number."""
@@ -116,7 +116,7 @@ class OfferDesk:
                 self.remove(offer)
                 self.refuse(offer, offer.resources, filters)
 
-    def refuse(self, offer: Offer, resources: Resources, filters: Mapping[str, Any]) -> None:
+    def refuse(self, offer: Offer, resources: Pool, filters: Mapping[str, Any]) -> None:
         """Set the filter for resources that a framework did not use."""
         wanted = filters.get("refuse_seconds", DEFAULT_REFUSE)
         duration = DEFAULT_REFUSE if wanted < 0 else min(wanted, LONGEST_REFUSE)
@@ -152,7 +152,7 @@ class OfferDesk:
         agent.offers.pop(offer.id, None)
         agent.offered -= offer.resources
 
-    def _make(self, framework_id: str, agent_id: str, role: str, resources: Resources) -> Offer:
+    def _make(self, framework_id: str, agent_id: str, role: str, resources: Pool) -> Offer:
         offer = Offer(f"{self._prefix}-O{self._count}", framework_id, agent_id, role, resources)
         self._count += 1
         self.offers[offer.id] = offer
@@ -207,7 +207,7 @@ class OfferDesk:
     def _totals(self) -> dict[str, int]:
         totals: dict[str, int] = {}
         for agent in self._agents.values():
-            for name, amount in agent.total.scalars.items():
+            for name, amount in agent.total.plain.scalars.items():
                 totals[name] = totals.get(name, 0) + amount
         return totals
 
@@ -220,7 +220,7 @@ class OfferDesk:
 def allocated(framework: Framework, role: str) -> dict[str, int]:
     """Return the scalars that a framework uses or holds as offers in a role."""
     sums: dict[str, int] = {}
-    held = [o.resources for o in framework.offers.values() if o.role == role]
+    held = [o.resources.plain for o in framework.offers.values() if o.role == role]
     held += [
         t.info.resources for t in framework.tasks.values() if not t.released and t.info.role == role
     ]

@@ -87,7 +87,7 @@ def _agent(master: Master, record: AgentRecord) -> Iterator[str]:
     ]
     yield from _table(
         ("resource", "total", "used", "offered", "free", "by"),
-        (_resource(name, record, users) for name in _names(record.total)),
+        (_resource(name, record, users) for name in _names(record.total.plain)),
     )
 
 
@@ -101,7 +101,7 @@ def _resource(name: str, record: AgentRecord, users: Sequence[Task]) -> Sequence
         for task in users
         if _holds(task.info.resources, name)
     )
-    amounts = (record.total, record.used, record.offered, record.free)
+    amounts = (record.total.plain, record.used.plain, record.offered.plain, record.free.plain)
     return (escape(name), *(_amount(r, name) for r in amounts), ", ".join(holders))
 
 

@@ -18,8 +18,8 @@ from typing import Any
 from scheduler.embedded.agent import Agent
 from scheduler.embedded.clock import Timer
 from scheduler.embedded.model import AgentInfo, FrameworkInfo, Offer, TaskInfo, TaskState
+from scheduler.embedded.pool import Pool
 from scheduler.embedded.stream import EventStream
-from scheduler.quantities import Resources
 
 MAX_COMPLETED_TASKS = 1000
 """Ended tasks that are remembered of one framework, as Mesos' ``--max_completed_tasks_per_framework``."""
@@ -73,20 +73,20 @@ class AgentRecord:
     agent: Agent
     registered_time: float
     connected: bool = True
-    used: Resources = field(default_factory=Resources)
-    offered: Resources = field(default_factory=Resources)
+    total: Pool = field(init=False)
+    """All that it has."""
+    used: Pool = field(default_factory=Pool)
+    offered: Pool = field(default_factory=Pool)
     offers: dict[str, Offer] = field(default_factory=dict)
     loss: Timer | None = None
     """Runs while the agent is disconnected, until it counts as unreachable."""
     unreachable_since: float | None = None
 
-    @property
-    def total(self) -> Resources:
-        """All that it has."""
-        return self.info.spec.resources
+    def __post_init__(self) -> None:
+        self.total = self.info.spec.pool
 
     @property
-    def free(self) -> Resources:
+    def free(self) -> Pool:
         """What is neither used nor offered.
 
         Raises

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from scheduler.embedded.model import DEFAULT_ROLE, TaskInfo, describe
+from scheduler.embedded.pool import UNRESERVED, Pool
 from scheduler.embedded.validation import validate_id
 from scheduler.errors import QuantityError
 from scheduler.quantities import Resources
@@ -23,7 +24,7 @@ def check_task(
     *,
     agent_id: str,
     role: str,
-    available: Resources,
+    available: Pool,
     taken_ids: Collection[str],
 ) -> TaskInfo:
     """Judge one task of a LAUNCH.
@@ -56,8 +57,8 @@ def check_task(
         raise TaskError(f"Task uses invalid agent {named} while agent {agent_id} is expected")
     for rule in (_resources, _container, _command):
         rule(document)
-    resources = _fitting(document["resources"], role, available)
-    return TaskInfo(task_id, document["name"], agent_id, role, resources, document)
+    pool = fitting(document["resources"], role, available)
+    return TaskInfo(task_id, document["name"], agent_id, role, pool, document)
 
 
 def _id(document: _Document) -> None:
@@ -177,20 +178,32 @@ def _command(document: _Document) -> None:
         )
 
 
-def _fitting(entries: Sequence[_Document], role: str, available: Resources) -> Resources:
-    wanted: Resources | None
-    try:
-        wanted = Resources.from_mesos(entries)
-    except QuantityError:  # a range member asked for twice, or beyond all measure
-        wanted = None
-    foreign = any(
-        e.get("type") == "SET" or _reservation(e) is not None or _allocation(e) not in (None, role)
-        for e in entries
-    )
-    if wanted is None or foreign or not available.contains(wanted):
+def fitting(entries: Sequence[_Document], role: str, available: Pool) -> Pool:
+    """Return what valid entries amount to.
+
+    Raises
+    ------
+    TaskError
+        If it is more than is `available`, or not of its reservation.
+    """
+    wanted = _pool(entries, role)
+    if wanted is None or not available.contains(wanted):
         asked = "; ".join(_shown(entry, role) for entry in entries)
         raise TaskError(
             f"Total resources {asked} required by task and its executor is more than available "
             f"{describe(available, role)}"
         )
     return wanted
+
+
+def _pool(entries: Sequence[_Document], role: str) -> Pool | None:
+    """Sum entries by reservation; None when no agent can have such."""
+    parts: dict[str, list[_Document]] = {}
+    for entry in entries:
+        if entry.get("type") == "SET" or _allocation(entry) not in (None, role):
+            return None
+        parts.setdefault(_reservation(entry) or UNRESERVED, []).append(entry)
+    try:
+        return Pool({reserved: Resources.from_mesos(part) for reserved, part in parts.items()})
+    except QuantityError:  # a range member asked for twice, or beyond all measure
+        return None

@@ -12,6 +12,7 @@ import pytest
 
 from scheduler.embedded.convert import parse
 from scheduler.embedded.model import TaskInfo
+from scheduler.embedded.pool import Pool
 from scheduler.embedded.task_validation import TaskError, check_task
 from scheduler.quantities import Ranges, Resources
 
@@ -19,9 +20,11 @@ RECORDINGS = Path(__file__).parents[2] / "../shared/data/mesos"
 pytestmark = pytest.mark.skipif(
     not RECORDINGS.is_dir(), reason="the recordings of a real Mesos master are not here"
 )
-AGENT = Resources(
-    {"cpus": 4000, "mem": 4_096_000, "disk": 10_000_000, "gpu.0.compute": 1000},
-    {"ports": Ranges.parse("[31000-32000]"), "cores": Ranges.parse("[0-7]")},
+AGENT = Pool.unreserved(
+    Resources(
+        {"cpus": 4000, "mem": 4_096_000, "disk": 10_000_000, "gpu.0.compute": 1000},
+        {"ports": Ranges.parse("[31000-32000]"), "cores": Ranges.parse("[0-7]")},
+    )
 )
 OTHER_CAUSE = ("Task has duplicate ID", "Task uses invalid agent")
 """Refusals that depend on other tasks or agents; they are told in the tests of the master."""
@@ -49,7 +52,7 @@ def refusal(task_id: str, lines: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def judge(task: dict[str, Any], available: Resources) -> TaskInfo | str:
+def judge(task: dict[str, Any], available: Pool) -> TaskInfo | str:
     operation = {"type": "LAUNCH", "launch": {"task_infos": [task]}}
     call = {"type": "ACCEPT", "accept": {"operations": [operation]}}
     converted = parse(json.dumps(call).encode(), "Call")
@@ -80,7 +83,7 @@ def test_the_same_tasks_are_refused_in_the_same_words() -> None:
                 refused += 1
             else:
                 assert not isinstance(ours, str), (task, ours)
-                left -= ours.resources
+                left -= ours.pool
                 accepted += 1
     assert refused > 30
     assert accepted > 30

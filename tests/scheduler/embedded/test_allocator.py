@@ -10,16 +10,21 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
-from scheduler.embedded.allocator import Claimant, Refusal, allocate, is_allocatable
+from scheduler.embedded.allocator import Claimant, Refusal, allocate, is_allocatable, is_refused
+from scheduler.embedded.pool import Pool
 from scheduler.quantities import Ranges, Resources
 
 AMOUNTS = st.builds(
-    lambda cpus, mem, cores: Resources(
-        {"cpus": cpus, "mem": mem}, {"cores": Ranges.of_values(cores)}
+    lambda cpus, mem, cores, reserved: Pool(
+        {
+            "*": Resources({"cpus": cpus, "mem": mem}, {"cores": Ranges.of_values(cores)}),
+            "r": Resources({"cpus": reserved}, {"cores": Ranges.of_values({8} - cores)}),
+        }
     ),
     st.integers(0, 4000),
     st.integers(0, 4_000_000),
     st.sets(st.integers(0, 7)),
+    st.sampled_from([0, 0, 500]),
 )
 CLAIMANTS = st.lists(
     st.tuples(st.sampled_from("abc"), st.sampled_from(["*", "r"])), unique=True, max_size=4
@@ -38,34 +43,30 @@ CLAIMANTS = st.lists(
 )
 @settings(deadline=None, max_examples=200)
 def test_all_that_is_free_goes_to_one_who_wants_it(
-    free: dict[str, Resources],
+    free: dict[str, Pool],
     claimants: list[tuple[str, str]],
     refused: dict[tuple[str, str, str], list[Refusal]],
 ) -> None:
     now = 10.0
+
+    def is_refused_by(framework: str, role: str, agent_id: str, pool: Pool) -> bool:
+        return is_refused(pool, refused.get((framework, role, agent_id), []), now)
+
     asking = [Claimant(framework, role, {}) for framework, role in claimants]
     grants = allocate(free, asking, refused, {"cpus": 12_000, "mem": 12_000_000}, now)
-    granted = {grant.agent_id: grant for grant in grants}
-    assert len(granted) == len(grants)
-    for agent_id, resources in free.items():
-        wanting = [
-            key
-            for key in claimants
-            if not any(
-                r.until > now and r.resources.contains(resources)
-                for r in refused.get((*key, agent_id), [])
-            )
-        ]
-        if is_allocatable(resources) and wanting:
-            grant = granted[agent_id]
-            assert grant.resources == resources
-            assert (grant.framework_id, grant.role) in wanting
-        else:
-            assert agent_id not in granted
+    for agent_id, pool in free.items():
+        left = pool
+        for grant in (g for g in grants if g.agent_id == agent_id):
+            assert grant.resources == left.usable_by(grant.role)
+            assert not is_refused_by(grant.framework_id, grant.role, agent_id, grant.resources)
+            left -= grant.resources  # raises when something is granted twice
+        for framework, role in claimants:
+            rest = left.usable_by(role)
+            assert not is_allocatable(rest) or is_refused_by(framework, role, agent_id, rest)
 
 
 def test_agents_are_shared_between_frameworks_that_want_the_same() -> None:
-    free = {f"S{number}": Resources({"cpus": 4000}) for number in range(10)}
+    free = {f"S{number}": Pool.unreserved(Resources({"cpus": 4000})) for number in range(10)}
     asking = [Claimant(name, "*", {}) for name in "ab"]
     grants = allocate(free, asking, {}, {"cpus": 40_000}, 0.0)
     assert Counter(grant.framework_id for grant in grants) == {"a": 5, "b": 5}
@@ -73,7 +74,7 @@ def test_agents_are_shared_between_frameworks_that_want_the_same() -> None:
 
 def test_who_has_less_comes_first() -> None:
     asking = [Claimant("a", "*", {"cpus": 8000}), Claimant("b", "*", {"mem": 1000})]
-    free = {"S0": Resources({"cpus": 4000})}
+    free = {"S0": Pool.unreserved(Resources({"cpus": 4000}))}
     grants = allocate(free, asking, {}, {"cpus": 40_000, "mem": 40_000_000}, 0.0)
     assert [grant.framework_id for grant in grants] == ["b"]
 
@@ -150,11 +151,11 @@ class History:
     def check(self) -> None:
         master = self.bench.master
         for record in master.agents.values():
-            used = offered = Resources()
+            used = offered = Pool()
             for framework in master.frameworks.values():
                 for task in framework.tasks.values():
                     if task.info.agent_id == record.info.id and not task.released:
-                        used += task.info.resources  # raises when a core is given twice
+                        used += task.info.pool  # raises when a core is given twice
                 for offer in framework.offers.values():
                     if offer.agent_id == record.info.id:
                         offered += offer.resources

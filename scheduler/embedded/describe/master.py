@@ -1,0 +1,245 @@
+"""The master's JSON endpoints: pure functions of its books."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from scheduler.embedded.describe.tasks import known_task_json
+from scheduler.embedded.describe.values import attributes_json, resources_json
+from scheduler.embedded.master import CAPABILITIES, VERSION, Master
+from scheduler.embedded.model import Offer, TaskState
+from scheduler.embedded.pool import UNRESERVED, united
+from scheduler.embedded.records import AgentRecord, Framework, Task
+from scheduler.quantities import Resources, from_millis
+
+AGENT_CAPABILITIES = ("MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT")
+COUNTED = (
+    TaskState.STAGING,
+    TaskState.STARTING,
+    TaskState.RUNNING,
+    TaskState.KILLING,
+    TaskState.FINISHED,
+    TaskState.KILLED,
+    TaskState.FAILED,
+    TaskState.LOST,
+    TaskState.ERROR,
+    TaskState.UNREACHABLE,
+)
+
+
+def agent_json(record: AgentRecord) -> dict[str, Any]:
+    """Write an agent as ``/slaves`` has it."""
+    info = record.info
+    return {
+        "id": info.id,
+        "hostname": info.spec.hostname,
+        "port": info.address[1],
+        "attributes": attributes_json(info.spec.attributes),
+        "pid": info.pid,
+        "registered_time": record.registered_time,
+        "resources": resources_json(record.total),
+        "used_resources": resources_json(record.used),
+        "offered_resources": resources_json(record.offered),
+        "reserved_resources": {
+            role: resources_json(part) for role, part in record.total.reservations.items()
+        },
+        "unreserved_resources": resources_json(record.total.reserved_for(UNRESERVED)),
+        "active": record.connected,
+        "deactivated": False,
+        "version": VERSION,
+        "capabilities": list(AGENT_CAPABILITIES),
+    }
+
+
+def offer_json(offer: Offer) -> dict[str, Any]:
+    """Write an outstanding offer."""
+    return {
+        "id": offer.id,
+        "framework_id": offer.framework_id,
+        "allocation_info": {"role": offer.role},
+        "slave_id": offer.agent_id,
+        "resources": resources_json(offer.resources),
+    }
+
+
+def _framework_head(framework: Framework) -> dict[str, Any]:
+    info = framework.info
+    used = united(t.info.resources for t in framework.tasks.values() if not t.released)
+    offered = united(o.resources.plain for o in framework.offers.values())
+    return {
+        "id": info.id,
+        "name": info.name,
+        "used_resources": resources_json(used),
+        "offered_resources": resources_json(offered),
+        "capabilities": list(info.capabilities),
+        "hostname": info.hostname,
+        "webui_url": info.webui_url,
+        "active": framework.connected,
+        "connected": framework.connected,
+        "recovered": False,
+    }
+
+
+def framework_json(framework: Framework) -> dict[str, Any]:
+    """Write a framework as ``/frameworks`` has it."""
+    info = framework.info
+    held = [t.info.resources for t in framework.tasks.values() if not t.released]
+    held += [o.resources.plain for o in framework.offers.values()]
+    shown = _framework_head(framework) | {
+        "user": info.user,
+        "failover_timeout": info.failover_timeout,
+        "checkpoint": info.checkpoint,
+        "registered_time": framework.registered_time,
+        "unregistered_time": framework.unregistered_time,
+        "resources": resources_json(united(held)),
+        "offer_constraints": {},
+    }
+    if framework.reregistered_time is not None:
+        shown["reregistered_time"] = framework.reregistered_time
+    if info.principal is not None:
+        shown["principal"] = info.principal
+    if info.labels:
+        shown["labels"] = list(info.labels)
+    if info.can("MULTI_ROLE"):
+        shown["roles"] = list(info.roles)
+    else:
+        shown["role"] = info.roles[0]
+    return shown | {
+        "tasks": [known_task_json(task) for task in framework.tasks.values()],
+        "unreachable_tasks": [known_task_json(task) for task in framework.unreachable.values()],
+        "completed_tasks": [known_task_json(task) for task in framework.completed],
+        "offers": [offer_json(offer) for offer in framework.offers.values()],
+        "executors": [],
+    }
+
+
+def frameworks_json(master: Master) -> dict[str, Any]:
+    """Return ``/frameworks``."""
+    return {
+        "frameworks": [framework_json(f) for f in master.frameworks.values()],
+        "completed_frameworks": [framework_json(f) for f in master.completed_frameworks.values()],
+        "unregistered_frameworks": [],
+    }
+
+
+def slaves_json(master: Master) -> dict[str, Any]:
+    """Return ``/slaves``."""
+    return {"slaves": [agent_json(r) for r in reachable(master)], "recovered_slaves": []}
+
+
+def reachable(master: Master) -> list[AgentRecord]:
+    """Return the agents that are not given up."""
+    return [r for r in master.agents.values() if r.unreachable_since is None]
+
+
+def state_json(master: Master) -> dict[str, Any]:
+    """Return ``/state``."""
+    host, port = master.address
+    pid = f"master@{host}:{port}"
+    activated = sum(record.connected for record in reachable(master))
+    return {
+        "version": VERSION,
+        "start_time": master.start_time,
+        "elected_time": master.start_time,
+        "id": master.id,
+        "pid": pid,
+        "hostname": master.hostname,
+        "capabilities": list(CAPABILITIES),
+        "activated_slaves": float(activated),
+        "deactivated_slaves": float(len(reachable(master)) - activated),
+        "unreachable_slaves": float(len(master.agents) - len(reachable(master))),
+        "leader": pid,
+        "leader_info": {"id": master.id, "pid": pid, "port": port, "hostname": master.hostname},
+        "flags": {"allocation_interval": f"{master.settings.allocation_interval:g}secs"},
+        **slaves_json(master),
+        **frameworks_json(master),
+        "orphan_tasks": [],
+    }
+
+
+def tasks_json(master: Master, limit: int, offset: int, *, ascending: bool) -> dict[str, Any]:
+    """Return ``/tasks``: also those that have ended, newest first unless `ascending`."""
+    everyone = [*master.frameworks.values(), *master.completed_frameworks.values()]
+    tasks = [
+        task
+        for framework in everyone
+        for task in (
+            *framework.tasks.values(),
+            *framework.unreachable.values(),
+            *framework.completed,
+        )
+    ]
+    tasks.sort(key=_first_time, reverse=not ascending)
+    return {"tasks": [known_task_json(task) for task in tasks[offset : offset + limit]]}
+
+
+def _first_time(task: Task) -> float:
+    return float(task.statuses[0]["timestamp"]) if task.statuses else float("inf")
+
+
+def state_summary_json(master: Master) -> dict[str, Any]:
+    """Return ``/state-summary``: without tasks, but their numbers."""
+    frameworks = list(master.frameworks.values())
+    slaves = []
+    for record in reachable(master):
+        here = [t for f in frameworks for t in _all(f) if t.info.agent_id == record.info.id]
+        owners = sorted({task.framework_id for task in here})
+        slaves.append(agent_json(record) | _counts(here) | {"framework_ids": owners})
+    shown = []
+    for framework in frameworks:
+        tasks = list(_all(framework))
+        places = sorted({task.info.agent_id for task in tasks})
+        shown.append(_framework_head(framework) | _counts(tasks) | {"slave_ids": places})
+    return {"hostname": master.hostname, "slaves": slaves, "frameworks": shown}
+
+
+def _all(framework: Framework) -> Iterable[Task]:
+    return (*framework.tasks.values(), *framework.unreachable.values(), *framework.completed)
+
+
+def _counts(tasks: Iterable[Task]) -> dict[str, int]:
+    counts = Counter(task.state for task in tasks)
+    return {state.value: counts[state] for state in COUNTED}
+
+
+def roles_json(master: Master) -> dict[str, Any]:
+    """Return ``/roles``: of ranges the number of members."""
+    roles: dict[str, list[Framework]] = {}
+    for framework in master.frameworks.values():
+        for role in framework.info.roles:
+            roles.setdefault(role, []).append(framework)
+    return {"roles": [_role(name, members) for name, members in sorted(roles.items())]}
+
+
+def _role(name: str, frameworks: Sequence[Framework]) -> dict[str, Any]:
+    allocated = _quantities(
+        t.info.resources
+        for f in frameworks
+        for t in f.tasks.values()
+        if t.info.role == name and not t.released
+    )
+    offered = _quantities(
+        o.resources.plain for f in frameworks for o in f.offers.values() if o.role == name
+    )
+    names = sorted(allocated.keys() | offered.keys())
+    both = {n: allocated.get(n, 0.0) + offered.get(n, 0.0) for n in names}
+    return {
+        "name": name,
+        "weight": 1.0,
+        "quota": {"role": name, "guarantee": {}, "limit": {}, "consumed": allocated},
+        "resources": both,
+        "allocated": allocated,
+        "offered": offered,
+        "reserved": {},
+        "frameworks": [framework.info.id for framework in frameworks],
+    }
+
+
+def _quantities(resources: Iterable[Resources]) -> dict[str, float]:
+    sums: Counter[str] = Counter()
+    for item in resources:
+        sums.update(item.scalars)
+        sums.update({name: 1000 * len(members) for name, members in item.ranges.items()})
+    return {name: from_millis(amount) for name, amount in sorted(sums.items())}

@@ -1,0 +1,45 @@
+"""The master's ``/metrics/snapshot``."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from scheduler.embedded.describe.master import COUNTED, reachable
+from scheduler.embedded.master import Master
+from scheduler.embedded.pool import united
+from scheduler.quantities import from_millis
+
+
+def metrics_json(master: Master) -> dict[str, float]:
+    """Return ``/metrics/snapshot``: the gauges and counters that monitoring commonly reads."""
+    agents = list(reachable(master))
+    frameworks = list(master.frameworks.values())
+    metrics = {
+        "master/elected": 1.0,
+        "master/uptime_secs": master.clock.time() - master.start_time,
+        "master/slaves_active": sum(a.connected for a in agents),
+        "master/slaves_connected": sum(a.connected for a in agents),
+        "master/slaves_disconnected": sum(not a.connected for a in agents),
+        "master/slaves_unreachable": len(master.agents) - len(agents),
+        "master/frameworks_active": sum(f.connected for f in frameworks),
+        "master/frameworks_connected": sum(f.connected for f in frameworks),
+        "master/frameworks_disconnected": sum(not f.connected for f in frameworks),
+        "master/outstanding_offers": len(master.desk.offers),
+        "allocator/mesos/allocation_runs": master.counters["allocations"],
+        "master/invalid_status_update_acknowledgements": master.counters[
+            "invalid_acknowledgements"
+        ],
+    }
+    total, used = united(a.total.plain for a in agents), united(a.used.plain for a in agents)
+    for name in ("cpus", "mem", "disk"):
+        metrics[f"master/{name}_total"] = from_millis(total.scalars.get(name, 0))
+        metrics[f"master/{name}_used"] = from_millis(used.scalars.get(name, 0))
+    states = Counter(task.state for f in frameworks for task in f.tasks.values())
+    for state in COUNTED:
+        name = f"master/tasks_{state.name.lower()}"
+        counted = master.counters[f"updates/{state.value}"] if state.is_terminal else states[state]
+        metrics[name] = counted
+    for kind, count in master.counters.items():
+        if kind.startswith("calls/"):
+            metrics[f"master/messages_{kind.removeprefix('calls/')}"] = count
+    return {name: float(value) for name, value in sorted(metrics.items())}
