@@ -48,7 +48,7 @@ class FrameworkSettings:
     """``host:port`` or ``zk://…``."""
     name: str
     user: str = field(default_factory=getpass.getuser)
-    role: str = "sdp"
+    roles: Sequence[str] = ("sdp",)
     principal: str | None = None
     secret: str | None = None
     failover_timeout: float = WEEK
@@ -61,7 +61,7 @@ class FrameworkSettings:
         info: dict[str, Any] = {
             "user": self.user,
             "name": self.name,
-            "roles": [self.role],
+            "roles": list(self.roles),
             "failover_timeout": self.failover_timeout,
             "checkpoint": True,
             "capabilities": [{"type": name} for name in CAPABILITIES],

@@ -31,6 +31,8 @@ class Assignment:
     """Whether the agent counts memory by node, so that the task draws ``numa.N.mem`` as well."""
     volume_disk: tuple[bool, ...] = ()
     """Whether volume ``i`` advertises a capacity, so that the request's disk is drawn from it."""
+    role: str = ""
+    """The role whose offers it draws from; empty when the offers do not say."""
 
     def resources(self, request: TaskRequest) -> Resources:
         """Everything that this assignment takes from its agent, by Mesos resource name.

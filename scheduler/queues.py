@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
 
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
 from scheduler.offers import Offer, OfferPool
@@ -24,15 +24,49 @@ from scheduler.topology import AgentSnapshot
 logger = logging.getLogger(__name__)
 
 
+Place: TypeAlias = tuple[str, str]
+"""Where offers can be used together: agent id and role."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A placed graph: its offers are out of the pool and belong to it."""
 
     placement: Placement
-    agents: Mapping[str, AgentSnapshot]
-    """By agent id: those that the placement uses."""
-    offers: Mapping[str, Sequence[Offer]]
-    """By agent id."""
+    agents: Mapping[Place, AgentSnapshot]
+    """Those that the placement uses."""
+    offers: Mapping[Place, Sequence[Offer]]
+
+    def __iter__(self) -> Iterator[Offer]:
+        """Yield all its offers."""
+        return itertools.chain.from_iterable(self.offers.values())
+
+
+def claimed(placement: Placement, agents: Sequence[AgentSnapshot], pool: OfferPool) -> Claim | None:
+    """Take the offers of a placement out of the pool; None when one of them is not there any more.
+
+    Parameters
+    ----------
+    agents
+        What the placement was made on: its assignments name these by their `agent_id`.
+    """
+    used = {assignment.agent_id for assignment in placement.assignments.values()}
+    chosen = {agent.agent_id: agent for agent in agents if agent.agent_id in used}
+    taken = pool.take(offer_id for agent in chosen.values() for offer_id in agent.offer_ids)
+    if taken is None:
+        return None
+    by_id = {offer["id"]["value"]: offer for offer in taken}
+    assignments = {
+        name: replace(
+            assignment,
+            agent_id=chosen[assignment.agent_id].mesos_agent_id,
+            role=chosen[assignment.agent_id].role,
+        )
+        for name, assignment in placement.assignments.items()
+    }
+    places = {(agent.mesos_agent_id, agent.role): agent for agent in chosen.values()}
+    offers = {place: [by_id[i] for i in agent.offer_ids] for place, agent in places.items()}
+    return Claim(Placement(assignments), places, offers)
 
 
 @dataclass(slots=True, eq=False)
@@ -128,7 +162,7 @@ class LaunchQueue:
         except asyncio.CancelledError:
             if (claim := _result(waiting.claim)) is not None:  # nobody will use it
                 now = asyncio.get_running_loop().time()
-                self.pool.add((o for offers in claim.offers.values() for o in offers), now)
+                self.pool.add(claim, now)
             raise
         finally:
             self._waiting.remove(waiting)
@@ -190,17 +224,11 @@ class LaunchQueue:
     def _take(
         self, waiting: _Waiting, placement: Placement, agents: Sequence[AgentSnapshot]
     ) -> None:
-        used = {assignment.agent_id for assignment in placement.assignments.values()}
-        chosen = {agent.agent_id: agent for agent in agents if agent.agent_id in used}
-        ids = [offer_id for agent in chosen.values() for offer_id in agent.offer_ids]
-        taken = self.pool.take(ids)
-        if taken is None:  # one was rescinded meanwhile
+        claim = claimed(placement, agents, self.pool)
+        if claim is None:  # an offer was rescinded meanwhile
             self.poke()
-            return
-        offers: dict[str, list[Offer]] = {}
-        for offer in taken:
-            offers.setdefault(offer["agent_id"]["value"], []).append(offer)
-        waiting.claim.set_result(Claim(placement, chosen, offers))
+        else:
+            waiting.claim.set_result(claim)
 
 
 def _result(claim: asyncio.Future[Claim]) -> Claim | None:

@@ -60,9 +60,10 @@ class Scheduler:
         ``host:port`` or ``zk://…``.
     journal
         Where intents are written before they become acts.
-    framework_name, user, role
+    framework_name, user, roles
         How Mesos shall know us. A role other than ``*`` gets resources that are reserved for it, and
-        unreserved ones.
+        unreserved ones. A task draws from one role only: with several, what is unreserved is offered to
+        one of them at a time.
     goahead_host, goahead_port
         Where waiting tasks are answered; port 0 takes a free one.
     goahead_urls
@@ -78,7 +79,7 @@ class Scheduler:
         journal: Journal,
         framework_name: str,
         user: str | None = None,
-        role: str = "sdp",
+        roles: Sequence[str] = ("sdp",),
         goahead_host: str = "127.0.0.1",
         goahead_port: int = 0,
         goahead_urls: Sequence[str] = (),
@@ -90,7 +91,7 @@ class Scheduler:
         self._settings = FrameworkSettings(
             master=master,
             name=framework_name,
-            role=role,
+            roles=tuple(roles),
             principal=principal,
             secret=secret,
             failover_timeout=failover_timeout,

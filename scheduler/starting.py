@@ -17,7 +17,7 @@ from scheduler.goahead import new_token, wrapped, wrapper_environment
 from scheduler.offers import Ledger
 from scheduler.placement import Placement
 from scheduler.pymesos_driver import CallUncertain
-from scheduler.queues import Claim
+from scheduler.queues import Claim, Place
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import Accepted, LetThrough, Placed, StatusUpdate
 from scheduler.taskinfo import Bound, namespace, resolved, shares, task_info, waits
@@ -56,11 +56,10 @@ async def start_tasks(
     try:
         infos = await _prepare(equipment, run, claim, entries, deadline)
     except BaseException:
-        ids = [offer["id"]["value"] for offers in claim.offers.values() for offer in offers]
+        ids = [offer["id"]["value"] for offer in claim]
         equipment.framework.decline(ids, refuse_seconds=0.0)
         raise
-    calls = (_accept(equipment, run, claim, agent_id, infos[agent_id]) for agent_id in infos)
-    await asyncio.gather(*calls)
+    await asyncio.gather(*(_accept(equipment, run, claim, place, infos[place]) for place in infos))
 
 
 async def _prepare(
@@ -69,8 +68,8 @@ async def _prepare(
     claim: Claim,
     entries: Sequence[TaskEntry],
     deadline: float,
-) -> dict[str, list[dict[str, Any]]]:
-    """Do all that comes before the act, and return the ``TaskInfo`` of every task by agent id."""
+) -> dict[Place, list[dict[str, Any]]]:
+    """Do all that comes before the act, and return the ``TaskInfo`` of every task by its place."""
     known = run.placement.assignments if run.placement is not None else {}
     placement = Placement({**known, **claim.placement.assignments})
     await insist(
@@ -82,7 +81,7 @@ async def _prepare(
     for entry in entries:
         if entry.token:
             equipment.gates.open(entry.task.task_id, entry.token)
-        await equipment.runs.apply(entry, Placed(bound[entry.name].agent.agent_id))
+        await equipment.runs.apply(entry, Placed(bound[entry.name].assignment.agent_id))
     if run.stop_cause is not None:
         raise LaunchError(f"graph {run.graph.graph_id}: {run.stop_cause}")
     for entry in entries:
@@ -96,7 +95,7 @@ def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str
     bound: dict[str, Bound] = {}
     for entry in entries:
         assignment = claim.placement.assignments[entry.name]
-        agent = claim.agents[assignment.agent_id]
+        agent = claim.agents[assignment.agent_id, assignment.role]
         bound[entry.name] = Bound(entry.task, assignment, agent)
         entry.assignment = assignment
         entry.address, entry.agent_url = agent.address, agent.url
@@ -105,23 +104,23 @@ def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str
 
 def _task_infos(
     equipment: Equipment, run: GraphRun, claim: Claim, bound: Mapping[str, Bound]
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the ``TaskInfo`` of every task, by agent id."""
-    ledgers = {agent_id: Ledger(offers) for agent_id, offers in claim.offers.items()}
-    infos: dict[str, list[dict[str, Any]]] = {}
+) -> dict[Place, list[dict[str, Any]]]:
+    """Return the ``TaskInfo`` of every task, by its place."""
+    ledgers = {place: Ledger(offers) for place, offers in claim.offers.items()}
+    infos: dict[Place, list[dict[str, Any]]] = {}
     try:
-        for name, place in bound.items():
+        for name, task in bound.items():
             values = namespace(run.graph, name, bound)
-            command, environment = resolved(place.task.template, values)
-            environment = {**shares(place), **environment}
+            command, environment = resolved(task.task.template, values)
+            environment = {**shares(task), **environment}
             if token := run.entries[name].token:
                 command = wrapped(command)
                 environment |= wrapper_environment(
-                    place.task.task_id, token, equipment.controllers, equipment.goahead_deadline
+                    task.task.task_id, token, equipment.controllers, equipment.goahead_deadline
                 )
-            agent_id = place.agent.agent_id
-            info = task_info(run.graph, place, ledgers[agent_id], command, environment)
-            infos.setdefault(agent_id, []).append(info)
+            place = task.assignment.agent_id, task.assignment.role
+            info = task_info(run.graph, task, ledgers[place], command, environment)
+            infos.setdefault(place, []).append(info)
     except (GraphError, QuantityError) as exc:
         raise LaunchError(f"graph {run.graph.graph_id} cannot be launched: {exc}") from exc
     return infos
@@ -131,10 +130,10 @@ async def _accept(
     equipment: Equipment,
     run: GraphRun,
     claim: Claim,
-    agent_id: str,
+    place: Place,
     infos: Sequence[Mapping[str, Any]],
 ) -> None:
-    offer_ids = [offer["id"]["value"] for offer in claim.offers[agent_id]]
+    offer_ids = [offer["id"]["value"] for offer in claim.offers[place]]
     try:
         await equipment.framework.accept(offer_ids, infos)
     except FrameworkError as exc:

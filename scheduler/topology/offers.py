@@ -22,6 +22,8 @@ class AgentSnapshot:
     """One agent as it is known at one moment: what it is made of, and what of it is offered."""
 
     agent_id: str
+    """Mesos' id of the agent; with ``/role`` behind it where one agent offers in several roles: see
+    :func:`merge_offers`."""
     host: str
     """Its host name, as the agent tells it."""
     topology: Topology
@@ -34,6 +36,13 @@ class AgentSnapshot:
     """Where the agent itself answers HTTP; empty when it does not say."""
     legacy: bool = False
     """Whether the agent speaks katsdpcontroller's form."""
+    role: str = ""
+    """The role in which this is offered; empty when the offers do not say."""
+
+    @property
+    def mesos_agent_id(self) -> str:
+        """The agent's id without a role: Mesos takes no slash in it."""
+        return self.agent_id.partition("/")[0]
 
     def advertised(self, resources: Resources) -> Resources:
         """Name resources as the agent does, for an ACCEPT."""
@@ -67,6 +76,10 @@ def merge_offers(offers: Iterable[Offer]) -> MergedOffers:
 
     Agents come out in the order in which they first occur. An agent whose offers are malformed, or disagree
     about what it is, is quarantined alone.
+
+    Mesos takes the offers of an ACCEPT, and the resources of a task, from one role only; reserved and
+    unreserved resources of that role may be mixed. So what one agent offers in several roles becomes
+    several snapshots, the most specific role first (``sdp/batch`` before ``sdp`` before ``*``).
     """
     by_agent: dict[str, list[Offer]] = {}
     nameless: list[Offer] = []
@@ -80,10 +93,27 @@ def merge_offers(offers: Iterable[Offer]) -> MergedOffers:
     quarantined = [_quarantine("", [offer], "offer without agent_id") for offer in nameless]
     for agent_id, group in by_agent.items():
         try:
-            agents.append(_snapshot(agent_id, group))
+            agents += _snapshots(agent_id, group)
         except (TopologyError, QuantityError) as exc:
             quarantined.append(_quarantine(agent_id, group, str(exc)))
     return MergedOffers(tuple(agents), tuple(quarantined))
+
+
+def _snapshots(agent_id: str, offers: Sequence[Offer]) -> list[AgentSnapshot]:
+    """Return one snapshot for each role in which an agent offers."""
+    _agreed(offers)
+    by_role: dict[str, list[Offer]] = {}
+    for offer in offers:
+        by_role.setdefault(_text(offer, "allocation_info", "role"), []).append(offer)
+    if len(by_role) == 1:
+        return [_snapshot(agent_id, role, group) for role, group in by_role.items()]
+    ranked = sorted(by_role.items(), key=lambda item: (-_depth(item[0]), item[0]))
+    return [_snapshot(f"{agent_id}/{role}", role, group) for role, group in ranked]
+
+
+def _depth(role: str) -> int:
+    """How specific a role is."""
+    return 0 if role in ("", "*") else 1 + role.count("/")
 
 
 def _quarantine(agent_id: str, offers: Sequence[Offer], reason: str) -> Quarantined:
@@ -95,7 +125,7 @@ def _quarantine(agent_id: str, offers: Sequence[Offer], reason: str) -> Quaranti
     )
 
 
-def _snapshot(agent_id: str, offers: Sequence[Offer]) -> AgentSnapshot:
+def _snapshot(agent_id: str, role: str, offers: Sequence[Offer]) -> AgentSnapshot:
     host, attributes = _agreed(offers)
     free = Resources()
     for offer in offers:
@@ -116,6 +146,7 @@ def _snapshot(agent_id: str, offers: Sequence[Offer]) -> AgentSnapshot:
         offer_ids=ids,
         url=url,
         legacy=speaks_legacy,
+        role=role,
     )
 
 

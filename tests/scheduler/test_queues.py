@@ -77,7 +77,7 @@ async def test_higher_priority_comes_first_then_who_came_first(desk: Desk) -> No
     await asyncio.sleep(0)
     for number, first in enumerate((waiting[2], waiting[0], waiting[1])):
         desk.offer(number, 1)
-        assert (await first).agents.keys() == {f"a{number}"}
+        assert (await first).agents.keys() == {(f"a{number}", "")}
         rest = [task for task in waiting if not task.done()]
         assert len(rest) == 2 - number
 
@@ -87,13 +87,13 @@ async def test_no_two_graphs_get_the_same_offer(desk: Desk) -> None:
     for number in range(5):
         desk.offer(number, 1)
     claims = await asyncio.gather(*waiting)
-    assert {tuple(claim.agents) for claim in claims} == {(f"a{n}",) for n in range(5)}
+    assert {tuple(claim.agents) for claim in claims} == {((f"a{n}", ""),) for n in range(5)}
 
 
 async def test_a_small_graph_passes_one_that_does_not_fit(desk: Desk) -> None:
     large, small = desk.place("large", 8), desk.place("small", 1)
     desk.offer(0, 1)
-    assert (await small).agents.keys() == {"a0"}
+    assert (await small).agents.keys() == {("a0", "")}
     assert not large.done()
     desk.offer(1, 8)
     await large
