@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,6 +14,7 @@ from scheduler.packing.ejection import search
 from scheduler.packing.explain import explain, hopeless
 from scheduler.packing.flat import Problem, assignments, flatten
 from scheduler.packing.greedy import insert_all
+from scheduler.packing.resume import resumed
 from scheduler.packing.shortage import Shortage
 from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
@@ -29,18 +32,29 @@ SHAKE: Final = 0.3
 """How far the order of tasks of a new start is from that of their sizes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to search; see :func:`pack`."""
+
+    seed: int
+    iterations: int
+    seconds: float | None
+
+
 def pack(
     agents: Sequence[AgentSnapshot],
     tasks: Mapping[str, TaskRequest],
     *,
     seed: int = 0,
     iterations: int = ITERATIONS,
+    seconds: float | None = None,
     capacity: Sequence[AgentSnapshot] | None = None,
+    start: Placement | None = None,
 ) -> Placement | Shortage:
     """Place all tasks on the agents, or none.
 
-    The answer depends on nothing but the arguments. The compiled parts run without the GIL, so that a thread
-    can do this while an event loop runs.
+    The answer depends on nothing but the arguments (unless `seconds` is given). The compiled parts run without
+    the GIL, so that a thread can do this while an event loop runs.
 
     Parameters
     ----------
@@ -52,9 +66,14 @@ def pack(
         Of the random numbers of the search.
     iterations
         Steps of the search when greedy orders fail; 0 for greedy orders only.
+    seconds
+        Wall time after which no other round of the search is begun, however many steps are left.
     capacity
         All agents of the cluster as they would be with nothing running; where it is given, tasks that could
         never be placed are told apart from those that cannot be placed now.
+    start
+        The fullest plan of an earlier attempt (`Shortage.partial`): what of it still holds is where the search
+        begins when greedy orders fail. Give another `seed` then, lest the same ways be tried again.
 
     Returns
     -------
@@ -64,7 +83,8 @@ def pack(
     problem = flatten(agents, tasks)
     best, missing = _greedy(problem)
     if missing and iterations > 0 and not hopeless(agents, tasks, _left_out(problem, best)):
-        best, missing = _search(problem, best, missing, seed, iterations)
+        effort = Effort(seed, iterations, seconds)
+        best, missing = _search(problem, best, missing, effort, start)
     placement = Placement(assignments(problem, best.where, best.device))
     return explain(agents, tasks, placement, capacity) if missing else placement
 
@@ -100,27 +120,39 @@ def _greedy(problem: Problem) -> tuple[Best, int]:
 
 
 def _search(
-    problem: Problem, best: Best, fewest: int, seed: int, iterations: int
+    problem: Problem, best: Best, fewest: int, effort: Effort, start: Placement | None
 ) -> tuple[Best, int]:
-    """Search from shaken greedy plans until one is full or the steps are used up."""
-    generator = np.random.default_rng(seed)
-    size = problem.demand.size
+    """Search from the plan of an earlier attempt, then from shaken greedy ones, until one is full.
+
+    Ends with the fullest when the effort is used up.
+    """
+    generator = np.random.default_rng(effort.seed)
+    end = np.inf if effort.seconds is None else time.monotonic() + effort.seconds
     n_tasks, n_places = len(problem.tasks), len(problem.cluster.places)
     candidates = np.empty((n_tasks, min(n_places, max(CANDIDATES // n_tasks, 1))), np.int64)
-    while fewest and iterations > 0:
-        noise = 1 + SHAKE * generator.random(len(size))
-        plan = problem.empty_plan()
-        insert_all(problem.cluster, problem.demand, plan, np.argsort(-size * noise), TIGHTEST)
+    for begun in range(0, effort.iterations, ROUND):
+        if fewest == 0 or time.monotonic() > end:
+            break
+        again = start if begun == 0 else None
+        plan = _shaken(problem, generator) if again is None else resumed(problem, again)
         random = generator.integers(1, 2**63, 1, np.uint64)
         found = _keep(plan)
-        steps = min(ROUND, iterations)
+        steps = min(ROUND, effort.iterations - begun)
         missed = search(
             problem.cluster, problem.demand, plan, found, problem.free, candidates, random, steps
         )
         if missed < fewest:
             best, fewest = found, missed
-        iterations -= steps
     return best, fewest
+
+
+def _shaken(problem: Problem, generator: np.random.Generator) -> Plan:
+    """Return a greedy plan in an order that is not quite that of the sizes."""
+    size = problem.demand.size
+    noise = 1 + SHAKE * generator.random(len(size))
+    plan = problem.empty_plan()
+    insert_all(problem.cluster, problem.demand, plan, np.argsort(-size * noise), TIGHTEST)
+    return plan
 
 
 def warm_up() -> None:

@@ -1,0 +1,80 @@
+"""Going on from an earlier placement: what of it still holds is laid into a plan."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scheduler.packing.arrays import (
+    ADMISSION,
+    AGENT,
+    DEVICE,
+    DEVICE_END,
+    NOWHERE,
+    WANT,
+    WANT_END,
+    Ints,
+    Plan,
+)
+from scheduler.packing.flat import Problem, needs_node
+from scheduler.packing.placing import put_on, usable
+from scheduler.placement import Assignment, Placement
+
+
+def resumed(problem: Problem, start: Placement) -> Plan:
+    """Return a plan with those tasks where `start` has them that may be and fit there now.
+
+    Tasks and agents that are not known any more are passed over, so are assignments to what an agent has no
+    more; which cores and ports a task had does not matter.
+    """
+    plan = problem.empty_plan()
+    numbers = {agent.agent_id: number for number, agent in enumerate(problem.agents)}
+    n_nodes = len(problem.cluster.places) - len(problem.agents)
+    first_node = np.searchsorted(problem.cluster.places[:n_nodes, AGENT], np.arange(len(numbers)))
+    for task, (name, _) in enumerate(problem.tasks):
+        assignment = start.assignments.get(name)
+        number = None if assignment is None else numbers.get(assignment.agent_id)
+        if assignment is None or number is None:
+            continue
+        place, devices = _place(problem, task, number, int(first_node[number]), assignment)
+        if place != NOWHERE and _allowed(problem, task, place, devices):
+            put_on(problem.cluster, problem.demand, plan, task, place, devices)
+    return plan
+
+
+def _place(
+    problem: Problem, task: int, number: int, first_node: int, assignment: Assignment
+) -> tuple[int, Ints]:
+    """Return the place and the devices of an assignment; NOWHERE, if there is no such node."""
+    agent, request = problem.agents[number], problem.tasks[task][1]
+    n_nodes = len(problem.cluster.places) - len(problem.agents)
+    agent_place = n_nodes + number
+    n_gpus = len(agent.topology.gpus)
+    local = (*assignment.gpus, *(n_gpus + nic for nic in assignment.nics))
+    devices = problem.cluster.places[agent_place, DEVICE] + np.array(local, np.int64)
+    if not needs_node(request):
+        return agent_place, devices
+    node = assignment.numa
+    if node is None:  # no cores: the node on which the devices with affinity hang
+        near = [n for gpu, n in zip(request.gpus, assignment.gpus, strict=False) if gpu.affinity]
+        nodes = [agent.topology.gpus[n].numa for n in near if n < n_gpus]
+        near = [n for nic, n in zip(request.nics, assignment.nics, strict=False) if nic.affinity]
+        nodes += [agent.topology.nics[n].numa for n in near if n < len(agent.topology.nics)]
+        node = nodes[0] if nodes else None
+    known = node is not None and node < len(agent.topology.numa)
+    return (first_node + node if node is not None and known else NOWHERE), devices
+
+
+def _allowed(problem: Problem, task: int, place: int, devices: Ints) -> bool:
+    """Whether the task may be in that place on these devices, amounts apart."""
+    cluster, demand = problem.cluster, problem.demand
+    row, here = demand.task[task], cluster.places[place]
+    if not cluster.admits[row[ADMISSION], here[AGENT]]:
+        return False
+    wants = range(row[WANT], row[WANT_END])
+    if len(wants) != len(devices):
+        return False
+    return all(
+        here[DEVICE] <= device < here[DEVICE_END]
+        and usable(cluster.device, cluster.serves, device, demand.want, want, here[1])
+        for want, device in zip(wants, devices, strict=True)
+    )
