@@ -4,7 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := scheduler sdpcontroller katcp_iface pipelines agent_setup
-SYSTEM := redis-server=redis-server lstopo=hwloc-nox
+SYSTEM := redis-server=redis-server lstopo=hwloc-nox busybox=busybox-static
 
 .PHONY: help demo test environment system lint types imports unit e2e format lock clean
 
@@ -33,10 +33,10 @@ imports: environment  ## Import contracts: the arrows of docs/architecture.md
 	$(BIN)/lint-imports
 
 unit: environment  ## Unit and component tests
-	$(BIN)/pytest -m "not e2e"
+	scripts/docker-engine $(BIN)/pytest -m "not e2e"
 
 e2e: environment  ## The whole system in real processes (minutes)
-	$(BIN)/pytest -m e2e
+	scripts/docker-engine $(BIN)/pytest -m e2e
 
 format: environment  ## Put the code into the project's form
 	$(BIN)/ruff check --fix .

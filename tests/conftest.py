@@ -84,3 +84,35 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+def docker_refusal() -> str | None:
+    """Why no Docker container can be started here; None when it can."""
+    if shutil.which("docker") is None:
+        return "the docker command is not installed"
+    told = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=60)
+    return None if told.returncode == 0 else f"no Docker engine: {told.stderr.strip()[:200]}"
+
+
+@pytest.fixture(scope="session")
+def busybox_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A small Docker image of our own: a static busybox under all its names. Removed at the end."""
+    if (refusal := docker_refusal()) is not None:
+        pytest.skip(refusal)
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox-static is not installed")
+    root = tmp_path_factory.mktemp("busybox")
+    for folder in ("bin", "tmp", "etc"):
+        (root / folder).mkdir()
+    shutil.copy(busybox, root / "bin/busybox")
+    subprocess.run([root / "bin/busybox", "--install", "-s", root / "bin"], check=True)
+    for link in (root / "bin").iterdir():
+        if link.is_symlink():
+            link.unlink()
+            link.symlink_to("busybox")
+    name = f"sdp-test-busybox:{os.getpid()}"
+    archive = subprocess.run(["tar", "-C", root, "-c", "."], check=True, capture_output=True).stdout
+    subprocess.run(["docker", "import", "-", name], input=archive, check=True, capture_output=True)
+    yield name
+    subprocess.run(["docker", "rmi", "-f", name], check=True, capture_output=True)

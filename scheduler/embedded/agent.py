@@ -1,9 +1,11 @@
 """One agent: runs tasks with an executor and tells the master about them.
 
-A task goes ``LAUNCHING → RUNNING → ENDED``; it is forgotten when its last status update is acknowledged::
+A task goes ``LAUNCHING → STARTING → RUNNING → ENDED``; it is forgotten when its last status update is
+acknowledged::
 
-    LAUNCHING ──► RUNNING ──► ENDED
-        └───────────────────────▲      killed before delivery, or the launch failed
+    LAUNCHING ──► STARTING ──► RUNNING ──► ENDED
+        │             └──────────────────────▲    it could not be run
+        └────────────────────────────────────┘    killed before delivery, or the launch failed
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import enum
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,7 @@ from scheduler.embedded.executors import (
     Executor,
     Launch,
     Outcome,
+    Running,
     SandboxError,
 )
 from scheduler.embedded.model import AgentInfo, FrameworkInfo, TaskInfo, TaskState
@@ -48,12 +51,14 @@ class Phase(enum.Enum):
     """Where a task is on its agent."""
 
     LAUNCHING = "launching"
+    STARTING = "starting"
     RUNNING = "running"
     ENDED = "ended"
 
 
 _NEXT = {
-    Phase.LAUNCHING: {Phase.RUNNING, Phase.ENDED},
+    Phase.LAUNCHING: {Phase.STARTING, Phase.ENDED},
+    Phase.STARTING: {Phase.RUNNING, Phase.ENDED},
     Phase.RUNNING: {Phase.ENDED},
     Phase.ENDED: set[Phase](),
 }
@@ -69,6 +74,7 @@ class Run:
     sandbox: Path
     phase: Phase = Phase.LAUNCHING
     container: Container | None = None
+    running: Running | None = None
     killed: bool = False
     out_of_time: bool = False
     deadline: Timer | None = None
@@ -214,23 +220,32 @@ class Agent:
         container = await self._launch(run)
         if container is None:
             return
+        if run.killed and container.pid is None:
+            self._killed_during_launch(run)
+            return
         run.container = container
-        run.set_phase(Phase.RUNNING)
+        run.set_phase(Phase.STARTING)
         self._report(run, TaskState.STARTING)
-        self._report(run, TaskState.RUNNING)
-        limit = run.task.max_completion_time
-        if limit is not None:
-            run.deadline = self._clock.call_later(limit, lambda: self._out_of_time(run))
         if run.killed:  # while it was being launched
             run.killed = False
             self.kill(*run.key)
+        run.running = await container.started()
+        if run.running is not None:
+            self._runs(run, run.running)
         self._end(run, await container.wait())
+
+    def _runs(self, run: Run, running: Running) -> None:
+        run.set_phase(Phase.RUNNING)
+        if not run.killed:
+            self._report(run, TaskState.RUNNING, data=running.data)
+        limit = run.task.max_completion_time
+        if limit is not None:
+            run.deadline = self._clock.call_later(limit, lambda: self._out_of_time(run))
 
     async def _launch(self, run: Run) -> Container | None:
         """Start a run; None when it could not be, which has been reported then."""
         if run.killed:
-            text = "Killed before delivery to the executor"
-            self._fail(run, TaskState.KILLED, "REASON_TASK_KILLED_DURING_LAUNCH", text)
+            self._killed_during_launch(run)
             return None
         launch = Launch(run.framework, self.info, run.task, run.container_id, run.sandbox)
         try:
@@ -243,6 +258,10 @@ class Agent:
             self._fail(run, TaskState.FAILED, "REASON_CONTAINER_LAUNCH_FAILED", text)
         return None
 
+    def _killed_during_launch(self, run: Run) -> None:
+        text = "Killed before delivery to the executor"
+        self._fail(run, TaskState.KILLED, "REASON_TASK_KILLED_DURING_LAUNCH", text)
+
     def _out_of_time(self, run: Run) -> None:
         if run.phase is Phase.RUNNING and not run.killed and run.container is not None:
             run.killed = run.out_of_time = True
@@ -252,14 +271,20 @@ class Agent:
         if run.deadline is not None:
             run.deadline.cancel()
         run.set_phase(Phase.ENDED)
+        state = TaskState.FINISHED if outcome.succeeded else TaskState.FAILED
+        reason = outcome.reason
         if run.out_of_time:
-            reason = "REASON_MAX_COMPLETION_TIME_REACHED"
-            self._report(run, TaskState.FAILED, message=outcome.message, reason=reason)
-        elif run.killed:
-            self._report(run, TaskState.KILLED, message=outcome.message)
-        else:
-            state = TaskState.FINISHED if outcome.succeeded else TaskState.FAILED
-            self._report(run, state, message=outcome.message)
+            state, reason = TaskState.FAILED, "REASON_MAX_COMPLETION_TIME_REACHED"
+        elif run.killed and reason is None:
+            state = TaskState.KILLED
+        self._report(
+            run,
+            state,
+            source="SOURCE_AGENT" if outcome.by_agent else "SOURCE_EXECUTOR",
+            message=outcome.message,
+            reason=reason,
+            limitation=outcome.limitation,
+        )
 
     def _fail(self, run: Run, state: TaskState, reason: str, message: str) -> None:
         """Report the end of a task that never ran."""
@@ -275,6 +300,8 @@ class Agent:
         source: str = "SOURCE_EXECUTOR",
         message: str | None = None,
         reason: str | None = None,
+        data: bytes = b"",
+        limitation: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Queue a status update, its fields in the order in which Mesos writes them."""
         update_id = base64.b64encode(uuid.uuid4().bytes).decode()
@@ -284,12 +311,16 @@ class Agent:
         status["source"] = source
         if reason is not None:
             status["reason"] = reason
+        if data:
+            status["data"] = base64.b64encode(data).decode()
         status["agent_id"] = {"value": self.info.id}
         status["executor_id"] = {"value": run.task.id}
         status["timestamp"] = self._clock.time()
         status["uuid"] = update_id
         if source == "SOURCE_EXECUTOR":
             status["container_status"] = self.container_status(run)
+        if limitation:
+            status["limitation"] = {"resources": list(limitation)}
         if run.abandoned:
             if run.phase is Phase.ENDED:
                 self._forget(self.runs.pop(run.key))
@@ -298,7 +329,8 @@ class Agent:
 
     def container_status(self, run: Run) -> dict[str, Any]:
         """Return the ``ContainerStatus`` of a run."""
-        address = {"protocol": "IPv4", "ip_address": self.info.ip}
+        own = run.running.address if run.phase is Phase.RUNNING and run.running else None
+        address = {"protocol": "IPv4", "ip_address": own or self.info.ip}
         status: dict[str, Any] = {
             "container_id": {"value": run.container_id},
             "network_infos": [{"ip_addresses": [address]}],

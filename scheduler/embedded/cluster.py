@@ -123,8 +123,7 @@ class Cluster:
         try:
             listener = _listen(self._host, self._port)
             try:
-                if count := await self._executor.recover(self._work_dir):
-                    logger.warning("killed %d processes that an earlier run has left", count)
+                await self._executor.recover(())
                 await self._start(listener)
             except BaseException:
                 listener.close()
@@ -147,6 +146,7 @@ class Cluster:
         self.master.stop()
         cancelled = await self._end_tasks()
         await self._runner.cleanup()
+        await self._executor.close()
         os.close(self._lock)
         if cancelled:
             raise asyncio.CancelledError

@@ -15,6 +15,8 @@ from scheduler.quantities import Ranges, Resources, format_millis, millis
 DEFAULT_ROLE = "*"
 DEFAULT_KILL_GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL of a command task without kill policy."""
+DOCKER_KILL_GRACE = 5.0
+"""Likewise of a Docker task."""
 
 
 class TaskState(enum.StrEnum):
@@ -208,7 +210,9 @@ class TaskInfo:
     def kill_grace(self) -> float:
         """Seconds between SIGTERM and SIGKILL."""
         policy = self.document.get("kill_policy", {})
-        return seconds(policy.get("grace_period"), DEFAULT_KILL_GRACE)
+        docker = self.document.get("container", {}).get("type") == "DOCKER"
+        default = DOCKER_KILL_GRACE if docker else DEFAULT_KILL_GRACE
+        return seconds(policy.get("grace_period"), default)
 
     @property
     def max_completion_time(self) -> float | None:

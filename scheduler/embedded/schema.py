@@ -66,10 +66,15 @@ CommandInfo: uris* URI, environment Environment, shell bool, value string, argum
 URI: value! string, executable bool, extract bool, cache bool, output_file string
 Environment: variables* Variable
 Variable: name! string, type VariableType, value string, secret any
-ContainerInfo: type! ContainerType, volumes* any, hostname string, docker Docker, mesos any,
-    network_infos* any, linux_info any, rlimit_info any, tty_info any
-Docker: image! string, network any, port_mappings* any, privileged bool, parameters* Parameter,
-    force_pull_image bool, volume_driver string
+ContainerInfo: type! ContainerType, volumes* Volume, hostname string, docker Docker, mesos any,
+    network_infos* NetworkInfo, linux_info any, rlimit_info any, tty_info any
+Volume: mode! VolumeMode, container_path! string, host_path string, image any, source VolumeSource
+VolumeSource: type string, docker_volume DockerVolume, host_path any, sandbox_path any, secret any
+DockerVolume: driver string, name! string, driver_options any
+NetworkInfo: ip_addresses any, name string, groups any, labels any, port_mappings any
+Docker: image! string, network DockerNetwork, port_mappings* PortMapping, privileged bool,
+    parameters* Parameter, force_pull_image bool, volume_driver string
+PortMapping: host_port! int, container_port! int, protocol string
 Parameter: key! string, value! string
 HealthCheck: delay_seconds double, interval_seconds double, timeout_seconds double,
     consecutive_failures int, grace_period_seconds double, type HealthCheckType, command CommandInfo,
@@ -96,6 +101,8 @@ CapabilityType: UNKNOWN REVOCABLE_RESOURCES TASK_KILLING_STATE GPU_RESOURCES SHA
     PARTITION_AWARE MULTI_ROLE RESERVATION_REFINEMENT REGION_AWARE
 ValueType: SCALAR RANGES SET TEXT
 ContainerType: DOCKER MESOS
+DockerNetwork: HOST BRIDGE NONE USER
+VolumeMode: RW RO
 ExecutorType: UNKNOWN DEFAULT CUSTOM
 VariableType: UNKNOWN VALUE SECRET
 HealthCheckType: UNKNOWN COMMAND HTTP TCP

@@ -12,6 +12,10 @@ import psutil
 from agent_setup.discover import discover, share_machine
 from agent_setup.errors import AgentSetupError
 from scheduler.embedded import AgentSpec, Cluster
+from scheduler.embedded.executors import Executor
+from scheduler.embedded.executors.composing import ComposingExecutor
+from scheduler.embedded.executors.docker import DockerExecutor
+from scheduler.embedded.executors.process import ProcessExecutor
 from scheduler.errors import QuantityError
 from scheduler.quantities import Ranges
 from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
@@ -56,6 +60,13 @@ def add_parser(commands: Any) -> None:
         metavar="FIRST-LAST",
         help="ports that tasks may listen on; two clusters on one machine need different ones",
     )
+    parser.add_argument(
+        "--executor",
+        choices=["process", "docker"],
+        default="process",
+        help="what runs tasks: 'process' runs plain tasks as processes and refuses containers, 'docker' "
+        "also runs tasks that ask for a Docker container, through the engine's API",
+    )
     add_log_level(parser)
     parser.set_defaults(run=run)
 
@@ -71,11 +82,25 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     agents = await asyncio.to_thread(
         agent_specs, options.agents, options.data, options.topology, options.ports
     )
-    cluster = Cluster(agents, work_dir=options.work_dir, host=options.host, port=options.port)
+    cluster = Cluster(
+        agents,
+        work_dir=options.work_dir,
+        host=options.host,
+        port=options.port,
+        executor=make_executor(options.executor, options.work_dir.resolve()),
+    )
     async with cluster, asyncio.TaskGroup() as group:
         serving = group.create_task(cluster.serve_forever())  # ends only by an internal fault
         await stop.wait()
         serving.cancel()
+
+
+def make_executor(kind: str, work_dir: Path) -> Executor:
+    """Return what runs tasks."""
+    processes = ProcessExecutor(work_dir)
+    if kind == "docker":
+        return ComposingExecutor(docker=DockerExecutor(work_dir), other=processes)
+    return processes
 
 
 def agent_specs(count: int, data: Path, topology: Path | None, ports: str) -> list[AgentSpec]:

@@ -6,7 +6,7 @@ ends with an :class:`Outcome`. It knows nothing of masters and status updates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +45,22 @@ class Launch:
         """Name of the user to run as; empty: the cluster's own."""
         return str(self.command.get("user") or self.framework.user)
 
+    @property
+    def containerizer(self) -> str | None:
+        """``DOCKER`` or ``MESOS``; None for a task that asks for no container."""
+        container = self.task.document.get("container")
+        return None if container is None else str(container.get("type", "MESOS"))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is known of a container once it runs."""
+
+    data: bytes = b""
+    """``TaskStatus.data`` of TASK_RUNNING: for Docker what ``docker inspect`` shows."""
+    address: str | None = None
+    """Its own address, where that is not its agent's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -53,14 +69,29 @@ class Outcome:
     succeeded: bool
     message: str
     """As in the status update, ``Command exited with status 3``."""
+    reason: str | None = None
+    """``REASON_…``; a normal end has none."""
+    by_agent: bool = False
+    """Whether the agent tells it, because there is no executor (any more) that could."""
+    limitation: tuple[Mapping[str, Any], ...] = ()
+    """``Resource`` messages of the limits that were exceeded."""
+
+    @classmethod
+    def executor_lost(cls, message: str) -> Outcome:
+        """Return how a task ends whose executor was killed."""
+        return cls(False, message, "REASON_EXECUTOR_TERMINATED", by_agent=True)
 
 
 class Container(Protocol):
-    """A task that runs."""
+    """A task that has been made ready; it runs from :meth:`started` until :meth:`wait` returns."""
 
     @property
     def pid(self) -> int | None:
-        """Process id for the status updates, where there is one."""
+        """Process id for the status updates, where there is one (yet)."""
+        ...
+
+    async def started(self) -> Running | None:
+        """Start it, where `launch` has not, and return when it runs; None when it never will."""
         ...
 
     def kill(self, grace: float) -> None:
@@ -87,6 +118,21 @@ class Executor(Protocol):
         """
         ...
 
-    async def recover(self, work_dir: Path) -> int:
-        """End what an earlier run of the cluster has left behind; return how many there were."""
+    async def recover(self, launches: Sequence[Launch]) -> Mapping[str, Container]:
+        """Take up again what an earlier run of the cluster has left, and end all else of it.
+
+        Parameters
+        ----------
+        launches
+            What is wanted; empty: nothing, so that everything is ended.
+
+        Returns
+        -------
+        mapping
+            By container id; those of which nothing is known are missing.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is held for all containers; they have ended."""
         ...

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,9 +28,11 @@ from scheduler.embedded.executors import (
     ContainerLaunchError,
     Launch,
     Outcome,
-    SandboxError,
+    Running,
 )
-from scheduler.embedded.executors.fetch import FetchError, fetch
+from scheduler.embedded.executors.folder import User, open_log, prepare
+
+logger = logging.getLogger(__name__)
 
 _INHERITED = ("HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME")
 """What a task sees of the cluster's own environment, besides PATH."""
@@ -50,6 +52,7 @@ class ProcessExecutor:
     """
 
     def __init__(self, work_dir: Path) -> None:
+        self._work_dir = work_dir
         self._records = work_dir / _PID_DIR
 
     async def launch(self, launch: Launch) -> Container:
@@ -61,14 +64,19 @@ class ProcessExecutor:
             )
         if not launch.command.get("value"):
             raise ContainerLaunchError("the command has no value to execute")
-        user = await asyncio.to_thread(_make_sandbox, launch)
-        await asyncio.to_thread(_fetch_all, launch, user)
+        user = await asyncio.to_thread(prepare, launch)
         started = await asyncio.to_thread(_start, launch, user, self._records)
         return _ProcessContainer(started)
 
-    async def recover(self, work_dir: Path) -> int:
+    async def recover(self, launches: Sequence[Launch]) -> Mapping[str, Container]:
         """Kill what tasks of an earlier run have left, whether or not there is a record of it."""
-        return await asyncio.to_thread(_kill_leftovers, work_dir, self._records)
+        count = await asyncio.to_thread(_kill_leftovers, self._work_dir, self._records)
+        if count:
+            logger.warning("killed %d processes that an earlier run has left", count)
+        return {}
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +86,6 @@ class _Started:
     process: subprocess.Popen[bytes] | None
     sandbox: Path
     record: Path
-
-
-@dataclass(frozen=True, slots=True)
-class _User:
-    """Whom to become, when that is somebody else."""
-
-    name: str
-    uid: int
-    gid: int
-    home: str
 
 
 class _ProcessContainer:
@@ -100,6 +98,9 @@ class _ProcessContainer:
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
+
+    async def started(self) -> Running:
+        return Running()
 
     def kill(self, grace: float) -> None:
         if self._ended or self._process is None:
@@ -142,50 +143,6 @@ def outcome(status: int) -> Outcome:
     return Outcome(False, f"Command terminated with signal {name}")
 
 
-def _make_sandbox(launch: Launch) -> _User | None:
-    """Make the sandbox folder and the link ``latest`` beside it."""
-    sandbox = launch.sandbox
-    try:
-        user = _other_user(launch.user)
-        sandbox.mkdir(parents=True, mode=0o750)
-        if user is not None:
-            os.chown(sandbox, user.uid, user.gid)
-        fresh = sandbox.with_name(f".latest-{launch.container_id}")
-        fresh.symlink_to(sandbox.name)
-        fresh.replace(sandbox.with_name("latest"))
-    except (OSError, KeyError) as exc:
-        reason = str(exc)
-        if isinstance(exc, KeyError):
-            name = launch.user
-            reason = f"Failed to chown directory to '{name}': No such user '{name}'"
-        raise SandboxError(f"Failed to create executor directory '{sandbox}': {reason}") from exc
-    return user
-
-
-def _other_user(name: str) -> _User | None:
-    """Return whom to become; without root's rights everything runs as the cluster's own user."""
-    if not name:
-        return None
-    entry = pwd.getpwnam(name)
-    if os.geteuid() != 0 or entry.pw_uid == 0:
-        return None
-    return _User(name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
-
-
-def _fetch_all(launch: Launch, user: _User | None) -> None:
-    for uri in launch.command.get("uris", ()):
-        try:
-            path = fetch(uri, launch.sandbox)
-        except FetchError as exc:
-            (launch.sandbox / "stderr").write_text(f"{exc}\n")
-            raise ContainerLaunchError(
-                f"Failed to fetch all URIs for container '{launch.container_id}': "
-                f"exited with status 1"
-            ) from exc
-        if user is not None:
-            shutil.chown(path, user.uid, user.gid)
-
-
 def task_environment(launch: Launch, user_home: str | None = None) -> dict[str, str]:
     """Return the environment of a task: a small base, Mesos' own variables, the command's."""
     own_bin = str(Path(sys.executable).parent)  # not resolved: that is where the environment is
@@ -217,12 +174,15 @@ def _arguments(command: Any) -> tuple[str, list[str]]:
     return value, list(command.get("arguments") or [value])
 
 
-def _start(launch: Launch, user: _User | None, records: Path) -> _Started:
+def _start(launch: Launch, user: User | None, records: Path) -> _Started:
     """Start the process. In a worker thread, as the binding to cores is the thread's own."""
     program, arguments = _arguments(launch.command)
     environment = task_environment(launch, None if user is None else user.home)
     record = records / f"{launch.container_id}.json"
-    with _log(launch.sandbox, "stdout", user) as out, _log(launch.sandbox, "stderr", user) as err:
+    with (
+        open_log(launch.sandbox, "stdout", user) as out,
+        open_log(launch.sandbox, "stderr", user) as err,
+    ):
         try:
             with _bound_to(_own_cores(launch)):
                 process = _popen(program, arguments, environment, launch.sandbox, out, err, user)
@@ -240,7 +200,7 @@ def _popen(
     sandbox: Path,
     out: IO[bytes],
     err: IO[bytes],
-    user: _User | None,
+    user: User | None,
 ) -> subprocess.Popen[bytes]:
     become: dict[str, Any] = {}
     if user is not None:
@@ -259,14 +219,6 @@ def _popen(
         start_new_session=True,
         **become,
     )
-
-
-def _log(sandbox: Path, name: str, user: _User | None) -> IO[bytes]:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    handle = os.open(sandbox / name, flags, 0o644)
-    if user is not None:
-        os.fchown(handle, user.uid, user.gid)
-    return os.fdopen(handle, "ab")
 
 
 def _own_cores(launch: Launch) -> set[int]:

@@ -14,7 +14,7 @@ from scheduler.embedded.agent import Agent
 from scheduler.embedded.calls import SchedulerCalls
 from scheduler.embedded.clock import VirtualClock
 from scheduler.embedded.convert import parse
-from scheduler.embedded.executors import Launch, Outcome
+from scheduler.embedded.executors import Launch, Outcome, Running
 from scheduler.embedded.master import Master, Settings
 from scheduler.embedded.membership import Membership
 from scheduler.embedded.model import AgentInfo, AgentSpec
@@ -36,6 +36,9 @@ class ScriptedContainer:
         self.kills: list[float] = []
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
+    async def started(self) -> Running:
+        return Running()
+
     def kill(self, grace: float) -> None:
         self.kills.append(grace)
 
@@ -56,8 +59,11 @@ class ScriptedExecutor:
         self.containers[launch.task.id] = container
         return container
 
-    async def recover(self, work_dir: Path) -> int:
-        return 0
+    async def recover(self, launches: Sequence[Launch]) -> dict[str, ScriptedContainer]:
+        return {}
+
+    async def close(self) -> None:
+        pass
 
 
 class Scheduler:

@@ -341,8 +341,11 @@ async def test_an_internal_fault_ends_the_cluster(tmp_path: Path) -> None:
         async def launch(self, launch: Any) -> Any:
             raise ZeroDivisionError
 
-        async def recover(self, work_dir: Path) -> int:
-            return 0
+        async def recover(self, launches: Any) -> Any:
+            return {}
+
+        async def close(self) -> None:
+            pass
 
     specs = [AgentSpec("127.0.1.1", RESOURCES)]
     cluster = Cluster(specs, work_dir=tmp_path, port=0, executor=Broken())

@@ -18,6 +18,7 @@ from scheduler.embedded import processes
 from scheduler.embedded.executors import Container, ContainerLaunchError, Launch, SandboxError
 from scheduler.embedded.executors.process import ProcessExecutor
 from scheduler.embedded.model import AgentInfo, AgentSpec, FrameworkInfo, TaskInfo
+from scheduler.embedded.pool import Pool
 from scheduler.quantities import Ranges, Resources
 
 AGENT = AgentInfo("S0", 1, AgentSpec("127.0.1.1", Resources()), ("127.0.0.1", 5050))
@@ -30,7 +31,9 @@ class Runner:
 
     def launch(self, command: dict[str, Any], resources: Resources, **document: Any) -> Launch:
         container_id = str(uuid.uuid4())
-        task = TaskInfo("t", "t", "S0", "sdp", resources, {"command": command, **document})
+        task = TaskInfo(
+            "t", "t", "S0", "sdp", Pool.unreserved(resources), {"command": command, **document}
+        )
         sandbox = self.work_dir / "slaves/S0/frameworks/F/executors/t/runs" / container_id
         framework = FrameworkInfo(id="F", name="f")
         return Launch(framework, AGENT, task, container_id, sandbox)
@@ -173,7 +176,7 @@ async def test_a_new_cluster_ends_what_a_killed_one_has_left(runner: Runner) -> 
     (records / "b.json").write_text(text.format(other.pid, other.start_time - 1))
     (records / "torn.json").write_text('{"pid": ')
     try:
-        assert await runner.executor.recover(runner.work_dir) == 2
+        assert await runner.executor.recover(()) == {}
         assert marked.wait(5) == -signal.SIGKILL
         assert plain.wait(5) == -signal.SIGKILL
         assert innocent.poll() is None
