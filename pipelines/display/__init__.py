@@ -1,0 +1,1 @@
+"""Signal display: what an operator watches while the data flow."""
