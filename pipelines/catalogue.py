@@ -35,6 +35,7 @@ class CaptureStage(enum.IntEnum):
     INGEST = 1
     CALIBRATION = 2
     WRITER = 3
+    DISPLAY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,12 @@ CORRELATOR: Final = Program("correlator", "pipelines.correlator", ("katcp",), Ca
 INGEST: Final = Program("ingest", "pipelines.ingest", ("katcp",), CaptureStage.INGEST)
 CALIBRATION: Final = Program("cal", "pipelines.calibration", ("katcp",), CaptureStage.CALIBRATION)
 WRITER: Final = Program("vis_writer", "pipelines.writer", ("katcp",), CaptureStage.WRITER)
+DISPLAY: Final = Program("display", "pipelines.display", ("katcp", "http"), CaptureStage.DISPLAY)
 IMAGING: Final = Program("imager", "pipelines.imaging", (), katcp=False)
 
 PROGRAMS: Final = {
     program.kind: program
-    for program in (TELSTATE, CORRELATOR, INGEST, CALIBRATION, WRITER, IMAGING)
+    for program in (TELSTATE, CORRELATOR, INGEST, CALIBRATION, WRITER, DISPLAY, IMAGING)
 }
 
 
@@ -151,3 +153,24 @@ def calibration_bytes(n_chans: int, n_antennas: int, dumps: int) -> int:
         Of the longest scan that is kept.
     """
     return 4 * dumps * n_chans * n_antennas * (n_antennas - 1) * BYTES_PER_SCAN_SAMPLE
+
+
+DISPLAY_BINS: Final = 512
+"""Bins of frequency that the signal display shows at most."""
+DISPLAY_DEPTH: Final = 300
+"""Dumps that it remembers."""
+DISPLAY_WATCHED: Final = 16
+"""Products, beside those of inputs with themselves, whose spectra over time it remembers."""
+
+
+def display_bytes(n_chans: int, n_antennas: int) -> int:
+    """Memory of what the signal display remembers, bytes, without the receiver's buffer and the interpreter.
+
+    The newest spectrum of all products as sums, counts and flags; their means over the band, and the spectra of
+    inputs and of watched products, for all remembered dumps.
+    """
+    bins, products = min(n_chans, DISPLAY_BINS), n_products(n_antennas)
+    newest = bins * products * (8 + 4 + 4) + 4 * products
+    means = DISPLAY_DEPTH * (8 + 8 * products + 4 * bins)
+    spectra = DISPLAY_DEPTH * bins * 4 * (2 * n_antennas + DISPLAY_WATCHED)
+    return newest + means + spectra

@@ -15,13 +15,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipelines import catalogue
 from pipelines.common.baselines import BlsOrdering, input_labels
 from pipelines.common.l0 import DumpPart
 from pipelines.display.kernels import MAX_BINS, add_part, bin_of_channel, finish
 
-DEFAULT_DEPTH: Final = 300
+DEFAULT_DEPTH: Final = catalogue.DISPLAY_DEPTH
 """Dumps that are remembered."""
-MAX_WATCHED: Final = 16
+MAX_WATCHED: Final = catalogue.DISPLAY_WATCHED
 """Products whose spectra over time are remembered beside those of the inputs."""
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from pipelines.catalogue import DISPLAY_BINS
+
 Complexes = npt.NDArray[np.complex64]
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 
-MAX_BINS: Final = 512
+MAX_BINS: Final = DISPLAY_BINS
 """Bins of frequency: more than a panel of the page has pixels for."""
 
 

@@ -3,7 +3,8 @@
 ::
 
     correlator ──► ingest × n ──► cal
-        │              │  └─────► vis_writer
+        │              │  ├─────► vis_writer
+        │              │  └─────► display
         └───────┬──────┘
              telstate   (everybody)
 
@@ -43,7 +44,9 @@ _NOT_MADE: Final = (Flags, SpectralImage, Beamformer, BeamformerEngineering)
 
 _FLOW: Final[Mapping[str, frozenset[str]]] = {
     catalogue.CORRELATOR.kind: frozenset({catalogue.INGEST.kind}),
-    catalogue.INGEST.kind: frozenset({catalogue.CALIBRATION.kind, catalogue.WRITER.kind}),
+    catalogue.INGEST.kind: frozenset(
+        {catalogue.CALIBRATION.kind, catalogue.WRITER.kind, catalogue.DISPLAY.kind}
+    ),
 }
 """Who sends data to whom, by kind of program."""
 
@@ -167,6 +170,7 @@ def _tasks(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[_Tas
         l0 = _groups(multicast[name], len(bands))
         if vis.archive:
             yield _writer(config, name, l0)
+        yield _display(config, name, l0)
         for cal, stream in config.outputs_of(Cal).items():
             if stream.src_streams[0] == name:
                 yield _calibration(config, cal, l0)
@@ -310,6 +314,18 @@ def _writer(config: ProductConfig, vis: str, l0: str) -> _Task:
         resources.writer(l0_size(config, vis)),
         network=SDP_NETWORK,
         options=("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
+        settings={"stream": vis, "input": l0},
+    )
+
+
+def _display(config: ProductConfig, vis: str, l0: str) -> _Task:
+    return _task(
+        config,
+        catalogue.DISPLAY,
+        f"display.{vis}",
+        resources.display(l0_size(config, vis)),
+        network=SDP_NETWORK,
+        options=("--http-port", "{ports[http]}"),
         settings={"stream": vis, "input": l0},
     )
 

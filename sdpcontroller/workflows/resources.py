@@ -141,6 +141,18 @@ def writer(l0: StreamSize) -> TaskRequest:
     )
 
 
+def display(l0: StreamSize) -> TaskRequest:
+    """Signal display: its memory (:func:`pipelines.catalogue.display_bytes`) and the network's buffer."""
+    memory = catalogue.display_bytes(l0.n_chans, l0.n_antennas)
+    mem = catalogue.PYTHON_MIB + memory / _MIB + l0.buffer_mib
+    return TaskRequest.of(
+        cpus=0.2,
+        mem_mib=math.ceil(mem),
+        ports=catalogue.DISPLAY.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=l0.l0_mbps())],
+    )
+
+
 def imager() -> TaskRequest:
     """Imager: works in blocks, so its memory is that of its images and one block."""
     return TaskRequest.of(cpus=1, mem_mib=1500, volumes=[VolumeRequest.of(DATA_VOLUME)])

@@ -80,11 +80,12 @@ def test_every_program_of_the_graph_ran(demo: Demo) -> None:
         "ingest.sdp_l0.1",
         "cal.cal",
         "vis_writer.sdp_l0",
+        "display.sdp_l0",
         f"imager.continuum_image.{demo.summary['capture_block']}.0",
     }
     assert all(task["host"] and task["resources"] for task in demo.summary["tasks"])
     running = "\n".join(demo.seen)
-    for program in ("correlator", "ingest", "calibration", "writer"):
+    for program in ("correlator", "ingest", "calibration", "writer", "display"):
         assert f"pipelines.{program}" in running
     assert running.count("redis-server") == 2  # configuration database and telescope state
 

@@ -35,7 +35,7 @@ DOCUMENTS = [
     )
     for d in (4, 8)
 ]
-TASKS = ["telstate", "sim.corr", "ingest.l0_0.0", "vis_writer.l0_0"]
+TASKS = ["telstate", "sim.corr", "ingest.l0_0.0", "vis_writer.l0_0", "display.l0_0"]
 
 
 @dataclass(frozen=True)

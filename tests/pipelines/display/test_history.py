@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import catalogue
 from pipelines.common.baselines import correlator_ordering
 from pipelines.common.l0 import DumpPart
 from pipelines.display.errors import DisplayError
@@ -125,3 +126,20 @@ def test_an_unknown_product_is_told() -> None:
     assert product_number(history, "m000h-m001v") == ORDERING.index(("m000h", "m001v"))
     with pytest.raises(DisplayError, match="m000h-m001h"):
         product_number(history, "m001h")
+
+
+@given(n_chans=st.integers(1, 2000), n_antennas=st.integers(1, 5))
+def test_memory_is_what_the_catalogue_says(n_chans: int, n_antennas: int) -> None:
+    ordering = correlator_ordering([f"m{i:03}" for i in range(n_antennas)])
+    history = History(Axes(ordering, np.linspace(1e9, 2e9, n_chans)))
+    for i, (a, b) in enumerate(ordering):
+        if a != b:
+            history.waterfall(i)
+    arrays = [
+        *(history.spectrum, history._good, history._flagged, history.flagged),
+        *(history.times, history.band, history.occupancy, history._inputs),
+        *history._watched.values(),
+    ]
+    used = sum(array.nbytes for array in arrays)
+    spare = (catalogue.DISPLAY_WATCHED - len(history._watched)) * history._inputs[:, 0].nbytes
+    assert used + spare == catalogue.display_bytes(n_chans, n_antennas)

@@ -28,7 +28,13 @@ from tests.sdpcontroller.fakes import House
 IMAGE = {"type": "sdp.continuum_image", "src_streams": ["l0_0", "cal_0"], "min_time": 5.0}
 DOCUMENT = json.dumps(make_config(outputs={"image": IMAGE}).to_json())
 OTHER = json.dumps(make_config(dumps=8).to_json())
-STAGES = [["sim.corr"], ["ingest.l0_0.0", "ingest.l0_0.1"], ["cal.cal_0"], ["vis_writer.l0_0"]]
+STAGES = [
+    ["sim.corr"],
+    ["ingest.l0_0.0", "ingest.l0_0.1"],
+    ["cal.cal_0"],
+    ["vis_writer.l0_0"],
+    ["display.l0_0"],
+]
 TASKS = {"telstate", *(name for stage in STAGES for name in stage)}
 
 

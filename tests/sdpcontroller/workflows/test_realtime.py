@@ -36,6 +36,11 @@ def of_kind(workflow: Workflow, kind: str) -> list[TaskTemplate]:
     return [task for task in workflow.graph.tasks if task.kind == kind]
 
 
+def takers(workflow: Workflow) -> list[TaskTemplate]:
+    """Who listens to L0 streams."""
+    return [t for kind in ("cal", "vis_writer", "display") for t in of_kind(workflow, kind)]
+
+
 def bandwidth(tasks: list[TaskTemplate], network: str, way: str) -> int:
     """Sum over the tasks, in thousandths of Mbit/s."""
     return sum(
@@ -74,8 +79,9 @@ def test_every_graph_can_be_run(product: ProductConfig) -> None:
     assert set(workflow.katcp_tasks) == names - {workflow.telstate_task}
     for name in workflow.katcp_tasks:
         task = workflow.graph.task(name)
-        assert task.request.ports == ("katcp",)
-        assert task.ready.kind is ReadyKind.PORTS and task.ready.ports == ("katcp",)
+        ports = ("katcp", "http") if task.kind == "display" else ("katcp",)
+        assert task.request.ports == ports
+        assert task.ready.kind is ReadyKind.PORTS and task.ready.ports == ports
 
 
 @SOME
@@ -87,6 +93,7 @@ def test_each_stream_has_its_programs(product: ProductConfig) -> None:
     assert kinds["telstate"] == kinds["correlator"] == 1
     assert kinds["vis_writer"] == sum(stream.archive for stream in vis.values())
     assert kinds["cal"] == len(product.outputs_of(Cal))
+    assert kinds["display"] == len(vis)
     for name in vis:
         ingests = [t for t in of_kind(workflow, "ingest") if f".{name}." in t.name]
         assert 1 <= len(ingests) == realtime.multicast_needs(product)[name]
@@ -109,11 +116,9 @@ def test_what_is_sent_is_what_is_received(product: ProductConfig) -> None:
         else:  # a group comes whole to each who joins it
             assert received > sent * product.vis(name).bandwidth / 856e6
         l0 = bandwidth(ingests, "sdp_10g", "out")
-        takers = of_kind(workflow, "cal") + of_kind(workflow, "vis_writer")
-        for taker in takers:
-            if settings_of(workflow, taker).get("input_stream", None) == name or taker.name == (
-                f"vis_writer.{name}"
-            ):
+        for taker in takers(workflow):
+            stated = settings_of(workflow, taker)
+            if name in (stated.get("input_stream"), stated["stream"]):
                 assert abs(bandwidth([taker], "sdp_10g", "in") - l0) <= len(ingests)
         assert l0 * vis.continuum_factor <= 3 * received  # 10 or 14 bytes for 8, fewer dumps
 
@@ -135,7 +140,7 @@ def test_what_one_sends_another_listens_to(product: ProductConfig) -> None:
         outputs = [groups_of(settings_of(workflow, t)["output"]) for t in ingests]
         l0 = set().union(*outputs)
         assert len(l0) == len(ingests)  # a group for each
-        for taker in of_kind(workflow, "cal") + of_kind(workflow, "vis_writer"):
+        for taker in takers(workflow):
             stated = settings_of(workflow, taker)
             if name in (stated.get("input_stream"), stated["stream"]):
                 assert groups_of(stated["input"]) == l0
@@ -217,7 +222,8 @@ def test_programs_start_after_what_they_need_and_end_with_the_flow(product: Prod
         assert nx.has_path(kill, "sim.corr", ingest.name)  # the source falls silent first
     order = workflow.capture_order()
     kinds = [{workflow.graph.task(name).kind for name in stage} for stage in order]
-    assert kinds == [k for k in ({"correlator"}, {"ingest"}, {"cal"}, {"vis_writer"}) if k in kinds]
+    flow = ("correlator", "ingest", "cal", "vis_writer", "display")
+    assert kinds == [{kind} for kind in flow if {kind} in kinds]
     assert sorted(name for stage in order for name in stage) == sorted(workflow.katcp_tasks)
 
 
@@ -333,6 +339,7 @@ def test_what_the_demonstration_asks_for() -> None:
     requests = {task.name: task.request for task in workflow.graph.tasks}
     assert sorted(requests) == [
         "cal.cal",
+        "display.sdp_l0",
         "ingest.sdp_l0.0",
         "ingest.sdp_l0.1",
         "sim.i0_baseline_correlation_products",
@@ -352,12 +359,12 @@ def test_what_the_demonstration_asks_for() -> None:
 
 
 GOLDEN = {
-    "cpus": 3.0,
+    "cpus": 3.2,
     "cores": 2,
-    "mem": 2342.0,
+    "mem": 2736.0,
     "cbf in": 19.818,
     "cbf out": 19.818,
-    "sdp in": 12.42,
+    "sdp in": 18.63,
     "sdp out": 6.21,
 }
 """CPUs, pinned cores, MiB, Mbit/s."""
