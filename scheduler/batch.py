@@ -35,12 +35,12 @@ def check(graph: PhysicalGraph) -> None:
     wrong = [
         f"a {edge.kind.name} edge from {edge.source} to {edge.target}"
         for edge in graph.logical.edges
-        if edge.kind is not EdgeKind.FINISHED
+        if edge.kind not in (EdgeKind.FINISHED, EdgeKind.ENDED)
     ]
     wrong += [
         f"the readiness check {task.ready.kind.value!r} of {task.name}"
         for task in graph.logical.tasks
-        if task.ready.kind is ReadyKind.PORTS
+        if task.ready.kind not in (ReadyKind.RUNNING, ReadyKind.EXIT)
     ]
     if wrong:
         raise GraphError(
@@ -107,9 +107,10 @@ class _Batch:
         return result
 
     async def _run_node(self, name: str) -> NodeResult:
-        needs = self._run.graph.logical.targets(name, EdgeKind.FINISHED)
+        needs = self._run.edges.targets(name, EdgeKind.FINISHED)
+        after = self._run.edges.targets(name, EdgeKind.ENDED)
         with contextlib.suppress(LaunchError):  # taken down: seen below
-            await self._run.until(lambda: self._decided(needs))
+            await self._run.until(lambda: self._decided((*needs, *after)))
         if not all(need in self._results and self._results[need].finished for need in needs):
             await self._equipment.runs.apply(
                 self._run.entries[name], KillAsked("what it needs has not finished")

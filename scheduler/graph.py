@@ -27,11 +27,17 @@ class EdgeKind(enum.Enum):
     READY = "ready"
     """The source gets its go-ahead once the target is ready."""
     PORT = "port"
-    """The source's templates name an endpoint of the target: it is placed first. Cycles are allowed."""
+    """The source's templates name an endpoint of the target. Cycles are allowed."""
+    RESOURCES = "resources"
+    """The source's templates name what the target was given: its host, cores, GPUs. Cycles are allowed."""
+    RESOLVED = "resolved"
+    """The source's templates name variables of the target's environment: that is filled in first."""
     KILL = "kill"
     """The source is killed, and dead, before the target is."""
     FINISHED = "finished"
-    """Batch: the source starts once the target has finished with success."""
+    """The source starts once the target has finished with success, and never if it does not."""
+    ENDED = "ended"
+    """The source starts once the target has ended, however it did."""
 
 
 class ReadyKind(enum.Enum):
@@ -41,6 +47,10 @@ class ReadyKind(enum.Enum):
     """It runs."""
     PORTS = "ports"
     """The named TCP ports accept connections."""
+    HTTP = "http"
+    """A GET of the path is answered with a status of 200 to 299 on each of the named ports."""
+    SENSOR = "sensor"
+    """A KATCP sensor, asked for on each of the named ports, has one of the values."""
     EXIT = "exit"
     """It has exited with status 0 (batch)."""
 
@@ -51,6 +61,25 @@ class ReadyCheck:
 
     kind: ReadyKind = ReadyKind.RUNNING
     ports: tuple[str, ...] = ()
+    path: str = "/"
+    """For HTTP."""
+    sensor: str = ""
+    """For SENSOR: its name."""
+    values: tuple[str, ...] = ()
+    """For SENSOR, as on the wire; one whose status is not nominal does not count."""
+    hold: float = 0.0
+    """Seconds for which the check must hold without a break."""
+
+
+class Restart(enum.Enum):
+    """Whether one task of a running graph may be started anew, and where."""
+
+    NEVER = "never"
+    """The task has state, or others hold state about it."""
+    IN_PLACE = "in place"
+    """Where it was, with the same cores, devices and ports: nothing changes that others were told of it."""
+    ANYWHERE = "anywhere"
+    """Wherever it fits. Tasks whose templates name something of it are restarted with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +105,10 @@ class TaskTemplate:
     kill_grace: float = 10.0
     """Seconds between SIGTERM and SIGKILL."""
     max_run_time: float | None = None
-    """Seconds that a batch task may run."""
+    """Seconds that the task may run; None: it runs until it is told to end."""
+    restart: Restart = Restart.NEVER
+    tolerates_maintenance: bool = False
+    """Whether it may be on an agent whose announced maintenance begins before the task has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +191,25 @@ class LogicalGraph:
             raise GraphError(f"not a logical graph: {exc}") from exc
         assert isinstance(graph, cls)  # noqa: S101 - for the type checker
         return graph
+
+
+class EdgeIndex:
+    """The edges of one graph by their ends, for whoever asks often."""
+
+    def __init__(self, graph: LogicalGraph) -> None:
+        self._from: dict[str, list[Edge]] = {}
+        self._to: dict[str, list[Edge]] = {}
+        for edge in graph.edges:
+            self._from.setdefault(edge.source, []).append(edge)
+            self._to.setdefault(edge.target, []).append(edge)
+
+    def targets(self, source: str, *kinds: EdgeKind) -> list[str]:
+        """Return the tasks that `source` needs by edges of these kinds, in the graph's order."""
+        return [e.target for e in self._from.get(source, ()) if e.kind in kinds]
+
+    def sources(self, target: str, *kinds: EdgeKind) -> list[str]:
+        """Return the tasks that need `target` by edges of these kinds, in the graph's order."""
+        return [e.source for e in self._to.get(target, ()) if e.kind in kinds]
 
 
 _ADAPTER: TypeAdapter[LogicalGraph] = TypeAdapter(LogicalGraph)

@@ -6,6 +6,7 @@ database. :class:`MemoryJournal` survives nothing: it is for tests and for tools
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
@@ -16,6 +17,17 @@ from scheduler.errors import JournalError
 from scheduler.graph import PhysicalGraph
 from scheduler.placement import Placement
 from scheduler.task import Death, TaskState
+
+
+class GraphPhase(enum.Enum):
+    """What is being done with a graph."""
+
+    LAUNCHING = "launching"
+    """It is brought up, for the first time."""
+    UP = "up"
+    """All of it was ready once; single tasks may have died or be restarted since."""
+    STOPPING = "stopping"
+    """It is taken down, and nothing will stop that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +47,10 @@ class TaskRecord:
     token: str = ""
     """Secret of the go-ahead; empty for a task that waits for nothing."""
     death: Death | None = None
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """What templates of other tasks may name of it."""
+    late_values: Mapping[str, str] | None = None
+    """What its go-ahead carries; None before it was let through."""
 
     def to_json(self) -> dict[str, Any]:
         """Write as plain data that :meth:`from_json` reads back to an equal record."""
@@ -93,6 +109,10 @@ class JournalState:
     """By graph id."""
     tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
     """By task id."""
+    phases: Mapping[str, GraphPhase] = field(default_factory=dict)
+    """By graph id; a graph that is not named is in its launch."""
+    drained: Mapping[str, str] = field(default_factory=dict)
+    """Hosts that get no new tasks, and why."""
 
 
 class Journal(Protocol):
@@ -109,14 +129,20 @@ class Journal(Protocol):
     async def record_graph(self, graph: PhysicalGraph) -> None:
         """Keep a graph, in place of one with the same graph id."""
 
+    async def record_phase(self, graph_id: str, phase: GraphPhase) -> None:
+        """Keep what is being done with a graph."""
+
     async def record_placement(self, graph_id: str, placement: Placement) -> None:
         """Keep where a graph goes, in place of an older placement of it."""
 
     async def record_task(self, record: TaskRecord) -> None:
         """Keep the newest state of a task, by its task id."""
 
+    async def record_drained(self, drained: Mapping[str, str]) -> None:
+        """Keep which hosts get no new tasks, and why, in place of all that was kept of this."""
+
     async def forget_graph(self, graph_id: str) -> None:
-        """Drop a graph with its placement and all its task records."""
+        """Drop a graph with its phase, its placement and all its task records."""
 
     async def load(self) -> JournalState:
         """Return everything that was kept."""
@@ -137,6 +163,14 @@ class MemoryJournal:
         graphs = {**self._state.graphs, graph.graph_id: graph}
         self._state = replace(self._state, graphs=graphs)
 
+    async def record_phase(self, graph_id: str, phase: GraphPhase) -> None:
+        """Keep the phase of a graph."""
+        self._state = replace(self._state, phases={**self._state.phases, graph_id: phase})
+
+    async def record_drained(self, drained: Mapping[str, str]) -> None:
+        """Keep the hosts that get no new tasks."""
+        self._state = replace(self._state, drained=dict(drained))
+
     async def record_placement(self, graph_id: str, placement: Placement) -> None:
         """Keep a placement."""
         placements = {**self._state.placements, graph_id: placement}
@@ -148,11 +182,13 @@ class MemoryJournal:
 
     async def forget_graph(self, graph_id: str) -> None:
         """Drop all of a graph."""
-        self._state = JournalState(
-            self._state.framework_id,
-            {k: v for k, v in self._state.graphs.items() if k != graph_id},
-            {k: v for k, v in self._state.placements.items() if k != graph_id},
-            {k: v for k, v in self._state.tasks.items() if v.graph_id != graph_id},
+        state = self._state
+        self._state = replace(
+            state,
+            graphs={k: v for k, v in state.graphs.items() if k != graph_id},
+            placements={k: v for k, v in state.placements.items() if k != graph_id},
+            tasks={k: v for k, v in state.tasks.items() if v.graph_id != graph_id},
+            phases={k: v for k, v in state.phases.items() if k != graph_id},
         )
 
     async def load(self) -> JournalState:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 from scheduler.equipment import Equipment, LateValues, insist
 from scheduler.errors import LaunchError, SchedulerError
-from scheduler.graph import ReadyKind
+from scheduler.graph import EdgeKind, ReadyKind
 from scheduler.readiness import until_ready
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.shutdown import unwind
 from scheduler.starting import start_tasks
 from scheduler.task import LetThrough, ReadyHeld, TaskState
-from scheduler.taskinfo import WAITS_FOR
 
 logger = logging.getLogger(__name__)
 
@@ -135,9 +136,24 @@ def _died(entry: TaskEntry) -> bool:
 
 
 async def _watch(run: GraphRun) -> None:
-    critical = [entry for entry in run.entries.values() if entry.template.critical]
-    await run.until(lambda: any(map(_died, critical)))
-    raise TaskDied(next(filter(_died, critical)))
+    """Wait for the first death of a critical task."""
+    critical = [
+        (entry, bool(run.edges.sources(entry.name, EdgeKind.FINISHED, EdgeKind.ENDED)))
+        for entry in run.entries.values()
+        if entry.template.critical
+    ]
+
+    def first() -> TaskEntry | None:
+        return next((e for e, to_end in critical if (_dropped(e) if to_end else _died(e))), None)
+
+    await run.until(lambda: first() is not None)
+    if (entry := first()) is not None:
+        raise TaskDied(entry)
+
+
+def _dropped(entry: TaskEntry) -> bool:
+    """Whether a task never ran: others wait for the end of its work, and this is none."""
+    return entry.life.death is not None and entry.life.death.worth_another_try
 
 
 def _ready(entry: TaskEntry) -> bool:
@@ -154,10 +170,9 @@ async def _bring_up_task(
     budget = entry.template.launch_timeout
     await _within(entry, budget, run.until(lambda: entry.life.running or entry.dead))
     budget -= loop.time() - began
-    targets = run.graph.logical.targets(entry.name, *WAITS_FOR)
-    needed = [run.entries[target] for target in targets]
-    await run.until(lambda: all(_ready(e) or _died(e) for e in needed) or entry.dead)
-    if dead := next(filter(_died, needed), None):
+    needs = _Needs.of(run, entry)
+    await run.until(lambda: needs.met or needs.missed is not None or entry.dead)
+    if (dead := needs.missed) is not None:
         raise TaskDied(dead)
     if entry.token and not entry.dead:
         await let_through(equipment, entry, late_values)
@@ -167,6 +182,37 @@ async def _bring_up_task(
         await equipment.runs.apply(entry, ReadyHeld())
 
 
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What a task waits for."""
+
+    ready: tuple[TaskEntry, ...]
+    finished: tuple[TaskEntry, ...]
+    ended: tuple[TaskEntry, ...]
+
+    @classmethod
+    def of(cls, run: GraphRun, entry: TaskEntry) -> Self:
+        """Look them up."""
+        kinds = (EdgeKind.READY, EdgeKind.FINISHED, EdgeKind.ENDED)
+        names = (run.edges.targets(entry.name, kind) for kind in kinds)
+        return cls(*(tuple(run.entries[n] for n in group) for group in names))
+
+    @property
+    def met(self) -> bool:
+        """Whether all of it is there."""
+        return (
+            all(map(_ready, self.ready))
+            and all(entry.finished for entry in self.finished)
+            and all(entry.dead for entry in self.ended)
+        )
+
+    @property
+    def missed(self) -> TaskEntry | None:
+        """What will never be there any more."""
+        failed = (entry for entry in self.finished if entry.dead and not entry.finished)
+        return next(itertools.chain(filter(_died, self.ready), failed), None)
+
+
 async def let_through(
     equipment: Equipment, entry: TaskEntry, late_values: LateValues | None
 ) -> None:
@@ -174,6 +220,7 @@ async def let_through(
     values = await late_values(entry.name) if late_values is not None else {}
     if entry.life.state is not TaskState.WAITING:  # it did not live to see them
         return
+    entry.late_values = dict(values)
     await equipment.runs.apply(entry, LetThrough())
     equipment.gates.let_through(entry.task.task_id, values)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from scheduler.errors import LaunchError
-from scheduler.graph import PhysicalGraph, PhysicalTask, TaskTemplate
+from scheduler.graph import EdgeIndex, PhysicalGraph, PhysicalTask, TaskTemplate
 from scheduler.journal import Journal, TaskRecord
 from scheduler.placement import Assignment, Placement
 from scheduler.quantities import Resources
@@ -53,6 +53,10 @@ class TaskEntry:
     address: str = ""
     agent_url: str = ""
     token: str = ""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """What templates of other tasks may name of it."""
+    late_values: Mapping[str, str] | None = None
+    """What its go-ahead carries; None before it is let through."""
     log_tail: tuple[str, ...] = ()
     log_done: asyncio.Event = field(default_factory=_set_event)
     """Not set while its log is fetched."""
@@ -103,6 +107,8 @@ class TaskEntry:
             agent_url=self.agent_url,
             token=self.token,
             death=self.life.death,
+            shared=self.shared,
+            late_values=self.late_values,
         )
 
     def view(self) -> TaskView:
@@ -141,6 +147,7 @@ class GraphRun:
 
     def __init__(self, graph: PhysicalGraph) -> None:
         self.graph = graph
+        self.edges = EdgeIndex(graph.logical)
         self.placement: Placement | None = None
         self.entries: dict[str, TaskEntry] = {}
         self.renew(graph)

@@ -34,7 +34,7 @@ async def take_down(equipment: Equipment, run: GraphRun, cause: str) -> None:
 
 
 async def _kill(equipment: Equipment, run: GraphRun, entry: TaskEntry, cause: str) -> None:
-    first = [run.entries[n] for n in run.graph.logical.sources(entry.name, EdgeKind.KILL)]
+    first = [run.entries[n] for n in run.edges.sources(entry.name, EdgeKind.KILL)]
     await run.until(lambda: all(e.dead for e in first) or entry.dead, though_stopping=True)
     await kill_until_dead(equipment, run, entry, cause)
 

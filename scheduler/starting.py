@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scheduler.equipment import Equipment, insist
@@ -20,7 +20,18 @@ from scheduler.pymesos_driver import CallUncertain
 from scheduler.queues import Claim, Place
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import Accepted, LetThrough, Placed, StatusUpdate
-from scheduler.taskinfo import Bound, namespace, resolved, shares, task_info, waits
+from scheduler.taskinfo import (
+    NAMES,
+    Bound,
+    own_fields,
+    resolution_order,
+    resolved,
+    shared_fields,
+    shared_variables,
+    shares,
+    task_info,
+    waits,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +62,7 @@ async def start_tasks(
         If the placement could not be written before the deadline.
     """
     for entry in entries:
-        if gated and waits(run.graph, entry.name):
+        if gated and waits(run.edges, entry.name):
             entry.token = entry.token or new_token()
     try:
         infos = await _prepare(equipment, run, claim, entries, deadline)
@@ -109,21 +120,46 @@ def _task_infos(
     ledgers = {place: Ledger(offers) for place, offers in claim.offers.items()}
     infos: dict[Place, list[dict[str, Any]]] = {}
     try:
-        for name, task in bound.items():
-            values = namespace(run.graph, name, bound)
-            command, environment = resolved(task.task.template, values)
+        for name, command, environment in _resolve_all(run, bound):
+            task = bound[name]
             environment = {**shares(task), **environment}
+            wait = 0.0
             if token := run.entries[name].token:
+                wait = equipment.goahead_deadline
                 command = wrapped(command)
                 environment |= wrapper_environment(
-                    task.task.task_id, token, equipment.controllers, equipment.goahead_deadline
+                    task.task.task_id, token, equipment.controllers, wait
                 )
             place = task.assignment.agent_id, task.assignment.role
-            info = task_info(run.graph, task, ledgers[place], command, environment)
+            info = task_info(
+                run.graph, task, ledgers[place], command, environment, waits_seconds=wait
+            )
             infos.setdefault(place, []).append(info)
     except (GraphError, QuantityError) as exc:
         raise LaunchError(f"graph {run.graph.graph_id} cannot be launched: {exc}") from exc
     return infos
+
+
+def _resolve_all(
+    run: GraphRun, bound: Mapping[str, Bound]
+) -> Iterator[tuple[str, list[str], dict[str, str]]]:
+    """Fill in the templates of tasks, and keep what others may name of them.
+
+    Yields name, command and environment, each task after those whose environment it names.
+    """
+    own = {name: own_fields(run.graph, place) for name, place in bound.items()}
+    for name, place in bound.items():
+        run.entries[name].shared = shared_fields(run.edges, place, own[name])
+    for name in resolution_order(run.graph, bound.keys()):
+        values = dict(own[name])
+        for target in run.edges.targets(name, *NAMES):
+            values.update(run.entries[target].shared)
+        command, environment = resolved(bound[name].task.template, values)
+        run.entries[name].shared = {
+            **run.entries[name].shared,
+            **shared_variables(run.edges, name, environment),
+        }
+        yield name, command, environment
 
 
 async def _accept(

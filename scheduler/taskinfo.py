@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any, Final
 
-from scheduler.graph import EdgeKind, PhysicalGraph, PhysicalTask, TaskTemplate
+from scheduler.graph import EdgeIndex, EdgeKind, PhysicalGraph, PhysicalTask, TaskTemplate
 from scheduler.offers import Ledger
 from scheduler.placement import Assignment
 from scheduler.quantities import format_millis
-from scheduler.templates import resolve
+from scheduler.templates import field_of, resolve, variable_of
 from scheduler.topology import AgentSnapshot
 
 DOCKER_SANDBOX: Final = "/mnt/mesos/sandbox"
@@ -18,7 +19,9 @@ DOCKER_SANDBOX: Final = "/mnt/mesos/sandbox"
 LABEL_GRAPH: Final = "sdp.graph"
 LABEL_TASK: Final = "sdp.task"
 LABEL_KIND: Final = "sdp.kind"
-WAITS_FOR: Final = (EdgeKind.READY, EdgeKind.FINISHED)
+WAITS_FOR: Final = (EdgeKind.READY, EdgeKind.FINISHED, EdgeKind.ENDED)
+NAMES: Final = (EdgeKind.PORT, EdgeKind.RESOURCES, EdgeKind.RESOLVED)
+"""Edges by which a task's templates name something of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +38,62 @@ class Bound:
         return dict(zip(names, self.assignment.ports, strict=True))
 
 
-def namespace(graph: PhysicalGraph, name: str, bound: Mapping[str, Bound]) -> dict[str, str]:
-    """Return every field that the templates of a task may name, with its value.
+def own_fields(graph: PhysicalGraph, bound: Bound) -> dict[str, str]:
+    """Return every field of a placed task's own that templates may name, with its value."""
+    return {
+        **graph.values,
+        "task.id": bound.task.task_id,
+        "task.name": bound.task.name,
+        "graph.id": graph.graph_id,
+        "host": bound.agent.host,
+        "address": bound.agent.address,
+        "cores": ",".join(map(str, bound.assignment.cores)),
+        "sandbox": DOCKER_SANDBOX if bound.task.template.image else ".",
+        **{f"ports[{port}]": str(number) for port, number in bound.ports().items()},
+        **_devices(bound),
+    }
+
+
+def shared_fields(edges: EdgeIndex, bound: Bound, own: Mapping[str, str]) -> dict[str, str]:
+    """Return what other tasks may name of a placed task, by the edges that they have to it.
+
+    Its environment, which RESOLVED edges make known, is not filled in yet: see :func:`shared_variables`.
 
     Parameters
     ----------
-    bound
-        The placed tasks of the graph, by name: at least this one, and those that it has PORT edges to.
+    own
+        Its :func:`own_fields`.
     """
-    own = bound[name]
-    values = {
-        **graph.values,
-        "task.id": own.task.task_id,
-        "task.name": name,
-        "graph.id": graph.graph_id,
-        "host": own.agent.host,
-        "address": own.agent.address,
-        "cores": ",".join(map(str, own.assignment.cores)),
-        "sandbox": DOCKER_SANDBOX if own.task.template.image else ".",
-        **{f"ports[{port}]": str(number) for port, number in own.ports().items()},
-        **_devices(own),
-    }
-    for target in graph.logical.targets(name, EdgeKind.PORT):
-        if (other := bound.get(target)) is not None:
-            for port, number in other.ports().items():
-                values[f"endpoint[{target}:{port}]"] = f"{other.agent.address}:{number}"
-    return values
+    name, shared = bound.task.name, dict[str, str]()
+    if edges.sources(name, EdgeKind.PORT):
+        for port, number in bound.ports().items():
+            shared[f"endpoint[{name}:{port}]"] = f"{bound.agent.address}:{number}"
+    if edges.sources(name, EdgeKind.RESOURCES):
+        shared |= {field_of(name, field): value for field, value in own.items()}
+    return shared
+
+
+def shared_variables(edges: EdgeIndex, name: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what other tasks may name of a task's environment."""
+    if not edges.sources(name, EdgeKind.RESOLVED):
+        return {}
+    return {variable_of(name, variable): value for variable, value in environment.items()}
+
+
+def resolution_order(graph: PhysicalGraph, names: Collection[str]) -> list[str]:
+    """Return the names so that each comes after those that it has RESOLVED edges to."""
+    after = [edge for edge in graph.logical.edges if edge.kind is EdgeKind.RESOLVED]
+    if not after:
+        return list(names)
+    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(names, ()))
+    for edge in after:
+        order.add(edge.source, edge.target)
+    return [name for name in order.static_order() if name in names]
+
+
+def waits(edges: EdgeIndex, name: str) -> bool:
+    """Whether a task depends on others, so that it must ask for its go-ahead."""
+    return bool(edges.targets(name, *WAITS_FOR))
 
 
 def _devices(bound: Bound) -> dict[str, str]:
@@ -117,11 +150,6 @@ def shares(bound: Bound) -> dict[str, str]:
     return told
 
 
-def waits(graph: PhysicalGraph, name: str) -> bool:
-    """Whether a task depends on others, so that it must ask for its go-ahead."""
-    return bool(graph.logical.targets(name, *WAITS_FOR))
-
-
 def resolved(template: TaskTemplate, values: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """Fill in command and environment.
 
@@ -140,6 +168,8 @@ def task_info(
     ledger: Ledger,
     command: list[str],
     environment: Mapping[str, str],
+    *,
+    waits_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Return Mesos' ``TaskInfo``.
 
@@ -149,6 +179,8 @@ def task_info(
         What the agent offers; the task's resources are drawn from it.
     command, environment
         Already filled in.
+    waits_seconds
+        How long it may wait for its go-ahead, which Mesos counts as running.
 
     Raises
     ------
@@ -174,6 +206,9 @@ def task_info(
         "kill_policy": {"grace_period": {"nanoseconds": int(template.kill_grace * 1e9)}},
         "labels": {"labels": [{"key": key, "value": value} for key, value in labels.items()]},
     }
+    if template.max_run_time is not None:
+        limit = int((template.max_run_time + waits_seconds) * 1e9)
+        info["max_completion_time"] = {"nanoseconds": limit}
     if template.image is not None:
         info["container"] = _container(template.image, bound)
     if ports := bound.ports():

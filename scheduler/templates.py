@@ -10,6 +10,8 @@ document can reach nothing but what stands in this table.
 ``{host}``, ``{address}``        the agent's hostname; the address at which it is reached
 ``{ports[katcp]}``               number of the task's own port
 ``{endpoint[ingest.0:katcp]}``   ``address:port`` of a port of another task (needs a PORT edge)
+``{of[ingest.0:gpu[0].uuid]}``   any field of another task (needs a RESOURCES edge)
+``{env[ingest.0:GROUP]}``        a variable of another task's environment (needs a RESOLVED edge)
 ``{cores}``, ``{core[main]}``    comma list of the pinned logical CPUs; the one of that name
 ``{gpu[0].uuid}``                also ``.device``, ``.number``
 ``{interface[cbf].address}``     also ``.name``, ``.infiniband``
@@ -23,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scheduler.errors import GraphError
 
@@ -98,6 +100,16 @@ def own_fields(request: TaskRequest) -> set[str]:
     return names
 
 
+def field_of(task: str, field: str) -> str:
+    """Return the field under which others know a field of a task."""
+    return f"of[{task}:{field}]"
+
+
+def variable_of(task: str, variable: str) -> str:
+    """Return the field under which others know a variable of a task's environment."""
+    return f"env[{task}:{variable}]"
+
+
 def problems(text: str, known: Collection[str]) -> list[str]:
     """Say what is wrong with a template, for people; nothing, if it can be resolved from `known`."""
     try:
@@ -111,9 +123,17 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
+_FOREIGN: Final = {
+    "endpoint[": "port of a task that this one has a PORT",
+    "of[": "field of a task that this one has a RESOURCES",
+    "env[": "variable of a task that this one has a RESOLVED",
+}
+
+
 def _advice(name: str, known: Collection[str]) -> str:
-    if name.startswith("endpoint["):
-        return ", which is no port of a task that this one has a PORT edge to"
+    for start, what in _FOREIGN.items():
+        if name.startswith(start):
+            return f", which is no {what} edge to"
     stem = re.split(r"[\[.]", name, maxsplit=1)[0]
     near = sorted(other for other in known if re.split(r"[\[.]", other, maxsplit=1)[0] == stem)[:5]
     return ", which does not exist" + (f"; there is {{{'}, {'.join(near)}}}" if near else "")

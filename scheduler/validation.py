@@ -26,8 +26,15 @@ MAX_SECONDS = 10 * 365 * 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PART_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATH = re.compile(r"/[!-~]{0,1000}")
+_SENSOR = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+_ASKED_AT_PORTS = (ReadyKind.PORTS, ReadyKind.HTTP, ReadyKind.SENSOR)
 _ORDERS = (
-    ("starting order (READY, FINISHED)", (EdgeKind.READY, EdgeKind.FINISHED)),
+    (
+        "starting order (READY, FINISHED, ENDED)",
+        (EdgeKind.READY, EdgeKind.FINISHED, EdgeKind.ENDED),
+    ),
+    ("order of resolution (RESOLVED)", (EdgeKind.RESOLVED,)),
     ("killing order (KILL)", (EdgeKind.KILL,)),
 )
 
@@ -71,9 +78,9 @@ def _all_problems(graph: LogicalGraph, values: Collection[str]) -> Iterator[str]
             other = edge.target if end == edge.source else edge.source
             yield f"a {edge.kind.name} edge of {other!r} names {end!r}, which is no task"
     yield from _cycles(graph)
-    endpoints = _endpoints(graph)
+    foreign = _foreign_fields(graph)
     for task in graph.tasks:
-        known = templates.own_fields(task.request) | endpoints.get(task.name, set()) | set(values)
+        known = templates.own_fields(task.request) | foreign.get(task.name, set()) | set(values)
         yield from (f"task {task.name!r}: {problem}" for problem in _task_problems(task, known))
 
 
@@ -86,15 +93,22 @@ def _cycles(graph: LogicalGraph) -> Iterator[str]:
         yield f"the {order} has the cycle {' → '.join([cycle[0][0], *(e[1] for e in cycle)])}"
 
 
-def _endpoints(graph: LogicalGraph) -> dict[str, set[str]]:
-    """Return, for each task, the endpoint fields that its PORT edges make known."""
-    ports = {task.name: task.request.ports for task in graph.tasks}
+def _foreign_fields(graph: LogicalGraph) -> dict[str, set[str]]:
+    """Return, for each task, the fields of others that its edges make known."""
+    tasks = {task.name: task for task in graph.tasks}
     fields: dict[str, set[str]] = {}
     for edge in graph.edges:
-        if edge.kind is EdgeKind.PORT:
-            fields.setdefault(edge.source, set()).update(
-                f"endpoint[{edge.target}:{port}]" for port in ports.get(edge.target, ())
-            )
+        if (target := tasks.get(edge.target)) is None:
+            continue
+        known = fields.setdefault(edge.source, set())
+        match edge.kind:
+            case EdgeKind.PORT:
+                known.update(f"endpoint[{edge.target}:{port}]" for port in target.request.ports)
+            case EdgeKind.RESOURCES:
+                own = templates.own_fields(target.request)
+                known.update(templates.field_of(edge.target, name) for name in own)
+            case EdgeKind.RESOLVED:
+                known.update(templates.variable_of(edge.target, name) for name in target.env)
     return fields
 
 
@@ -129,11 +143,25 @@ def _request_problems(task: TaskTemplate) -> Iterator[str]:
         )
         twice = [name for name, count in Counter(names).items() if count > 1]
         yield from (f"it asks for the {what} {name!r} twice" for name in twice)
-    if task.ready.kind is ReadyKind.PORTS and not task.ready.ports:
-        yield "its readiness is shown by ports, but none is named"
-    for port in task.ready.ports:
-        if port not in request.ports:
+    yield from _ready_problems(task)
+
+
+def _ready_problems(task: TaskTemplate) -> Iterator[str]:
+    ready, kind = task.ready, task.ready.kind
+    if kind in _ASKED_AT_PORTS and not ready.ports:
+        yield f"its readiness is shown by {kind.value}, but no port is named"
+    for port in ready.ports:
+        if port not in task.request.ports:
             yield f"its readiness is shown by the port {port!r}, which it does not ask for"
+    if kind is ReadyKind.HTTP and _PATH.fullmatch(ready.path) is None:
+        yield f"{ready.path[:40]!r} is no path of an URL: expected '/' and printable characters"
+    if kind is ReadyKind.SENSOR:
+        if _SENSOR.fullmatch(ready.sensor) is None:
+            yield f"{ready.sensor[:40]!r} is no name of a KATCP sensor"
+        if not ready.values:
+            yield f"its readiness is shown by the sensor {ready.sensor!r}, but no value is named"
+    if not (math.isfinite(ready.hold) and 0 <= ready.hold < task.launch_timeout):
+        yield f"its readiness must hold for {ready.hold} s: expected less than its launch_timeout"
 
 
 def _time_problems(task: TaskTemplate) -> Iterator[str]:

@@ -123,10 +123,13 @@ def test_exactly_the_cycles_that_would_hang_are_refused(
 ) -> None:
     tasks = tuple(simple(f"t{n}") for n in range(5))
     graph = LogicalGraph("g", tasks, tuple(Edge(f"t{a}", f"t{b}", k) for a, b, k in pairs))
-    start = nx.DiGraph([(a, b) for a, b, k in pairs if k in (EdgeKind.READY, EdgeKind.FINISHED)])
-    kill = nx.DiGraph([(a, b) for a, b, k in pairs if k is EdgeKind.KILL])
-    fine = nx.is_directed_acyclic_graph(start) and nx.is_directed_acyclic_graph(kill)
-    if fine:
+    orders = (
+        (EdgeKind.READY, EdgeKind.FINISHED, EdgeKind.ENDED),
+        (EdgeKind.KILL,),
+        (EdgeKind.RESOLVED,),
+    )
+    ordered = [nx.DiGraph([(a, b) for a, b, k in pairs if k in kinds]) for kinds in orders]
+    if all(map(nx.is_directed_acyclic_graph, ordered)):
         graph.validate()
     else:
         with pytest.raises(GraphError, match=r"has the cycle .* → "):
@@ -139,6 +142,43 @@ def test_a_cycle_is_shown() -> None:
     graph = LogicalGraph("g", (simple("a"), simple("b"), simple("c")), tuple(edges))
     with pytest.raises(GraphError, match="a → b → c → a"):
         graph.validate()
+
+
+def test_what_edges_make_known_may_be_named_and_nothing_else() -> None:
+    asked = TaskRequest.of(ports=("p",), gpus=(GpuRequest.of(0.5, 1),))
+    b = simple("b", request=asked, env={"GROUP": "x"})
+    fields = {
+        EdgeKind.PORT: "{endpoint[b:p]}",
+        EdgeKind.RESOURCES: "{of[b:gpu[0].uuid]}",
+        EdgeKind.RESOLVED: "{env[b:GROUP]}",
+    }
+    for kind, field in fields.items():
+        for other in fields:
+            graph = LogicalGraph("g", (simple("a", command=(field,)), b), (Edge("a", "b", other),))
+            if other is kind:
+                graph.validate()
+            else:
+                with pytest.raises(GraphError, match=rf"that this one has a {kind.name} edge to"):
+                    graph.validate()
+
+
+@pytest.mark.parametrize(
+    ("ready", "problem"),
+    [
+        (ReadyCheck(ReadyKind.HTTP), "no port is named"),
+        (ReadyCheck(ReadyKind.HTTP, ("p",), path="http://elsewhere"), "no path"),
+        (ReadyCheck(ReadyKind.HTTP, ("p",), path="/a b"), "no path"),
+        (ReadyCheck(ReadyKind.SENSOR, ("p",), values=("ok",)), "no name of a KATCP sensor"),
+        (ReadyCheck(ReadyKind.SENSOR, ("p",), sensor="/.*/", values=("ok",)), "no name of a"),
+        (ReadyCheck(ReadyKind.SENSOR, ("p",), sensor="state"), "no value is named"),
+        (ReadyCheck(hold=float("nan")), "must hold"),
+        (ReadyCheck(hold=60.0), "less than its launch_timeout"),
+    ],
+)
+def test_a_readiness_that_cannot_be_shown_is_refused(ready: ReadyCheck, problem: str) -> None:
+    task = simple("a", request=TaskRequest.of(ports=("p",)), ready=ready)
+    with pytest.raises(GraphError, match=problem):
+        LogicalGraph("g", (task,)).validate()
 
 
 def test_all_problems_are_named_at_once() -> None:
