@@ -5,6 +5,7 @@
     SchedulerError
     ├── QuantityError          a resource quantity that cannot be read, or would go below zero
     ├── TopologyError          an agent advertises something malformed or contradictory
+    ├── RequestError           a task asks for something malformed or contradictory
     ├── GraphError             a graph that cannot be run, whatever the cluster
     ├── NeverFitsError         no agent of the cluster could ever give what a task asks for
     ├── NoFitError             the graph did not fit before its deadline
@@ -28,6 +29,13 @@ class QuantityError(SchedulerError):
 
 class TopologyError(SchedulerError):
     """An agent advertises something malformed or contradictory."""
+
+
+class RequestError(SchedulerError, ValueError):
+    """A task asks for something malformed or contradictory.
+
+    A ``ValueError`` too: so a document that holds such a request is refused with the path to it.
+    """
 
 
 class GraphError(SchedulerError):

@@ -97,6 +97,9 @@ class TaskTemplate:
     """Values are templates."""
     image: str | None = None
     """Container image; None where the executor runs plain processes."""
+    gpu_images: Mapping[str, str] = field(default_factory=dict)
+    """Container image by the name of the task's first GPU (``*`` stands for any text, ``?`` for one
+    character); the first that matches goes before `image`."""
     ready: ReadyCheck = ReadyCheck()
     critical: bool = True
     """Whether the graph fails when the task dies."""

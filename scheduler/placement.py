@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scheduler.quantities import Ranges, Resources
+from scheduler.quantities import Millis, Ranges, Resources
 from scheduler.requests import TaskRequest
 
 
@@ -33,6 +33,16 @@ class Assignment:
     """Whether volume ``i`` advertises a capacity, so that the request's disk is drawn from it."""
     role: str = ""
     """The role whose offers it draws from; empty when the offers do not say."""
+    held_cores: tuple[int, ...] = ()
+    """Logical CPUs that come with the cores and are nobody else's: siblings of whole cores, and the rest of
+    the share of the node that was asked for."""
+    whole_gpu_mem: tuple[Millis, ...] = ()
+    """Where GPU ``i`` is exclusive: all its memory, thousandths of MiB; 0 for the others. Empty: none is."""
+
+    @property
+    def cpuset(self) -> tuple[int, ...]:
+        """All logical CPUs that are the task's own, in order."""
+        return tuple(sorted((*self.cores, *self.held_cores)))
 
     def resources(self, request: TaskRequest) -> Resources:
         """Everything that this assignment takes from its agent, by Mesos resource name.
@@ -40,7 +50,7 @@ class Assignment:
         Units are those of ``design/agents.md``: MiB, Mbit/s, CPUs; a pinned core also takes one of ``cpus``.
         """
         scalars: dict[str, int] = {
-            "cpus": request.cpus + 1000 * len(self.cores),
+            "cpus": request.cpus + 1000 * len(self.cpuset),
             "mem": request.mem,
             "disk": request.disk,
         }
@@ -50,9 +60,10 @@ class Assignment:
 
         if self.numa is not None and self.numa_mem:
             draw(f"numa.{self.numa}.mem", request.mem)
-        for gpu, number in zip(request.gpus, self.gpus, strict=True):
+        whole_mem = self.whole_gpu_mem or (0,) * len(self.gpus)
+        for gpu, number, whole in zip(request.gpus, self.gpus, whole_mem, strict=True):
             draw(f"gpu.{number}.compute", gpu.compute)
-            draw(f"gpu.{number}.mem", gpu.mem)
+            draw(f"gpu.{number}.mem", max(gpu.mem, whole))
         for nic, number in zip(request.nics, self.nics, strict=True):
             draw(f"nic.{number}.in", nic.bandwidth_in)
             draw(f"nic.{number}.out", nic.bandwidth_out)
@@ -63,15 +74,15 @@ class Assignment:
                 draw(f"volume.{number}.disk", volume.disk)
         return Resources(
             scalars,
-            {"cores": Ranges.of_values(self.cores), "ports": Ranges.of_values(self.ports)},
+            {"cores": Ranges.of_values(self.cpuset), "ports": Ranges.of_values(self.ports)},
         )
 
     def __str__(self) -> str:
         """Say it for people: ``ingest.0 on agent-1: NUMA node 0, cores 2 3, nics 0, ports 31000``."""
         node = () if self.numa is None else (f"NUMA node {self.numa}",)
         devices = (
-            f"{kind} {' '.join(map(str, numbers))}"
-            for kind in ("cores", "gpus", "nics", "volumes", "ports")
+            f"{kind.replace('_', ' ')} {' '.join(map(str, numbers))}"
+            for kind in ("cores", "held_cores", "gpus", "nics", "volumes", "ports")
             if (numbers := getattr(self, kind))
         )
         held = ", ".join((*node, *devices))

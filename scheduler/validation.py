@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 import networkx as nx
 
 from scheduler import templates
+from scheduler.constraints import Relation
 from scheduler.graph import EdgeKind, LogicalGraph, ReadyKind, TaskTemplate
 
 MAX_TASKS = 5000
@@ -20,6 +21,8 @@ MAX_WORDS = 1000
 MAX_WORD = 100_000
 """Characters of one argument or value; Linux' ``execve`` takes 131072 bytes (``MAX_ARG_STRLEN``)."""
 MAX_ENV = 1000
+MAX_GPU_IMAGES = 64
+MAX_IMAGE = 1000
 MAX_PROBLEMS = 100
 MAX_SECONDS = 10 * 365 * 86400.0
 
@@ -78,6 +81,7 @@ def _all_problems(graph: LogicalGraph, values: Collection[str]) -> Iterator[str]
             other = edge.target if end == edge.source else edge.source
             yield f"a {edge.kind.name} edge of {other!r} names {end!r}, which is no task"
     yield from _cycles(graph)
+    yield from _unknown_groups(graph)
     foreign = _foreign_fields(graph)
     for task in graph.tasks:
         known = templates.own_fields(task.request) | foreign.get(task.name, set()) | set(values)
@@ -112,6 +116,17 @@ def _foreign_fields(graph: LogicalGraph) -> dict[str, set[str]]:
     return fields
 
 
+def _unknown_groups(graph: LogicalGraph) -> Iterator[str]:
+    """Yield relations to groups that nobody is in: slips, since a relation ends with its graph."""
+    known = {name for task in graph.tasks for name in (task.name, *task.request.groups)}
+    for task in graph.tasks:
+        request = task.request
+        relations: tuple[Relation, ...] = (*request.together, *request.apart, *request.at_most)
+        for relation in relations:
+            if relation.group not in known:
+                yield f"task {task.name!r}: {relation}, but no task of the graph is in that group"
+
+
 def _task_problems(task: TaskTemplate, known: Collection[str]) -> Iterator[str]:
     if _NAME.fullmatch(task.name) is None or len(task.name) > MAX_NAME:
         yield f"the name must have at most {MAX_NAME} letters, digits, '_', '.', '-'"
@@ -121,6 +136,7 @@ def _task_problems(task: TaskTemplate, known: Collection[str]) -> Iterator[str]:
         yield f"it has {len(task.env)} environment variables, at most {MAX_ENV} are taken"
     yield from (f"{n!r} is no name of a variable" for n in task.env if not _ENV_NAME.fullmatch(n))
     yield from _request_problems(task)
+    yield from _image_problems(task)
     yield from _time_problems(task)
     for text in (*task.command, *task.env.values()):
         if len(text) > MAX_WORD or "\0" in text:
@@ -141,8 +157,6 @@ def _request_problems(task: TaskTemplate) -> Iterator[str]:
         yield from (
             f"{name!r} is no name of a {what}" for name in names if not _PART_NAME.fullmatch(name)
         )
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        yield from (f"it asks for the {what} {name!r} twice" for name in twice)
     yield from _ready_problems(task)
 
 
@@ -162,6 +176,16 @@ def _ready_problems(task: TaskTemplate) -> Iterator[str]:
             yield f"its readiness is shown by the sensor {ready.sensor!r}, but no value is named"
     if not (math.isfinite(ready.hold) and 0 <= ready.hold < task.launch_timeout):
         yield f"its readiness must hold for {ready.hold} s: expected less than its launch_timeout"
+
+
+def _image_problems(task: TaskTemplate) -> Iterator[str]:
+    if task.gpu_images and not task.request.gpus:
+        yield "it has images by the name of its GPU, but asks for none"
+    if len(task.gpu_images) > MAX_GPU_IMAGES:
+        yield f"it has {len(task.gpu_images)} images, at most {MAX_GPU_IMAGES} are taken"
+    for text in (*task.gpu_images, *task.gpu_images.values()):
+        if not (0 < len(text) <= MAX_IMAGE and text.isprintable()):
+            yield f"{text[:40]!r} is no name of a GPU or an image"
 
 
 def _time_problems(task: TaskTemplate) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from scheduler.constraints import HOST, ISLAND, RACK
 from scheduler.errors import QuantityError, TopologyError
 from scheduler.quantities import Ranges, Resources
 from scheduler.topology import legacy
@@ -38,11 +39,21 @@ class AgentSnapshot:
     """Whether the agent speaks katsdpcontroller's form."""
     role: str = ""
     """The role in which this is offered; empty when the offers do not say."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """All that it advertises, as text, whoever's it is."""
 
     @property
     def mesos_agent_id(self) -> str:
         """The agent's id without a role: Mesos takes no slash in it."""
         return self.agent_id.partition("/")[0]
+
+    def fact(self, name: str) -> str | None:
+        """Return what the agent tells: its ``host``, ``rack``, ``island``, or an attribute; None: nothing."""
+        if name == HOST:
+            return self.host
+        if name in (RACK, ISLAND):
+            return self.topology.rack if name == RACK else self.topology.island
+        return self.attributes.get(name)
 
     def advertised(self, resources: Resources) -> Resources:
         """Name resources as the agent does, for an ACCEPT."""
@@ -147,6 +158,7 @@ def _snapshot(agent_id: str, role: str, offers: Sequence[Offer]) -> AgentSnapsho
         url=url,
         legacy=speaks_legacy,
         role=role,
+        attributes=attributes,
     )
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.constraints import Apart, AtMost, Constraint, DataAt, Rule, Together
 from scheduler.errors import GraphError
 from scheduler.graph import (
     Edge,
@@ -24,19 +27,56 @@ from scheduler.validation import MAX_EDGES, MAX_TASKS
 names = st.from_regex(r"[a-z][a-z0-9_.-]{0,10}", fullmatch=True)
 
 
+amounts = st.integers(0, 10**6)
+facts = st.sampled_from(["host", "rack", "island", "os"])
+
+
+def some(items: st.SearchStrategy[Any], most: int) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(items, unique=True, max_size=most).map(tuple)
+
+
+gpus = st.builds(
+    GpuRequest,
+    st.just(1000),
+    amounts,
+    affinity=st.booleans(),
+    name=st.none() | st.sampled_from(["*A100*", "NVIDIA-L40?"]),
+    min_capability=st.none() | st.tuples(st.integers(0, 12), st.integers(0, 9)),
+    exclusive=st.booleans(),
+)
+nics = st.builds(
+    NicRequest,
+    names,
+    amounts,
+    amounts,
+    affinity=st.booleans(),
+    ibverbs=st.booleans(),
+    sends=some(names, 2),
+    receives=some(names, 2),
+)
+
+
 @st.composite
-def requests(draw: st.DrawFn) -> TaskRequest:
-    amounts = st.integers(0, 10**6)
+def requests(draw: st.DrawFn, groups: Sequence[str]) -> TaskRequest:
+    group = st.sampled_from(groups)
+    cores = draw(some(names, 2))
     return TaskRequest(
         cpus=draw(amounts),
         mem=draw(amounts),
-        cores=tuple(draw(st.lists(names, unique=True, max_size=2))),
-        ports=tuple(draw(st.lists(names, unique=True, max_size=3))),
-        gpus=tuple(
-            draw(st.lists(st.builds(GpuRequest, amounts, amounts, st.booleans()), max_size=2))
-        ),
-        nics=tuple(draw(st.lists(st.builds(NicRequest, names, amounts, amounts), max_size=1))),
-        volumes=tuple(draw(st.lists(st.builds(VolumeRequest, names, amounts), max_size=1))),
+        cores=cores,
+        whole_cores=bool(cores) and draw(st.booleans()),
+        one_l3=bool(cores) and draw(st.booleans()),
+        numa_share=draw(st.integers(0, 1000)),
+        ports=draw(some(names, 3)),
+        gpus=draw(some(gpus, 2)),
+        nics=draw(some(nics, 1)),
+        volumes=draw(some(st.builds(VolumeRequest, names, amounts), 1)),
+        constraints=draw(some(st.builds(Constraint, facts, st.sampled_from(Rule), names), 2)),
+        data=draw(some(st.builds(DataAt, facts, st.just(("v", "w")), st.booleans()), 2)),
+        groups=draw(some(names, 2)),
+        together=draw(some(st.builds(Together, group, facts), 1)),
+        apart=draw(some(st.builds(Apart, group, facts), 1)),
+        at_most=draw(some(st.builds(AtMost, group, st.integers(1, 9), facts), 1)),
     )
 
 
@@ -46,7 +86,7 @@ def graphs(draw: st.DrawFn) -> LogicalGraph:
     order = draw(st.lists(names, min_size=1, max_size=6, unique=True))
     tasks: list[TaskTemplate] = []
     for name in order:
-        request = draw(requests())
+        request = draw(requests(order))
         ports = [f"{{ports[{port}]}}" for port in request.ports]
         ready = ReadyCheck(ReadyKind.PORTS, request.ports) if request.ports else ReadyCheck()
         tasks.append(
@@ -58,6 +98,7 @@ def graphs(draw: st.DrawFn) -> LogicalGraph:
                 request=request,
                 ready=ready,
                 critical=draw(st.booleans()),
+                gpu_images={"*A100*": "engine:sm80"} if request.gpus else {},
                 max_run_time=draw(st.none() | st.floats(1, 1000)),
             )
         )
@@ -103,6 +144,32 @@ def test_two_graphs_never_make_the_same_task_id() -> None:
     ids = [instantiate(one, "x").tasks["a.0"].task_id]
     with pytest.raises(GraphError):
         ids.append(instantiate(other, "x.a").tasks["0"].task_id)
+
+
+def test_a_graph_recorded_before_a_field_was_known_is_still_read() -> None:
+    """As ``to_json`` wrote it in the first version."""
+    gpu = {"compute": 500, "mem": 1000, "affinity": True}
+    nic = {"network": "cbf", "bandwidth_in": 1, "bandwidth_out": 2, "affinity": False}
+    request = {"cpus": 5, "mem": 7, "disk": 0, "cores": ["rx"], "ports": ["p"], "gpus": [gpu]}
+    request |= {"nics": [nic], "volumes": [{"name": "data", "disk": 3}]}
+    task = {"name": "t", "kind": "k", "command": ["run"], "request": request, "env": {}}
+    graph = LogicalGraph.from_json({"name": "g", "tasks": [task], "edges": []})
+    assert graph.task("t").request == TaskRequest(
+        cpus=5,
+        mem=7,
+        cores=("rx",),
+        ports=("p",),
+        gpus=(GpuRequest(500, 1000, affinity=True),),
+        nics=(NicRequest("cbf", 1, 2),),
+        volumes=(VolumeRequest("data", 3),),
+    )
+
+
+def test_a_document_with_a_wrong_request_is_refused_with_its_path() -> None:
+    request = {"gpus": [{"compute": -1, "mem": 0}]}
+    task = {"name": "t", "kind": "k", "command": ["run"], "request": request}
+    with pytest.raises(GraphError, match=r"tasks\.0\.request\.gpus\.0\n.*compute is 0\.001 below"):
+        LogicalGraph.from_json({"name": "g", "tasks": [task]})
 
 
 def simple(name: str = "a", **changes: object) -> TaskTemplate:
@@ -184,7 +251,7 @@ def test_a_readiness_that_cannot_be_shown_is_refused(ready: ReadyCheck, problem:
 def test_all_problems_are_named_at_once() -> None:
     tasks = (
         simple("a", command=("{nonsense}",)),
-        simple("a", request=TaskRequest(ports=("p", "p"))),
+        simple("a", request=TaskRequest(ports=("p q",), together=(Together("nobody else"),))),
         simple("b/c", launch_timeout=float("nan")),
         simple("d", ready=ReadyCheck(ReadyKind.PORTS, ("q",)), env={"1X": "{"}),
         simple("e", command=()),
@@ -194,7 +261,8 @@ def test_all_problems_are_named_at_once() -> None:
     for text in (
         "{nonsense}, which does not exist",
         "there are 2 tasks 'a'",
-        "asks for the port 'p' twice",
+        "'p q' is no name of a port",
+        "on one host with group nobody else, but no task",
         "'nobody', which is no task",
         "task 'b/c': the name must",
         "launch_timeout is nan",
