@@ -14,9 +14,8 @@ from typing import Any, Protocol, cast
 
 from agent_setup.errors import DiscoveryError
 from agent_setup.machine import MIB, pci_address
-from agent_setup.mesos import keeps
 from scheduler.errors import TopologyError
-from scheduler.topology import Gpu, mesos_text
+from scheduler.topology import Gpu
 
 _NOT_SUPPORTED, _DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND = 3, 9, 12
 """Of ``nvmlReturn_t`` in ``nvml.h``."""
@@ -125,12 +124,12 @@ def _gpu(nvml: Nvml, handle: Handle, uuid: str, driver: str, pci_nodes: Mapping[
         )
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
-        name=_shown(_text(nvml.nvmlDeviceGetName(handle))),
+        name=_text(nvml.nvmlDeviceGetName(handle)),
         uuid=uuid,
         device=f"/dev/nvidia{nvml.nvmlDeviceGetMinorNumber(handle)}",
         numa=pci_nodes.get(pci_address(_text(nvml.nvmlDeviceGetPciInfo(handle).busId))),
         compute_capability=(major, minor),
-        driver=_shown(driver),
+        driver=driver,
         mem_mib=int(nvml.nvmlDeviceGetMemoryInfo(handle).total) // MIB,
     )
 
@@ -152,9 +151,3 @@ def _code(error: Exception) -> object:
 def _text(value: str | bytes) -> str:
     """Decode what older bindings return as bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def _shown(text: str) -> str:
-    """Return a text for people such that Mesos does not take it for a number and write it differently."""
-    text = mesos_text(text)
-    return text if keeps(text) else f"v{text}"

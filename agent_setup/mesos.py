@@ -3,7 +3,7 @@
 A list is ``name:value;name:value``; a value in brackets is ranges, what looks like a number to C++ is a
 scalar, anything else a text (Mesos' ``src/common/values.cpp``, ``attributes.cpp`` and stout's ``numify``). So a
 text that looks like a number may not come back as it was written (``007`` as 7, ``1e3`` as 1000):
-:func:`keeps` tells.
+:func:`scheduler.topology.keeps` tells.
 """
 
 from __future__ import annotations
@@ -15,26 +15,10 @@ from typing import Any
 from agent_setup.errors import DiscoveryError
 from scheduler.errors import QuantityError
 from scheduler.quantities import Ranges
+from scheduler.topology import is_number, keeps
 
 Pair = tuple[str, str]
 """Name and value of an attribute or resource, as text."""
-
-_NUMBER = re.compile(
-    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(inf|infinity|nan(\(.*\))?)",
-    re.IGNORECASE,
-)
-_HEXADECIMAL = re.compile(r"-?0x[0-9a-f]+", re.IGNORECASE)
-_CANONICAL = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{0,2}[1-9])?")
-"""Numbers that are written again as they were: not negative, to three decimals, without superfluous zeros."""
-
-
-def keeps(text: str) -> bool:
-    """Whether a text comes back from Mesos as it was written."""
-    return _CANONICAL.fullmatch(text) is not None or not _is_number(text)
-
-
-def _is_number(text: str) -> bool:
-    return bool(_NUMBER.fullmatch(text) or _HEXADECIMAL.fullmatch(text))
 
 
 def joined(pairs: Iterable[Pair], separator: str = ";") -> str:
@@ -98,7 +82,7 @@ def _value(name: str, text: str) -> Mapping[str, Any]:
             "type": "RANGES",
             "ranges": {"range": [{"begin": begin, "end": end} for begin, end in ranges]},
         }
-    if _is_number(text):
-        number = float(int(text, 16)) if _HEXADECIMAL.fullmatch(text) else float(text)
+    if is_number(text):
+        number = float(int(text, 16)) if "x" in text.lower() else float(text)
         return {"type": "SCALAR", "scalar": {"value": number}}
     return {"type": "TEXT", "text": {"value": text}}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from scheduler.topology.model import Topology
 from scheduler.topology.offers import AgentSnapshot, MergedOffers, Quarantined, merge_offers
-from scheduler.topology.parts import Gpu, Nic, NumaNode, Volume, mesos_text
+from scheduler.topology.parts import Gpu, Nic, NumaNode, Volume, is_number, keeps, mesos_text
 
 __all__ = [
     "AgentSnapshot",
@@ -21,6 +21,8 @@ __all__ = [
     "Quarantined",
     "Topology",
     "Volume",
+    "is_number",
+    "keeps",
     "merge_offers",
     "mesos_text",
 ]

@@ -20,6 +20,13 @@ MAX_CPU = 65535
 
 _OUTSIDE = re.compile(r"[^A-Za-z0-9_/.\-]")
 _TEXT = re.compile(r"[A-Za-z0-9_/.\-]{1,255}")
+_NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(inf|infinity|nan(\(.*\))?)",
+    re.IGNORECASE,
+)
+_HEXADECIMAL = re.compile(r"-?0x[0-9a-f]+", re.IGNORECASE)
+_CANONICAL = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{0,2}[1-9])?")
+"""Numbers that are written again as they were: not negative, to three decimals, without superfluous zeros."""
 
 
 def refuse(attribute: str, value: object, rule: str) -> NoReturn:
@@ -27,6 +34,16 @@ def refuse(attribute: str, value: object, rule: str) -> NoReturn:
     text = str(value)
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     raise TopologyError(f"{attribute}={shown}: {rule}")
+
+
+def keeps(text: str) -> bool:
+    """Whether a text comes back from Mesos as it was written: what looks like a number may not."""
+    return _CANONICAL.fullmatch(text) is not None or not is_number(text)
+
+
+def is_number(text: str) -> bool:
+    """Whether Mesos takes an attribute for a number (stout's ``numify``)."""
+    return bool(_NUMBER.fullmatch(text) or _HEXADECIMAL.fullmatch(text))
 
 
 def mesos_text(text: str) -> str:
@@ -38,6 +55,8 @@ def require_text(attribute: str, value: str) -> None:
     """Refuse a value that is empty, too long or outside Mesos' alphabet."""
     if not _TEXT.fullmatch(value):
         refuse(attribute, value, "expected 1 to 255 of the characters A-Z a-z 0-9 _ / . -")
+    if not keeps(value):
+        refuse(attribute, value, "Mesos takes this for a number and changes it")
 
 
 def _require_path(attribute: str, value: str) -> None:
@@ -52,9 +71,10 @@ def _require_size(attribute: str, value: int | None) -> None:
 
 
 def _show(part: object, name: str, value: str | None) -> None:
-    """Store a text that is only shown, in Mesos' alphabet."""
+    """Store a text that is only shown, in Mesos' alphabet, and such that Mesos takes it for no number."""
     if value is not None:
-        object.__setattr__(part, name, mesos_text(value)[:255])
+        shown = mesos_text(value)[:254]
+        object.__setattr__(part, name, shown if keeps(shown) else f"v{shown}")
         require_text(name, getattr(part, name))
 
 

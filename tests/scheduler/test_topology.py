@@ -15,15 +15,13 @@ from hypothesis import strategies as st
 
 from scheduler.errors import TopologyError
 from scheduler.quantities import Ranges, Resources
-from scheduler.topology import Gpu, Nic, NumaNode, Topology, Volume, legacy, merge_offers
+from scheduler.topology import Gpu, Nic, NumaNode, Topology, Volume, keeps, legacy, merge_offers
 
 RECORDINGS = Path(__file__).parents[2] / "../shared/data/mesos"
 
 # ---- strategies
 
-words = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.\-]{0,8}", fullmatch=True).filter(
-    lambda word: word.lower() not in ("inf", "nan", "infinity")
-)
+words = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,8}", fullmatch=True).filter(keeps)
 paths = words.map(lambda word: f"/mnt/{word}")
 sizes = st.none() | st.integers(0, 10**9)
 addresses = st.ip_addresses(v=4).map(str)
@@ -156,6 +154,19 @@ def test_the_machine_survives_the_way_through_mesos(topology: Topology) -> None:
     assert agent.topology == topology
     assert agent.address == "127.0.1.1"
     assert agent.url == "http://127.0.1.1:5051/slave(1)"
+
+
+@pytest.mark.parametrize(("text", "shown"), [("560.30", "v560.30"), ("560.35", "560.35")])
+def test_what_mesos_would_take_for_another_number_is_told_apart(text: str, shown: str) -> None:
+    assert Gpu(name="gpu", driver=text).driver == shown
+    assert keeps(shown)
+
+
+@pytest.mark.parametrize("rack", ["007", "1e3", "inf", "0x1F", "NaN", "1.0"])
+def test_a_name_that_mesos_would_change_is_refused(rack: str) -> None:
+    with pytest.raises(TopologyError, match="Mesos takes this for a number"):
+        Topology(rack=rack)
+    assert Topology(rack="7").rack == "7"
 
 
 def test_memory_by_node_counts_where_only_resources_tell_of_it() -> None:
