@@ -55,8 +55,8 @@ class Topology:
         _check_unique("sdp.nic.N.name", (n.name for n in self.nics))
         _check_unique("sdp.volume.N.name", (v.name for v in self.volumes))
         _check_unique("sdp.subsystem.N", self.subsystems)
-        for subsystem in self.subsystems:
-            require_text("sdp.subsystem.N", subsystem)
+        for n, subsystem in enumerate(self.subsystems):
+            require_text(f"sdp.subsystem.{n}", subsystem)
 
     @property
     def cores(self) -> Ranges:
