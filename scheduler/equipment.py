@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -17,9 +17,6 @@ from scheduler.runs import Runs
 logger = logging.getLogger(__name__)
 
 JOURNAL_PAUSE: Final = 0.5
-
-LateValues = Callable[[str], Awaitable[Mapping[str, str]]]
-"""Given a task's name, returns what its go-ahead shall carry."""
 
 
 class Offers(Protocol):

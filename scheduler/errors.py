@@ -10,6 +10,7 @@
     ├── NeverFitsError         no agent of the cluster could ever give what a task asks for
     ├── NoFitError             the graph did not fit before its deadline
     ├── LaunchError            a task died or was late while its graph was launched
+    ├── RestartError           a task that cannot be started anew by itself
     ├── FrameworkError         the link to Mesos cannot do what was asked
     ├── JournalError           the journal could not be written or read
     ├── ClusterError           the embedded cluster cannot be run as asked
@@ -52,6 +53,10 @@ class NoFitError(SchedulerError):
 
 class LaunchError(SchedulerError):
     """A task died or was late while its graph was launched."""
+
+
+class RestartError(SchedulerError):
+    """A task that cannot be started anew by itself."""
 
 
 class FrameworkError(SchedulerError):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Collection
+from typing import Final
 
 from scheduler import shutdown
 from scheduler.background import Background
 from scheduler.equipment import Equipment
 from scheduler.errors import GraphError, JournalError, LaunchError
 from scheduler.graph import PhysicalGraph
-from scheduler.runs import GraphRun
+from scheduler.journal import GraphPhase
+from scheduler.runs import GraphRun, TaskEntry
+from scheduler.task import TaskState
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +58,7 @@ class Graphs:
         graph_id = run.graph.graph_id
         run.ask_to_stop(cause)
         self._equipment.queue.withdraw(graph_id, LaunchError(f"graph {graph_id}: {cause}"))
+        await shutdown.give_up(self._equipment, run)
         await shutdown.take_down(self._equipment, run, cause)
         await self.bury(run, keep_views=False)
 
@@ -61,6 +67,10 @@ class Graphs:
         if not self._background.closed:
             run.ask_to_stop(cause)
             self._background.spawn(self.stop(run, cause))
+
+    def end_tasks(self, run: GraphRun, names: Collection[str], cause: str) -> None:
+        """Take some tasks of a graph down in the background."""
+        self._background.spawn(shutdown.take_down(self._equipment, run, cause, names))
 
     async def bury(self, run: GraphRun, *, keep_views: bool) -> None:
         """Forget a graph whose tasks are all dead; with `keep_views`, it can still be looked at."""
@@ -76,15 +86,75 @@ class Graphs:
         except JournalError as exc:  # a successor will find it dead
             logger.warning("the end of graph %s was not recorded: %s", graph_id, exc)
 
-    def take_up(self, run: GraphRun) -> None:
-        """Go on with a graph of a predecessor: watch a whole one, take down one that never was."""
+    def take_up(self, run: GraphRun, patience: float) -> None:
+        """Go on with a graph of a predecessor, wherever it was.
+
+        One that was up is watched; a restart of single tasks that was under way is undone. One that was being
+        taken down is taken down. One whose launch was under way waits for :meth:`resume`, and is taken down
+        when nobody asks for that.
+
+        Parameters
+        ----------
+        patience
+            Seconds for which a launch waits.
+        """
         self._runs.add(run)
         for entry in run.entries.values():
-            if entry.token and not entry.dead:
-                self._equipment.gates.open(entry.task.task_id, entry.token)
-                if run.launched:
-                    self._equipment.gates.let_through(entry.task.task_id)
+            self._open_gate(run, entry)
         if run.dead:
             self._background.spawn(self.bury(run, keep_views=True))
-        elif not run.launched:
-            self.abandon(run, "its launch did not survive the controller")
+        elif run.phase is GraphPhase.STOPPING:
+            self.abandon(run, "its end did not survive the controller")
+        elif run.phase is GraphPhase.UP:
+            self._undo_restarts(run)
+        elif patience <= 0:
+            self.abandon(run, _NOT_SURVIVED)
+        else:
+            self._background.spawn(self._roll_back_later(run, patience))
+
+    def resume(self, graph_id: str) -> GraphRun:
+        """Return a graph whose launch a predecessor began, and keep it from being taken down.
+
+        Raises
+        ------
+        GraphError
+            If there is none, or it is past that.
+        """
+        run = self._runs.get(graph_id)
+        if run is None:
+            raise GraphError(f"there is no graph {graph_id} to go on with")
+        if run.resumed or run.stop_cause is not None or run.phase is not GraphPhase.LAUNCHING:
+            raise GraphError(
+                f"the launch of graph {graph_id} cannot be resumed: "
+                + (run.stop_cause or f"it is {run.phase.value}, or somebody has resumed it")
+            )
+        run.resumed = True
+        return run
+
+    def _open_gate(self, run: GraphRun, entry: TaskEntry) -> None:
+        """Answer the questions of a task as the predecessor did, or would have done."""
+        if not entry.token or entry.dead:
+            return
+        gates, task_id = self._equipment.gates, entry.task.task_id
+        gates.open(task_id, entry.token)
+        if entry.life.state is TaskState.STOPPING:
+            gates.close(task_id)
+        elif entry.life.state in (TaskState.STARTING, TaskState.READY):
+            gates.let_through(task_id, entry.late_values)
+
+    def _undo_restarts(self, run: GraphRun) -> None:
+        """End tasks of a graph that were on their way up again, or being ended for that."""
+        names = [name for name, entry in run.entries.items() if not _at_rest(entry)]
+        self.end_tasks(run, names, "its restart did not survive the controller")
+
+    async def _roll_back_later(self, run: GraphRun, patience: float) -> None:
+        await asyncio.sleep(patience)
+        if not run.resumed and run.stop_cause is None:
+            self.abandon(run, _NOT_SURVIVED)
+
+
+_NOT_SURVIVED: Final = "its launch did not survive the controller"
+
+
+def _at_rest(entry: TaskEntry) -> bool:
+    return entry.life.state in (TaskState.READY, TaskState.DEAD)

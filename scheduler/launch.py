@@ -12,12 +12,16 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from scheduler.equipment import Equipment, LateValues, insist
+from scheduler import shutdown
+from scheduler.equipment import Equipment, insist
 from scheduler.errors import LaunchError, SchedulerError
 from scheduler.graph import EdgeKind, ReadyKind
+from scheduler.journal import GraphPhase
 from scheduler.readiness import until_ready
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.shutdown import unwind
@@ -45,7 +49,7 @@ async def launch(
     *,
     deadline: float,
     priority: int = 0,
-    late_values: LateValues | None = None,
+    resume: bool = False,
 ) -> None:
     """Bring a graph up: returns when every task is ready.
 
@@ -53,6 +57,8 @@ async def launch(
     ----------
     deadline
         Until when the graph must have found its place; time of the event loop's clock.
+    resume
+        Whether to go on with what a predecessor began.
 
     Raises
     ------
@@ -66,34 +72,53 @@ async def launch(
     """
     for attempt in range(ATTEMPTS):
         try:
-            await _launch_once(equipment, run, deadline, priority, late_values)
+            if resume and attempt == 0:
+                await _go_on(equipment, run, deadline, priority)
+            else:
+                await _launch_once(equipment, run, deadline, priority)
         except SchedulerError:
+            await shutdown.give_up(equipment, run)
             await unwind(equipment, run, "the launch failed")
             raise
         except TaskDied as died:
-            last = attempt + 1 == ATTEMPTS or asyncio.get_running_loop().time() >= deadline
+            last = attempt + 1 == ATTEMPTS or not _worth_another_try(run, died.entry, deadline)
+            if last:
+                await shutdown.give_up(equipment, run)
             await unwind(equipment, run, f"{died.entry.name} died during the launch")
-            last = last or not run.dead or run.stop_cause is not None
-            death = died.entry.life.death
-            if last or death is None or not death.worth_another_try:
-                raise LaunchError(await _obituary(died.entry)) from None
-            logger.warning("graph %s is tried again: %s", run.graph.graph_id, death)
-            for entry in run.entries.values():
-                equipment.gates.forget(entry.task.task_id)
-            run.renew(run.graph.again())
-            equipment.runs.index(run)
+            if last or not run.dead or run.stop_cause is not None:
+                raise LaunchError(await last_words(died.entry)) from None
+            logger.warning("graph %s is tried again: %s", run.graph.graph_id, died.entry.life.death)
+            _renew(equipment, run)
         else:
-            run.launched = True
+            await _record_success(equipment, run)
             return
 
 
-async def _launch_once(
-    equipment: Equipment,
-    run: GraphRun,
-    deadline: float,
-    priority: int,
-    late_values: LateValues | None,
-) -> None:
+def _worth_another_try(run: GraphRun, entry: TaskEntry, deadline: float) -> bool:
+    death = entry.life.death
+    in_time = asyncio.get_running_loop().time() < deadline
+    return in_time and run.stop_cause is None and death is not None and death.worth_another_try
+
+
+def _renew(equipment: Equipment, run: GraphRun) -> None:
+    """Give every task a new id."""
+    for entry in run.entries.values():
+        equipment.gates.forget(entry.task.task_id)
+    run.renew(run.graph.again())
+    equipment.runs.index(run)
+
+
+async def _record_success(equipment: Equipment, run: GraphRun) -> None:
+    """Record that the graph is up; it waits for that, running, as long as it takes."""
+    graph_id = run.graph.graph_id
+    write = equipment.journal.record_phase
+    await insist(math.inf, lambda: write(graph_id, GraphPhase.UP))
+    if run.stop_cause is not None:
+        raise LaunchError(f"graph {graph_id}: {run.stop_cause}")
+    run.phase = GraphPhase.UP
+
+
+async def _launch_once(equipment: Equipment, run: GraphRun, deadline: float, priority: int) -> None:
     graph = run.graph
     await insist(deadline, lambda: equipment.journal.record_graph(graph))
     requests = {task.name: task.request for task in graph.logical.tasks}
@@ -101,17 +126,49 @@ async def _launch_once(
         graph.graph_id, requests, deadline=deadline, priority=priority
     )
     await start_tasks(equipment, run, claim, list(run.entries.values()), deadline)
-    await _bring_up(equipment, run, late_values)
+    await bring_up(equipment, run, run.entries)
 
 
-async def _bring_up(equipment: Equipment, run: GraphRun, late_values: LateValues | None) -> None:
-    """Walk the graph front to back; the first death ends the walk."""
+async def _go_on(equipment: Equipment, run: GraphRun, deadline: float, priority: int) -> None:
+    """Go on with a launch of a predecessor, from the records of its tasks.
+
+    Tasks are recorded as launching, all of them, before the first ACCEPT. So if one is not yet, none runs and
+    the graph is placed anew; if one ended or was told to, nothing of this attempt is of use. Whether the
+    ACCEPTs were made reconciliation tells: what Mesos does not know is as good as dropped.
+    """
+    states = {entry.life.state for entry in run.entries.values()}
+    if states == {TaskState.PLANNED}:
+        await _launch_once(equipment, run, deadline, priority)
+    elif states & _USELESS or any(map(_died, run.entries.values())):
+        await unwind(equipment, run, "the launch begins anew after a change of controllers")
+        if not run.dead:
+            raise LaunchError(f"graph {run.graph.graph_id}: what was launched of it does not end")
+        _renew(equipment, run)
+        await _launch_once(equipment, run, deadline, priority)
+    else:
+        await bring_up(equipment, run, run.entries)
+
+
+_USELESS: Final = {TaskState.PLANNED, TaskState.PLACED, TaskState.STOPPING}
+"""States of a task that keep the rest of a half-launched graph from being gone on with."""
+
+
+async def bring_up(equipment: Equipment, run: GraphRun, names: Collection[str]) -> None:
+    """Walk launched tasks front to back until all are ready; the first death ends the walk.
+
+    Raises
+    ------
+    TaskDied
+        If one of them died, or something that one of them needs.
+    LaunchError
+        If one was not ready in time, or the graph is taken down.
+    """
     try:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_watch(run))
+            watch = group.create_task(_watch(run, names))
             async with asyncio.TaskGroup() as steps:
-                for entry in run.entries.values():
-                    steps.create_task(_bring_up_task(equipment, run, entry, late_values))
+                for name in names:
+                    steps.create_task(_bring_up_task(equipment, run, run.entries[name]))
             watch.cancel()
     except* (TaskDied, LaunchError) as several:
         raise _first(several) from None
@@ -135,11 +192,11 @@ def _died(entry: TaskEntry) -> bool:
     return entry.dead and not (entry.finished and entry.template.ready.kind is ReadyKind.EXIT)
 
 
-async def _watch(run: GraphRun) -> None:
+async def _watch(run: GraphRun, names: Collection[str]) -> None:
     """Wait for the first death of a critical task."""
     critical = [
         (entry, bool(run.edges.sources(entry.name, EdgeKind.FINISHED, EdgeKind.ENDED)))
-        for entry in run.entries.values()
+        for entry in map(run.entries.__getitem__, names)
         if entry.template.critical
     ]
 
@@ -162,9 +219,7 @@ def _ready(entry: TaskEntry) -> bool:
     return entry.life.state is TaskState.READY
 
 
-async def _bring_up_task(
-    equipment: Equipment, run: GraphRun, entry: TaskEntry, late_values: LateValues | None
-) -> None:
+async def _bring_up_task(equipment: Equipment, run: GraphRun, entry: TaskEntry) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     budget = entry.template.launch_timeout
@@ -174,12 +229,13 @@ async def _bring_up_task(
     await run.until(lambda: needs.met or needs.missed is not None or entry.dead)
     if (dead := needs.missed) is not None:
         raise TaskDied(dead)
-    if entry.token and not entry.dead:
-        await let_through(equipment, entry, late_values)
-    if not _died(entry):
+    if entry.token and entry.life.state is TaskState.WAITING:
+        await _let_through(equipment, run, entry)
+    if entry.life.state is TaskState.STARTING:
         await _within(entry, max(budget, 0.01), until_ready(run, entry))
     if entry.life.state is TaskState.STARTING:
         await equipment.runs.apply(entry, ReadyHeld())
+    await run.until(lambda: _ready(entry) or entry.dead)  # somebody outside may be ending it
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +269,9 @@ class _Needs:
         return next(itertools.chain(filter(_died, self.ready), failed), None)
 
 
-async def let_through(
-    equipment: Equipment, entry: TaskEntry, late_values: LateValues | None
-) -> None:
+async def _let_through(equipment: Equipment, run: GraphRun, entry: TaskEntry) -> None:
     """Give a waiting task its go-ahead, which is recorded before."""
-    values = await late_values(entry.name) if late_values is not None else {}
+    values = await run.late_values(entry.name) if run.late_values is not None else {}
     if entry.life.state is not TaskState.WAITING:  # it did not live to see them
         return
     entry.late_values = dict(values)
@@ -237,7 +291,7 @@ async def _within(entry: TaskEntry, seconds: float, waiting: Any) -> None:
         ) from None
 
 
-async def _obituary(entry: TaskEntry) -> str:
+async def last_words(entry: TaskEntry) -> str:
     """Return what people should know of a task that died during the launch."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LOG_SECONDS):

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
 from scheduler.offers import Offer, OfferPool
 from scheduler.packing import Shortage, pack, warm_up
-from scheduler.placement import Placement
+from scheduler.placement import Assignment, Placement
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 
@@ -69,12 +69,33 @@ def claimed(placement: Placement, agents: Sequence[AgentSnapshot], pool: OfferPo
     return Claim(Placement(assignments), places, offers)
 
 
+def in_place(
+    agents: Sequence[AgentSnapshot],
+    requests: Mapping[str, TaskRequest],
+    fixed: Mapping[str, Assignment],
+) -> Placement | None:
+    """Return the placement that gives tasks what they had; None when some of it is not offered."""
+    by_place = {(agent.mesos_agent_id, agent.role): agent for agent in agents}
+    left = {place: agent.free for place, agent in by_place.items()}
+    again: dict[str, Assignment] = {}
+    for name, assignment in fixed.items():
+        place = assignment.agent_id, assignment.role
+        wanted = assignment.resources(requests[name])
+        if place not in left or not left[place].contains(wanted):
+            return None
+        left[place] -= wanted
+        again[name] = replace(assignment, agent_id=by_place[place].agent_id)
+    return Placement(again)
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     graph_id: str
     requests: Mapping[str, TaskRequest]
     rank: tuple[int, int]
     claim: asyncio.Future[Claim]
+    fixed: Mapping[str, Assignment] | None = None
+    """Where it must go again; None: anywhere."""
     shortage: Shortage | None = None
     tried: object = None
     """Versions of the offers and of the cluster that it was last tried with."""
@@ -124,6 +145,7 @@ class LaunchQueue:
         *,
         deadline: float,
         priority: int = 0,
+        fixed: Mapping[str, Assignment] | None = None,
     ) -> Claim:
         """Wait for a place for all these tasks together.
 
@@ -133,6 +155,8 @@ class LaunchQueue:
             Time of the event loop's clock.
         priority
             Higher comes first.
+        fixed
+            If given, nothing else will do: every task gets the same agent, devices and ports again.
 
         Raises
         ------
@@ -145,7 +169,7 @@ class LaunchQueue:
         """
         loop = asyncio.get_running_loop()
         rank = (-priority, next(self._serial))
-        waiting = _Waiting(graph_id, requests, rank, loop.create_future())
+        waiting = _Waiting(graph_id, requests, rank, loop.create_future(), fixed)
         self._waiting.append(waiting)
         self._waiting.sort(key=lambda other: other.rank)
         self.offers_wanted(True)
@@ -186,6 +210,9 @@ class LaunchQueue:
     def _why(self, waiting: _Waiting) -> str:
         if waiting.shortage is not None:
             return str(waiting.shortage)
+        if waiting.fixed is not None:
+            hosts = sorted({assignment.host for assignment in waiting.fixed.values()})
+            return f"what it had on {', '.join(hosts)} is not free"
         return "no offers have come" if not len(self.pool) else "it was not tried yet"
 
     async def work(self) -> None:
@@ -206,6 +233,10 @@ class LaunchQueue:
             return
         waiting.tried = looked_at
         agents = self.pool.merged().agents
+        if waiting.fixed is not None:
+            if (again := in_place(agents, waiting.requests, waiting.fixed)) is not None:
+                self._take(waiting, again, agents)
+            return
         result = await asyncio.to_thread(pack, agents, waiting.requests, capacity=capacity)
         if waiting.claim.done():  # its time has passed meanwhile
             return

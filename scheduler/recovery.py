@@ -1,9 +1,13 @@
-"""Graphs of a predecessor, rebuilt from its journal."""
+"""Graphs of a predecessor, rebuilt from its journal as they were last recorded.
+
+What happened to the tasks since is for reconciliation to tell; what becomes of each graph is decided by
+:meth:`scheduler.graphs.Graphs.take_up`.
+"""
 
 from __future__ import annotations
 
 from scheduler.graph import ReadyKind
-from scheduler.journal import JournalState, TaskRecord
+from scheduler.journal import GraphPhase, JournalState, TaskRecord
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import Death, Outcome, TaskLife, TaskState, Transition
 
@@ -11,11 +15,7 @@ _TASK_IS_UP = (TaskState.READY, TaskState.DEAD)
 
 
 def restore(state: JournalState) -> list[GraphRun]:
-    """Rebuild every graph as it was last recorded.
-
-    A graph counts as launched when every task of it was ready once. What happened to the tasks since is for
-    reconciliation to tell.
-    """
+    """Rebuild every graph as it was last recorded."""
     runs: list[GraphRun] = []
     for graph_id, graph in state.graphs.items():
         run = GraphRun(graph)
@@ -23,32 +23,45 @@ def restore(state: JournalState) -> list[GraphRun]:
         for entry in run.entries.values():
             if (record := state.tasks.get(entry.task.task_id)) is not None:
                 _restore_task(run, entry, record)
-        run.launched = all(map(_was_up, run.entries.values()))
+        run.phase = state.phases.get(graph_id) or _guessed_phase(run)
         runs.append(run)
     return runs
 
 
 def _restore_task(run: GraphRun, entry: TaskEntry, record: TaskRecord) -> None:
-    if run.placement is not None:
+    if run.placement is not None and record.agent_id:
         entry.assignment = run.placement.assignments.get(entry.name)
     entry.address, entry.agent_url = record.address, record.agent_url
-    entry.token = record.token
+    entry.token, entry.shared, entry.late_values = record.token, record.shared, record.late_values
     entry.recorded = record
     step = Transition(0.0, TaskState.PLANNED, record.state, "as the journal says")
     entry.life = TaskLife(
         task_id=record.task_id,
         state=record.state,
         agent_id=record.agent_id,
-        running=record.state in (TaskState.WAITING, TaskState.READY),
+        running=_ran(record),
         death=_death(record),
         history=() if record.state is TaskState.PLANNED else (step,),
     )
+
+
+def _ran(record: TaskRecord) -> bool:
+    """Whether Mesos must have said that the task runs; one that never waited may be starting without."""
+    if record.state is TaskState.STARTING:
+        return bool(record.token)
+    return record.state in (TaskState.WAITING, TaskState.READY)
 
 
 def _death(record: TaskRecord) -> Death | None:
     if record.state is TaskState.DEAD and record.death is None:
         return Death(Outcome.LOST, "the journal does not say why")
     return record.death
+
+
+def _guessed_phase(run: GraphRun) -> GraphPhase:
+    """Return the phase of a graph for which none was recorded: it is in its launch, or its record is old."""
+    up = all(map(_was_up, run.entries.values()))
+    return GraphPhase.UP if up else GraphPhase.LAUNCHING
 
 
 def _was_up(entry: TaskEntry) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from scheduler.errors import LaunchError
 from scheduler.graph import EdgeIndex, PhysicalGraph, PhysicalTask, TaskTemplate
-from scheduler.journal import Journal, TaskRecord
+from scheduler.journal import GraphPhase, Journal, TaskRecord
 from scheduler.placement import Assignment, Placement
 from scheduler.quantities import Resources
 from scheduler.task import (
@@ -34,6 +34,8 @@ MAX_DEAD_RUNS: Final = 100
 """Graphs that ended in failure and can still be looked at."""
 MAX_STRAYS: Final = 10_000
 """Ids of ended attempts that are still recognised when Mesos speaks of them."""
+LateValues: TypeAlias = Callable[[str], Awaitable[Mapping[str, str]]]
+"""Given a task's name, returns what its go-ahead shall carry."""
 
 
 def _set_event() -> asyncio.Event:
@@ -151,8 +153,13 @@ class GraphRun:
         self.placement: Placement | None = None
         self.entries: dict[str, TaskEntry] = {}
         self.renew(graph)
-        self.launched = False
-        """Whether all of it was ready once."""
+        self.phase = GraphPhase.LAUNCHING
+        self.late_values: LateValues | None = None
+        """Asked for what go-aheads carry."""
+        self.resumed = False
+        """Whether somebody goes on with the launch that a predecessor began."""
+        self.restarting: frozenset[str] = frozenset()
+        """Tasks that are being started anew."""
         self._changed = asyncio.Event()
         self._stop_cause: str | None = None
 

@@ -15,23 +15,24 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from scheduler import batch, launch
+from scheduler import batch, launch, restart
 from scheduler.agents import Agents
 from scheduler.background import Background
 from scheduler.effects import Effects
-from scheduler.equipment import Equipment, LateValues
-from scheduler.errors import FrameworkError, SchedulerError
+from scheduler.equipment import Equipment
+from scheduler.errors import FrameworkError, GraphError, RestartError, SchedulerError
 from scheduler.framework import WEEK, Framework, FrameworkSettings
 from scheduler.goahead import GoAhead
 from scheduler.graph import PhysicalGraph
 from scheduler.graphs import Graphs
-from scheduler.journal import Journal
+from scheduler.journal import GraphPhase, Journal
 from scheduler.offers import OfferPool
 from scheduler.packing import Shortage, pack
 from scheduler.placement import Placement
 from scheduler.queues import LaunchQueue
 from scheduler.recovery import restore
-from scheduler.runs import Runs
+from scheduler.restart import RestartPlan
+from scheduler.runs import GraphRun, LateValues, Runs
 from scheduler.subscription import Subscription, Timing
 from scheduler.task import TaskState
 from scheduler.views import (
@@ -168,7 +169,7 @@ class Scheduler:
         )
         self._graphs = Graphs(self._equipment, self._background)
         for run in restore(state):
-            self._graphs.take_up(run)
+            self._graphs.take_up(run, self._timing.adoption)
         await self._framework.start()
         for work in (
             self._subscription.listen(),
@@ -256,13 +257,54 @@ class Scheduler:
         JournalError
             If the intent could not be written.
         """
-        equipment, graphs = self._ready()
+        _, graphs = self._ready()
         run = graphs.admit(graph)
+        run.late_values = late_values
+        await self._launch(run, timeout=timeout, priority=priority)
+
+    async def resume(
+        self,
+        graph_id: str,
+        *,
+        timeout: float,
+        priority: int = 0,
+        late_values: LateValues | None = None,
+    ) -> None:
+        """Go on with a launch that a predecessor began; as :meth:`launch` else.
+
+        What of it already runs goes on where it was. What was not launched yet is placed anew. It must be
+        called within ``Timing.adoption`` seconds after :meth:`start`.
+
+        Raises
+        ------
+        GraphError
+            If there is no such launch (any more).
+        """
+        _, graphs = self._ready()
+        run = graphs.resume(graph_id)
+        run.late_values = late_values
+        await self._launch(run, timeout=timeout, priority=priority, resume=True)
+
+    def adopt(self, graph_id: str, *, late_values: LateValues | None = None) -> None:
+        """Take care of a graph that was up under a predecessor: what :meth:`restart_task` will need.
+
+        Raises
+        ------
+        GraphError
+            If there is no such graph, or it is not up.
+        """
+        run = self._runs.get(graph_id)
+        if run is None or run.phase is not GraphPhase.UP:
+            raise GraphError(f"there is no graph {graph_id} that is up")
+        run.late_values = late_values
+
+    async def _launch(
+        self, run: GraphRun, *, timeout: float, priority: int, resume: bool = False
+    ) -> None:
+        equipment, graphs = self._ready()
         deadline = asyncio.get_running_loop().time() + timeout
         try:
-            await launch.launch(
-                equipment, run, deadline=deadline, priority=priority, late_values=late_values
-            )
+            await launch.launch(equipment, run, deadline=deadline, priority=priority, resume=resume)
         except asyncio.CancelledError:
             graphs.abandon(run, "the launch was cancelled")
             raise
@@ -272,6 +314,38 @@ class Scheduler:
             else:  # something does not end: go on with it
                 graphs.abandon(run, "its launch failed")
             raise
+
+    async def restart_task(self, graph_id: str, name: str, *, timeout: float) -> RestartPlan:
+        """Start one task of a graph that is up anew, under a new id; see :mod:`scheduler.restart`.
+
+        Whether, and where, is said by its template's policy. Returns when it is ready, with what had to be
+        restarted along with it. Cancelling it ends those tasks; the others run on in any case.
+
+        Parameters
+        ----------
+        timeout
+            Seconds within which the old one must be dead and the new one must have found its place.
+
+        Raises
+        ------
+        RestartError
+            If it cannot be restarted, with the reason; nothing has happened then.
+        NoFitError, LaunchError
+            If it did not come up again. It is dead then, or told to end, and so is what came along.
+        JournalError
+            If the intent could not be written.
+        """
+        equipment, graphs = self._ready()
+        run = self._runs.get(graph_id)
+        if run is None:
+            raise RestartError(f"there is no graph {graph_id}")
+        return await restart.restart(
+            equipment,
+            run,
+            name,
+            timeout=timeout,
+            abandon=lambda names, cause: graphs.end_tasks(run, names, cause),
+        )
 
     async def run_batch(
         self, graph: PhysicalGraph, *, attempts: int = 2, timeout: float, priority: int = 0
@@ -347,6 +421,11 @@ class Scheduler:
     def graphs(self) -> tuple[str, ...]:
         """Return the ids of the graphs that are not dead."""
         return tuple(run.graph.graph_id for run in self._runs if not run.dead)
+
+    def phase(self, graph_id: str) -> GraphPhase | None:
+        """Return what is being done with a graph; None, if it is not known."""
+        run = self._runs.get(graph_id)
+        return None if run is None else run.phase
 
     def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
         """Return the tasks of a graph by name; none, if it is not known."""

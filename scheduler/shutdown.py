@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection
 
 from scheduler.equipment import Equipment
 from scheduler.errors import JournalError
 from scheduler.graph import EdgeKind
+from scheduler.journal import GraphPhase
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import KillAsked
 
@@ -17,24 +19,57 @@ logger = logging.getLogger(__name__)
 
 async def unwind(equipment: Equipment, run: GraphRun, cause: str) -> None:
     """Take a failed launch down; do not wait for what does not end in any reasonable time."""
-    grace = max(entry.template.kill_grace for entry in run.entries.values())
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(grace + 2 * equipment.kill_interval):
+        async with asyncio.timeout(_reasonable(equipment, run, run.entries)):
             await take_down(equipment, run, cause)
 
 
-async def take_down(equipment: Equipment, run: GraphRun, cause: str) -> None:
-    """Kill every task of a graph, each after those that need it by KILL edges are dead.
+async def until_dead(equipment: Equipment, run: GraphRun, names: Collection[str]) -> None:
+    """Wait for the end of tasks that somebody else kills, for a reasonable time."""
+    entries = [run.entries[name] for name in names]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_reasonable(equipment, run, names)):
+            await run.until(lambda: all(e.dead for e in entries), though_stopping=True)
+
+
+def _reasonable(equipment: Equipment, run: GraphRun, names: Collection[str]) -> float:
+    """Return the seconds in which tasks ought to have ended."""
+    grace = max(run.entries[name].template.kill_grace for name in names)
+    return grace + 2 * equipment.kill_interval
+
+
+async def give_up(equipment: Equipment, run: GraphRun) -> None:
+    """Record that a graph ends; it ends all the same when that cannot be written."""
+    run.phase = GraphPhase.STOPPING
+    try:
+        await equipment.journal.record_phase(run.graph.graph_id, GraphPhase.STOPPING)
+    except JournalError as exc:
+        logger.warning("that graph %s ends was not recorded: %s", run.graph.graph_id, exc)
+
+
+async def take_down(
+    equipment: Equipment, run: GraphRun, cause: str, names: Collection[str] | None = None
+) -> None:
+    """Kill tasks of a graph, each after those of them that need it by KILL edges are dead.
 
     Returns when all are dead, however long that takes: what is not known to be dead holds its resources.
+
+    Parameters
+    ----------
+    names
+        Which tasks; all, if not given.
     """
+    chosen = run.entries.keys() if names is None else names
     async with asyncio.TaskGroup() as group:
-        for entry in run.entries.values():
-            group.create_task(_kill(equipment, run, entry, cause))
+        for name in chosen:
+            group.create_task(_kill(equipment, run, run.entries[name], cause, chosen))
 
 
-async def _kill(equipment: Equipment, run: GraphRun, entry: TaskEntry, cause: str) -> None:
-    first = [run.entries[n] for n in run.edges.sources(entry.name, EdgeKind.KILL)]
+async def _kill(
+    equipment: Equipment, run: GraphRun, entry: TaskEntry, cause: str, among: Collection[str]
+) -> None:
+    sources = run.edges.sources(entry.name, EdgeKind.KILL)
+    first = [run.entries[name] for name in sources if name in among]
     await run.until(lambda: all(e.dead for e in first) or entry.dead, though_stopping=True)
     await kill_until_dead(equipment, run, entry, cause)
 

@@ -69,6 +69,9 @@ class Timing:
     """Between two reconciliations of everything."""
     kill_interval: float = 5.0
     """Between two kills of a task that does not end."""
+    adoption: float = 0.0
+    """How long a launch that a predecessor began waits for :meth:`Scheduler.resume
+    <scheduler.service.Scheduler.resume>`, before it is taken down."""
     goahead: float = 3600.0
     """How long a waiting task asks for its go-ahead."""
 

@@ -137,11 +137,14 @@ class Death:
     """Mesos' ``REASON_…``, if any."""
     exit_status: int | None = None
     signal: str | None = None
+    ran: bool = False
+    """Whether Mesos ever said that it runs."""
 
     @property
     def worth_another_try(self) -> bool:
         """Whether the launch failed by a race between offers and the cluster, not by the task."""
-        return self.mesos_state == "TASK_DROPPED" or self.reason == "REASON_INVALID_OFFERS"
+        never_arrived = self.outcome is Outcome.LOST and not self.ran
+        return never_arrived or self.reason == "REASON_INVALID_OFFERS"
 
     def __str__(self) -> str:
         return f"{self.outcome.value}: {self.cause}"
@@ -261,7 +264,7 @@ def _to(life: TaskLife, state: TaskState, cause: str, at: float) -> TaskLife:
 
 def _die(life: TaskLife, death: Death, at: float) -> TaskLife:
     dead = _to(life, TaskState.DEAD, str(death), at)
-    return replace(dead, death=death, doubt_since=None, running=False)
+    return replace(dead, death=replace(death, ran=life.running), doubt_since=None, running=False)
 
 
 def _kill(life: TaskLife, cause: str, at: float) -> Step:

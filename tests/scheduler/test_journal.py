@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scheduler.errors import JournalError
 from scheduler.journal import (
+    GraphPhase,
     JournalState,
     MemoryJournal,
     TaskRecord,
@@ -27,6 +28,8 @@ records = st.builds(
     task_id=st.text(max_size=5),
     state=st.sampled_from(TaskState),
     token=st.text(max_size=5),
+    shared=st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+    late_values=st.none() | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
     death=st.none()
     | st.builds(
         Death,
@@ -66,9 +69,11 @@ async def test_a_forgotten_graph_leaves_nothing() -> None:
     await journal.record_task(
         TaskRecord(graph_id="g", name="a", task_id="g.a.0", state=TaskState.PLACED)
     )
+    await journal.record_phase("g", GraphPhase.UP)
     await journal.record_framework_id("fw")
+    await journal.record_drained({"host": "its fan is loud"})
     await journal.forget_graph("g")
-    assert await journal.load() == JournalState("fw")
+    assert await journal.load() == JournalState("fw", drained={"host": "its fan is loud"})
 
 
 @pytest.mark.parametrize(
@@ -82,7 +87,7 @@ async def test_a_forgotten_graph_leaves_nothing() -> None:
         (("stopping", "ready"), False),
     ],
 )
-def test_only_a_graph_that_was_whole_goes_on(
+def test_the_phase_of_a_graph_without_a_record_of_it_is_guessed_from_its_tasks(
     states: tuple[str | None, str | None], whole: bool
 ) -> None:
     request = TaskRequest.of(ports=("p",))
@@ -101,7 +106,10 @@ def test_only_a_graph_that_was_whole_goes_on(
     }
     placement = Placement({n: Assignment(n, "S0", "host", ports=(5,) * (n == "a")) for n in "ab"})
     (run,) = restore(JournalState("fw", {"g": graph}, {"g": placement}, tasks))
-    assert run.launched is whole
+    assert run.phase is (GraphPhase.UP if whole else GraphPhase.LAUNCHING)
+    for phase in GraphPhase:
+        state = JournalState("fw", {"g": graph}, {"g": placement}, tasks, {"g": phase})
+        assert restore(state)[0].phase is phase
     if states[0] is not None:
         assert run.entries["a"].view().ports == {"p": ("10.0.0.1", 5)}
     assert all((e.life.death is not None) == e.dead for e in run.entries.values())

@@ -1,0 +1,187 @@
+"""Readiness checks, against programs that answer well, badly, in turn, or not at all."""
+
+# No annotations as text: aiokatcp reads those of requests.
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import aiokatcp
+import pytest
+from aiohttp import web
+
+from scheduler import readiness
+from scheduler.graph import PhysicalGraph, ReadyCheck, ReadyKind
+from scheduler.placement import Assignment
+from scheduler.readiness import until_ready
+from scheduler.requests import TaskRequest
+from scheduler.runs import GraphRun, TaskEntry
+from scheduler.task import Accepted, LetThrough, Placed, StatusUpdate, advance
+from tests.scheduler.programs import physical, shell
+
+
+def started(check: ReadyCheck, *ports: int) -> tuple[GraphRun, TaskEntry]:
+    """Return a task that runs here, on these ports, and whose readiness is not known yet."""
+    names = tuple(f"p{n}" for n in range(len(ports)))
+    graph: PhysicalGraph = physical(
+        "g", shell("t", "true", request=TaskRequest.of(ports=names), ready=check)
+    )
+    run = GraphRun(graph)
+    entry = run.entries["t"]
+    entry.assignment = Assignment("t", "S0", "host", ports=ports)
+    entry.address = "127.0.0.1"
+    for event in (Placed("S0"), Accepted(), LetThrough(), StatusUpdate("g.t.0", "TASK_RUNNING")):
+        entry.life, _ = advance(entry.life, event, 0.0)
+    return run, entry
+
+
+async def is_ready(check: ReadyCheck, *ports: int, seconds: float = 0.5) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await until_ready(*started(check, *ports))
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "LAST_PAUSE", 0.05)
+
+
+# ---------------------------------------------------------------------- HTTP
+
+
+@pytest.fixture
+async def website(unused_port: int) -> AsyncIterator[tuple[int, Callable[[int], None]]]:
+    """A server whose status is what the returned function was told last."""
+    status = 200
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=status if request.path == "/ready" else 404)
+
+    def say(number: int) -> None:
+        nonlocal status
+        status = number
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_port).start()
+    yield unused_port, say
+    await runner.cleanup()
+
+
+async def test_http_is_ready_with_a_good_status_of_that_path(
+    website: tuple[int, Callable[[int], None]],
+) -> None:
+    port, say = website
+    check = ReadyCheck(ReadyKind.HTTP, ("p0",), path="/ready")
+    assert await is_ready(check, port)
+    assert not await is_ready(ReadyCheck(ReadyKind.HTTP, ("p0",), path="/other"), port)
+    for bad in (500, 302, 404):
+        say(bad)
+        assert not await is_ready(check, port)
+    say(204)
+    assert await is_ready(check, port)
+
+
+async def test_who_accepts_but_never_answers_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "PROBE_SECONDS", 0.1)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert await is_ready(ReadyCheck(ReadyKind.PORTS, ("p0",)), port)
+    assert not await is_ready(ReadyCheck(ReadyKind.HTTP, ("p0",)), port)
+    sensor = ReadyCheck(ReadyKind.SENSOR, ("p0",), sensor="state", values=("ok",))
+    assert not await is_ready(sensor, port)
+    server.close()
+    await server.wait_closed()
+
+
+# ---------------------------------------------------------------------- KATCP
+
+
+class Device(aiokatcp.DeviceServer):
+    """A program with one sensor."""
+
+    VERSION = "device-1.0"
+    BUILD_STATE = "device-1.0"
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1", 0)
+        self.state = aiokatcp.Sensor(str, "device-state", "how it is")
+        self.sensors.add(self.state)
+
+
+@pytest.fixture
+async def device() -> AsyncIterator[tuple[Device, int]]:
+    device = Device()
+    await device.start()
+    yield device, device.sockets[0].getsockname()[1]
+    await device.stop()
+
+
+async def test_a_sensor_is_ready_with_the_right_value_and_status(
+    device: tuple[Device, int],
+) -> None:
+    server, port = device
+    check = ReadyCheck(ReadyKind.SENSOR, ("p0",), sensor="device-state", values=("ok", "very well"))
+    nominal = aiokatcp.Sensor.Status.NOMINAL
+    assert not await is_ready(check, port), "its status is unknown"
+    server.state.set_value("starting", status=nominal)
+    assert not await is_ready(check, port)
+    server.state.set_value("ok", status=aiokatcp.Sensor.Status.ERROR)
+    assert not await is_ready(check, port)
+    server.state.set_value("very well", status=nominal)
+    assert await is_ready(check, port)
+    nobody = ReadyCheck(ReadyKind.SENSOR, ("p0",), sensor="no-such", values=("ok",))
+    assert not await is_ready(nobody, port)
+
+
+# ---------------------------------------------------------------------- what flaps
+
+
+async def test_ready_only_when_it_holds(website: tuple[int, Callable[[int], None]]) -> None:
+    """One bad answer begins the time anew."""
+    port, say = website
+    loop = asyncio.get_running_loop()
+    check = ReadyCheck(ReadyKind.HTTP, ("p0",), path="/ready", hold=0.4)
+    began = loop.time()
+    waiting = asyncio.create_task(is_ready(check, port, seconds=5.0))
+    loop.call_later(0.2, say, 503)
+    loop.call_later(0.4, say, 200)
+    assert await waiting
+    assert loop.time() - began >= 0.4 + 0.4
+
+
+async def test_ports_that_answer_in_turn_do_not_count(unused_port: int) -> None:
+    """Never more than one of the two is there."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    here = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = here.sockets[0].getsockname()[1]
+    check = ReadyCheck(ReadyKind.PORTS, ("p0", "p1"))
+    waiting = asyncio.create_task(is_ready(check, port, unused_port, seconds=1.0))
+    await asyncio.sleep(0.3)  # one answers, the other does not
+    here.close()
+    await here.wait_closed()
+    there = await asyncio.start_server(hang_up, "127.0.0.1", unused_port)
+    assert not await waiting
+    there.close()
+    await there.wait_closed()
+
+
+async def test_a_dead_task_is_waited_for_no_longer() -> None:
+    run, entry = started(ReadyCheck(ReadyKind.PORTS, ("p0",)), 9)
+    waiting = asyncio.create_task(until_ready(run, entry))
+    await asyncio.sleep(0.1)
+    entry.life, _ = advance(entry.life, StatusUpdate("g.t.0", "TASK_FAILED"), 1.0)
+    async with asyncio.timeout(2):
+        await waiting
