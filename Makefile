@@ -4,9 +4,11 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := scheduler sdpcontroller katcp_iface pipelines agent_setup
-SYSTEM := redis-server=redis-server lstopo=hwloc-nox busybox=busybox-static
+SYSTEM := redis-server=redis-server lstopo=hwloc-nox
+# What only tests need: a browser for pages, an imager to compare with, a shell for containers.
+SYSTEM_TEST := chromium=chromium wsclean=wsclean busybox=busybox-static
 
-.PHONY: help demo test environment system lint types imports unit e2e format lock clean
+.PHONY: help demo test environment system system-test lint types imports unit e2e format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -14,13 +16,16 @@ help:  ## List the targets
 demo: environment  ## Observe a field with a simulated array, from correlator to image, on this machine
 	$(BIN)/sdp demo $(ARGS)
 
-test: environment lint types imports unit e2e  ## Lint, types, import contracts, unit and end-to-end tests
+test: system-test environment lint types imports unit e2e  ## Lint, types, import contracts, unit and end-to-end tests
 
 environment: system
 	@scripts/environment $(VENV) pipelines,imaging,test
 
 system:
 	@scripts/system-packages $(SYSTEM)
+
+system-test:
+	@scripts/system-packages $(SYSTEM_TEST)
 
 lint: environment  ## Style (ruff)
 	$(BIN)/ruff check .

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.common.telescope import telescope_of
 from pipelines.imaging.errors import ImagingError, NoVisibilitiesError, UnknownTargetError
 from pipelines.imaging.parallel_hands import HandPairs, pair_hands
 
@@ -139,20 +139,6 @@ def observe_target(dataset: DataSet, wanted: str | None) -> Observation:
         capture_block=_capture_block(dataset),
         telescope=telescope_of([antenna.name for antenna in dataset.ants]),
     )
-
-
-def telescope_of(antennas: Iterable[str]) -> str:
-    """Whose antennas these are, by their names; empty where that is not known.
-
-    The format has no field for it: MeerKAT's antennas are m000 to m063, and a replayed observation of another
-    array keeps its own names.
-
-    >>> telescope_of(["m000", "m063"])
-    'MeerKAT'
-    """
-    names = list(antennas)
-    ours = bool(names) and all(re.fullmatch(r"m0[0-6][0-9]", name) for name in names)
-    return "MeerKAT" if ours else ""
 
 
 def _reordered(pairs: HandPairs, hands: npt.NDArray[np.intp], n_baselines: int) -> HandPairs:

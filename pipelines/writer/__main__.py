@@ -19,6 +19,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stream", required=True, metavar="NAME", help="L0 stream")
     add_l0_options(p)
     p.add_argument("--data", required=True, type=Path, metavar="DIR", help="the data volume")
+    p.add_argument(
+        "--measurement-set",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="write a MeasurementSet beside the data set",
+    )
     return p
 
 
@@ -27,7 +33,7 @@ async def start(options: argparse.Namespace, resources: AsyncExitStack) -> Write
     if not options.data.is_dir():
         raise ProgramError(f"--data {options.data} is no directory")
     telstate, source = await open_input(options, options.stream, resources)
-    return WriterServer(options, telstate, source)
+    return WriterServer(options, telstate, source, measurement_set=options.measurement_set)
 
 
 if __name__ == "__main__":

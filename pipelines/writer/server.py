@@ -15,10 +15,13 @@ import aiokatcp
 from katsdptelstate.aio.telescope_state import TelescopeState
 
 from pipelines.common import telstate as ts
+from pipelines.common.errors import TelstateError
 from pipelines.common.l0 import Dump
 from pipelines.common.l0.receiver import DEFAULT_HELD
 from pipelines.common.l0.server import L0Input, L0Server
+from pipelines.writer.measurement_set import MeasurementSetSink, measurement_set_path
 from pipelines.writer.rdb import snapshot, write_rdb
+from pipelines.writer.second_sink import SecondSink
 from pipelines.writer.store import BlockStore, StoreError, rdb_path
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ class _Block:
     """What is known of the block that is being written."""
 
     store: BlockStore
+    second: SecondSink | None = None
     n_dumps: int = 0
     """One more than the highest dump index that came."""
 
@@ -45,12 +49,20 @@ class WriterServer(L0Server):
     When the disk cannot keep up, whole dumps are dropped and counted, with ``device-status`` degraded; when it
     fails (full, say), what could not be written is counted, with ``device-status`` fail, and writing is tried
     again with the next dump. Either way katdal sees what is missing as lost data.
+
+    With `measurement_set` there is a MeasurementSet of the block as well, made with what time the disk leaves.
     """
 
     def __init__(
-        self, options: argparse.Namespace, telstate: TelescopeState, source: L0Input
+        self,
+        options: argparse.Namespace,
+        telstate: TelescopeState,
+        source: L0Input,
+        *,
+        measurement_set: bool = False,
     ) -> None:
         super().__init__(options, telstate, source)
+        self._measurement_set = measurement_set
         self._root: Path = options.data
         self._block: _Block | None = None
         self._executor = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
@@ -61,6 +73,12 @@ class WriterServer(L0Server):
         )
         self._failed = self.add_sensor(int, "heaps-not-written", "Heaps that the disk refused")
         self._free = self.add_sensor(int, "disk-free", "Space left on the data volume", units="B")
+        self._ms_dumps = self.add_sensor(
+            int, "ms-dumps-written", "Dumps in the block's MeasurementSet"
+        )
+        self._ms_dropped = self.add_sensor(
+            int, "ms-dumps-dropped", "Dumps left out of the block's MeasurementSet"
+        )
         self._depth = self.add_sensor(int, "queue-depth", "Dumps waiting for the disk")
 
     async def prepare(self, cbid: str) -> None:
@@ -69,7 +87,13 @@ class WriterServer(L0Server):
             BlockStore, self._root, cbid, self.source.stream.name, self.layout
         )
         self._free.value = await asyncio.to_thread(store.free_bytes)
-        self._block = _Block(store)
+        self._block = _Block(store, await self._second(cbid) if self._measurement_set else None)
+
+    async def _second(self, cbid: str) -> SecondSink:
+        stream = self.source.stream
+        path = measurement_set_path(self._root, cbid, stream.name)
+        sink = await asyncio.to_thread(MeasurementSetSink, path, stream, self.layout)
+        return SecondSink(sink)
 
     async def capture(self, cbid: str, dumps: AsyncIterator[Dump]) -> None:
         """Write the block's dumps."""
@@ -81,7 +105,7 @@ class WriterServer(L0Server):
                 if not await self._room(pending):
                     self._drop(dump)
                     continue
-                task = writes.create_task(self._write(block.store, dump))
+                task = writes.create_task(self._write(block, dump))
                 pending.add(task)
                 task.add_done_callback(pending.discard)
                 task.add_done_callback(lambda _: self._set_depth(len(pending)))
@@ -117,12 +141,15 @@ class WriterServer(L0Server):
                 aiokatcp.DeviceStatus.DEGRADED, f"{self._root} is too slow: dropping dumps"
             )
 
-    async def _write(self, store: BlockStore, dump: Dump) -> None:
+    async def _write(self, block: _Block, dump: Dump) -> None:
         loop = asyncio.get_running_loop()
         try:
-            written, failures, free = await loop.run_in_executor(
-                self._executor, _write_parts, store, dump
-            )
+            async with asyncio.TaskGroup() as both:
+                if block.second is not None:
+                    both.create_task(self._write_second(block.second, dump))
+                written, failures, free = await loop.run_in_executor(
+                    self._executor, _write_parts, block.store, dump
+                )
         finally:
             dump.release()
         self._free.value = free
@@ -134,6 +161,17 @@ class WriterServer(L0Server):
                 self._failed.value + len(failures), status=aiokatcp.Sensor.Status.ERROR
             )
             self.set_device_status(aiokatcp.DeviceStatus.FAIL, failures[0])
+
+    async def _write_second(self, second: SecondSink, dump: Dump) -> None:
+        await second.write(dump)
+        self._ms_dumps.value = second.written
+        self._tell_second(second)
+
+    def _tell_second(self, second: SecondSink) -> None:
+        if second.dropped != self._ms_dropped.value:
+            self._ms_dropped.set_value(second.dropped, status=aiokatcp.Sensor.Status.WARN)
+        if second.failure:
+            self.set_device_status(aiokatcp.DeviceStatus.DEGRADED, second.failure)
 
     async def conclude(self, cbid: str) -> None:
         """Publish the chunks' description and write telescope state beside them, solutions included."""
@@ -154,6 +192,17 @@ class WriterServer(L0Server):
         except OSError as exc:
             raise StoreError(f"{path} not written: {exc}") from exc
         logger.info("%s: %d dumps, %d keys", path, n_dumps, keys)
+        if block.second is not None:
+            await self._conclude_second(block.second, cbid)
+
+    async def _conclude_second(self, second: SecondSink, cbid: str) -> None:
+        """A block whose data set is whole is no failure, whatever becomes of its MeasurementSet."""
+        try:
+            await second.finish(self.telstate, cbid)
+        except TelstateError as exc:
+            second.failure = f"no MeasurementSet: {exc}"
+        self._tell_second(second)
+        await second.close()
 
     async def on_stop(self) -> None:
         """Finish the block, then let the threads go."""

@@ -14,6 +14,7 @@ import aiokatcp
 import numpy as np
 import pytest
 import spead2.send
+from casacore.tables import table
 
 from pipelines.calibration.publish import publish_attributes
 from pipelines.calibration.scan import ParallelHands
@@ -205,7 +206,7 @@ def written(
             hands = ParallelHands.of(STREAM.bls_ordering)
             await publish_attributes(telstate, "cal", STREAM, hands.antennas)
             cal = CalServer(options, telstate, source, CalSettings("cal", 100.0))
-            writer = WriterServer(options, telstate, source)
+            writer = WriterServer(options, telstate, source, measurement_set=True)
             async with served(cal) as cal_client, served(writer) as writer_client:
                 await cal_client.request("capture-init", CBID)
                 await writer_client.request("capture-init", CBID)
@@ -254,6 +255,13 @@ def test_a_block_with_losses_is_written_and_calibrated(
     assert sensors["cal.solutions-k"] == sensors["cal.solutions-b"] == 1
     # One per dump of the calibrators but the one that was lost.
     assert sensors["cal.solutions-g"] == 6 + 2 + 3
+
+    assert sensors["writer.ms-dumps-written"] + sensors["writer.ms-dumps-dropped"] == N_DUMPS - 1
+    with table(str(path.with_suffix(".ms")), ack=False) as main:
+        n_pairs = len(ANTENNAS) * (len(ANTENNAS) + 1) // 2
+        assert main.nrows() == n_pairs * sensors["writer.ms-dumps-written"]
+    with table(f"{path.with_suffix('.ms')}::FIELD", ack=False) as field:
+        assert field.getcol("NAME") == ["J0408-6545", "J0240-2309", "field"]
 
     data = open_dataset(path, applycal="l1")
     good = ~data.flags[:]

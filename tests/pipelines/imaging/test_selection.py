@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.common.telescope import telescope_of
 from pipelines.imaging.errors import UnknownTargetError
-from pipelines.imaging.selection import choose_target, telescope_of
+from pipelines.imaging.selection import choose_target
 
 FIELD, CAL, OTHER = ("Field", ["target"]), ("J0408", ["bpcal"]), ("Other", ["target"])
 
