@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from scheduler.packing.check import missing, violations
+from scheduler.packing.circumstances import Circumstances, Idle, Occupant
+from scheduler.packing.diagnose import diagnose, warm_up
+from scheduler.packing.explanation import Explanation, Verdict
 from scheduler.packing.shortage import Lack, Nearest, Shortage, TooBig, Total
-from scheduler.packing.solve import ITERATIONS, pack, warm_up
+from scheduler.packing.solve import ITERATIONS, pack, place
 
 __all__ = [
     "ITERATIONS",
+    "Circumstances",
+    "Explanation",
+    "Idle",
     "Lack",
     "Nearest",
+    "Occupant",
     "Shortage",
     "TooBig",
     "Total",
+    "Verdict",
+    "diagnose",
     "missing",
     "pack",
+    "place",
     "violations",
     "warm_up",
 ]

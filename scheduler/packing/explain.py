@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 
 from scheduler.packing.arrays import FIRST
@@ -17,6 +18,9 @@ from scheduler.topology import AgentSnapshot
 
 _EXPLAINED = 64
 """Tasks for which the nearest agent is looked for; more would not be read."""
+
+_HOSTS = 3
+"""Agents that are named for each of these tasks."""
 
 Tasks = Mapping[str, TaskRequest]
 
@@ -39,11 +43,7 @@ def explain(
         never=tuple(_too_big(capacity or (), name, tasks[name]) for name in never),
         too_big=tuple(_too_big(agents, name, tasks[name]) for name in alone if name not in never),
         totals=cluster_totals(agents, tasks),
-        nearest={
-            name: near
-            for name in unplaced[:_EXPLAINED]
-            if (near := _nearest(agents, free, tasks[name])) is not None
-        },
+        nearest=_nearest_of_all(agents, free, tasks, unplaced[:_EXPLAINED]),
     )
 
 
@@ -69,17 +69,30 @@ def _remaining(
     return free
 
 
+def _nearest_of_all(
+    agents: Sequence[AgentSnapshot],
+    free: Mapping[str, Resources],
+    tasks: Tasks,
+    names: Sequence[str],
+) -> dict[str, tuple[Nearest, ...]]:
+    """Look for the nearest agents of each task, once for those that ask for the same."""
+    known: dict[TaskRequest, tuple[Nearest, ...]] = {}
+    for name in names:
+        if (request := tasks[name]) not in known:
+            known[request] = _nearest(agents, free, request)
+    return {name: known[tasks[name]] for name in names}
+
+
 def _nearest(
     agents: Sequence[AgentSnapshot], free: Mapping[str, Resources], request: TaskRequest
-) -> Nearest | None:
-    """Return the agent that lacks the smallest part of what is asked, the first of equal ones."""
-    best: tuple[float, AgentSnapshot, tuple[Lack, ...]] | None = None
-    for agent in agents:
-        found = lacks(agent, free[agent.agent_id], request)
-        distance = sum(map(_severity, found))
-        if best is None or distance < best[0]:
-            best = (distance, agent, found)
-    return None if best is None else Nearest(best[1].agent_id, best[1].host, best[2])
+) -> tuple[Nearest, ...]:
+    """Return the agents that lack the smallest part of what is asked, the first of equal ones first."""
+    found = []
+    for n, agent in enumerate(agents):
+        missing = lacks(agent, free[agent.agent_id], request)
+        found.append((sum(map(_severity, missing)), n, missing))
+    nearest = heapq.nsmallest(_HOSTS, found, key=lambda entry: entry[:2])
+    return tuple(Nearest(agents[n].agent_id, agents[n].host, missing) for _, n, missing in nearest)
 
 
 def _severity(lack: Lack) -> float:
@@ -90,7 +103,7 @@ def _severity(lack: Lack) -> float:
 def _too_big(agents: Sequence[AgentSnapshot], name: str, request: TaskRequest) -> TooBig:
     """Say what no agent has enough of for the task."""
     whole = {agent.agent_id: agent.free for agent in agents}
-    nearest = _nearest(agents, whole, request)
+    nearest = next(iter(_nearest(agents, whole, request)), None)
     admitting = [a for a in agents if not _admission_lack(a, request)]
     rows = [(agent.host, list(needs(agent, agent.free, request))) for agent in admitting]
     if not rows:

@@ -12,13 +12,14 @@ from scheduler.packing.arrays import (
     NOWHERE,
     PLACE,
     PLACE_END,
+    Bytes,
     Cluster,
     Demand,
     Ints,
     Plan,
 )
 from scheduler.packing.compiled import compiled
-from scheduler.packing.placing import left_at, put
+from scheduler.packing.placing import left_at, put, remove
 
 
 @compiled
@@ -85,3 +86,16 @@ def insert_all(cluster: Cluster, demand: Demand, plan: Plan, order: Ints, rule: 
         if not insert(cluster, demand, plan, task, rule):
             missed += 1
     return missed
+
+
+@compiled
+def mark_fits(cluster: Cluster, demand: Demand, plan: Plan, fits: Bytes) -> None:
+    """Mark in (tasks, agents) on which agents each task fits beside what the plan has placed."""
+    for task in range(len(demand.own)):
+        for place in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
+            agent = cluster.places[place, AGENT]
+            if fits[task, agent] or cluster.admits[demand.task[task, ADMISSION], agent] == 0:
+                continue
+            if put(cluster, demand, plan, task, place):
+                remove(cluster, plan, task)
+                fits[task, agent] = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.placement import Placement
@@ -10,6 +10,8 @@ from scheduler.quantities import Millis, format_millis
 
 _SHOWN = 10
 """Lines of one kind in the text; the data has all."""
+_NAMES = 4
+"""Names in one sentence; the data has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,8 @@ class Lack:
     def __str__(self) -> str:
         if self.fact:
             return self.fact
-        asked, free = _amount(self.asked, self.unit), _amount(self.free, self.unit)
-        return (
-            f"{self.resource}: asks for {asked}, {free} free, {_amount(self.by, self.unit)} missing"
-        )
+        asked, free = amount_text(self.asked, self.unit), amount_text(self.free, self.unit)
+        return f"{self.resource}: asks for {asked}, {free} free, {amount_text(self.by, self.unit)} missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class TooBig:
             return f"{self.task} fits on no agent: {self.nearest or 'there is none'}"
         if self.lack.fact:
             return f"{self.task}: {self.lack.fact} on any agent that may run it"
-        asked = _amount(self.lack.asked, self.lack.unit)
-        most = _amount(self.lack.free, self.lack.unit)
+        asked = amount_text(self.lack.asked, self.lack.unit)
+        most = amount_text(self.lack.free, self.lack.unit)
         one = self.lack.resource.partition(" on ")[2]
         where = f"the most free on {one}" if one else "the most free on one agent"
         return f"{self.lack.resource}: {self.task} asks for {asked}, {where} is {most} (agent {self.host})"
@@ -96,8 +96,8 @@ class Total:
 
     def __str__(self) -> str:
         return (
-            f"{self.resource}: all tasks together ask for {_amount(self.asked, self.unit)}, "
-            f"{_amount(self.free, self.unit)} free on all agents"
+            f"{self.resource}: all tasks together ask for {amount_text(self.asked, self.unit)}, "
+            f"{amount_text(self.free, self.unit)} free on all agents"
         )
 
 
@@ -115,8 +115,9 @@ class Shortage:
     too_big: tuple[TooBig, ...] = ()
     """Tasks that no agent can take now, though some could when empty (as far as that is known)."""
     totals: tuple[Total, ...] = ()
-    nearest: Mapping[str, Nearest] = field(default_factory=dict)
-    """By unplaced task: where it comes nearest beside the partial placement. The first tasks only, if many."""
+    nearest: Mapping[str, tuple[Nearest, ...]] = field(default_factory=dict)
+    """By unplaced task: where it comes nearest beside the partial placement, the nearest first. The first
+    tasks only, if many."""
 
     @property
     def proven(self) -> bool:
@@ -126,28 +127,48 @@ class Shortage:
     @property
     def hopeless(self) -> str:
         """What of this the cluster could not give even when empty, for people; empty where nothing is known."""
-        return "\n".join(_some([f"{task}; even with the cluster empty" for task in self.never]))
+        return "\n".join(some([f"{task}; even with the cluster empty" for task in self.never]))
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        first = f"{len(self.unplaced)} of {self.n_tasks} tasks cannot be placed."
+        return "\n".join((first, *self.lines()))
 
-    def _lines(self) -> Iterator[str]:
-        yield f"{len(self.unplaced)} of {self.n_tasks} tasks cannot be placed."
-        yield from _some([f"Never: {task}; even with the cluster empty" for task in self.never])
-        yield from _some([str(task) for task in self.too_big])
-        yield from _some([str(total) for total in self.totals if total.short])
+    def lines(self) -> Iterator[str]:
+        """Yield the particulars, for people."""
+        yield from some([f"Never: {task}; even with the cluster empty" for task in self.never])
+        yield from some([str(task) for task in self.too_big])
+        yield from some([str(total) for total in self.totals if total.short])
         if not self.proven:
             yield "Each task fits by itself, and the totals suffice, but no way was found to fit all."
+        yield from self.nearest_lines()
+
+    def nearest_lines(self) -> Iterator[str]:
+        """Yield what is missing where the tasks come nearest, those that say the same in one line."""
         known = {task.task for task in (*self.never, *self.too_big)}
-        rest = [f"{name}: {near}" for name, near in self.nearest.items() if name not in known]
-        yield from _some(rest)
+        tasks: dict[str, list[str]] = {}
+        for name, near in self.nearest.items():
+            if name not in known and near:
+                tasks.setdefault(str(near[0]), []).append(name)
+        yield from some([f"{listed(names)}: {text}" for text, names in tasks.items()])
 
 
-def _some(lines: list[str]) -> Iterator[str]:
+def some(lines: list[str]) -> Iterator[str]:
+    """Yield the first lines of one kind, and how many more there are."""
     yield from lines[:_SHOWN]
     if len(lines) > _SHOWN:
         yield f"… and {len(lines) - _SHOWN} more of this kind"
 
 
-def _amount(amount: Millis, unit: str) -> str:
+def listed(names: Sequence[str], what: str = "") -> str:
+    """List names for a sentence: a few, and how many there are of them (of `what`) if there are more."""
+    if len(names) <= _NAMES:
+        return ", ".join(names)
+    first = ", ".join(names[: _NAMES - 1])
+    if what:
+        return f"{len(names)} {what}s ({first}, …)"
+    return f"{first} and {len(names) - _NAMES + 1} more"
+
+
+def amount_text(amount: Millis, unit: str) -> str:
+    """Write an amount with its unit, if it has one."""
     return f"{format_millis(amount)} {unit}".rstrip()

@@ -89,6 +89,17 @@ def pack(
     return explain(agents, tasks, placement, capacity) if missing else placement
 
 
+def place(
+    agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest], *, iterations: int
+) -> Placement | None:
+    """Place all tasks like :func:`pack`, for those who do not ask why not."""
+    problem = flatten(agents, tasks)
+    best, missing = _greedy(problem)
+    if missing and iterations > 0:
+        best, missing = _search(problem, best, missing, 0, iterations)
+    return None if missing else Placement(assignments(problem, best.where, best.device))
+
+
 def _orders(problem: Problem) -> Iterator[tuple[Ints, int]]:
     """Yield orders of the tasks and rules, in the order in which they are tried."""
     by_size = np.argsort(-problem.demand.size, kind="stable")

@@ -1,0 +1,80 @@
+"""What stands around a packing problem: the whole cluster, who runs on it, what is withheld."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from scheduler.quantities import Ranges, Resources
+from scheduler.topology import AgentSnapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occupant:
+    """Something that runs and holds resources: a task, or a whole graph that would end as one."""
+
+    name: str
+    priority: int = 0
+    preemptible: bool = False
+    """Whether it may be ended for the sake of others, and is run again later."""
+    holds: Mapping[str, Resources] = field(default_factory=dict)
+    """By agent id."""
+    ends_by: float | None = None
+    """When it has ended at the latest, by the clock of whoever asks; None: nobody knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """An agent, or a part of one, that is not among those to pack on."""
+
+    host: str
+    reason: str
+    agent: AgentSnapshot | None = None
+    """With what would be free on it; None where it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """Everything that an explanation may speak of beside the problem itself."""
+
+    capacity: Sequence[AgentSnapshot] | None = None
+    """All agents with all that they have; None where that is not known."""
+    occupants: Sequence[Occupant] = ()
+    idle: Sequence[Idle] = ()
+
+
+def with_freed(
+    agents: Sequence[AgentSnapshot],
+    capacity: Sequence[AgentSnapshot] | None,
+    occupants: Sequence[Occupant],
+) -> list[AgentSnapshot]:
+    """Return the agents as they would be once these occupants have ended.
+
+    An agent of which nothing is free now is taken from `capacity`, if it is known there. What is seen twice (an
+    end that was offered already, and not yet told) counts once, as far as that can be seen.
+    """
+    freed: dict[str, list[Resources]] = {}
+    for occupant in occupants:
+        for agent_id, held in occupant.holds.items():
+            freed.setdefault(agent_id, []).append(held)
+    whole = {agent.agent_id: agent.free for agent in capacity or ()}
+    known = {agent.agent_id for agent in agents}
+    empty = (replace(a, free=Resources()) for a in capacity or () if a.agent_id not in known)
+    return [
+        replace(agent, free=_together(agent.free, freed[agent.agent_id], whole.get(agent.agent_id)))
+        if agent.agent_id in freed
+        else agent
+        for agent in (*agents, *(a for a in empty if a.agent_id in freed))
+    ]
+
+
+def _together(free: Resources, freed: Sequence[Resources], whole: Resources | None) -> Resources:
+    scalars, ranges = dict(free.scalars), dict(free.ranges)
+    for held in freed:
+        for name, amount in held.scalars.items():
+            scalars[name] = scalars.get(name, 0) + amount
+        for name, members in held.ranges.items():
+            ranges[name] = ranges.get(name, Ranges()) | members
+    if whole is not None:
+        scalars = {name: min(n, whole.scalars.get(name, n)) for name, n in scalars.items()}
+    return Resources(scalars, ranges)

@@ -1,0 +1,99 @@
+"""From a search that failed to an :class:`~scheduler.packing.explanation.Explanation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from scheduler.packing import solve
+from scheduler.packing.circumstances import Circumstances
+from scheduler.packing.explanation import Binding, Explanation, Verdict, Withheld, at_least
+from scheduler.packing.relaxation import Relaxation, relax
+from scheduler.packing.remedies import Case, Trials, remedies
+from scheduler.packing.shortage import Shortage
+from scheduler.quantities import Ranges, Resources
+from scheduler.requests import TaskRequest
+from scheduler.topology import AgentSnapshot, NumaNode, Topology
+
+ALONE: Final = Circumstances()
+"""Nothing is known of what stands around."""
+STEPS: Final = 1000
+"""Steps of the search with which a change is tried."""
+
+
+def diagnose(
+    agents: Sequence[AgentSnapshot],
+    tasks: Mapping[str, TaskRequest],
+    shortage: Shortage,
+    circumstances: Circumstances = ALONE,
+) -> Explanation:
+    """Say why tasks do not fit on agents, what binds, whether they ever can, and what would help.
+
+    It depends on nothing but its arguments, and takes some tenths of a second: not for the event loop.
+
+    Parameters
+    ----------
+    shortage
+        What :func:`~scheduler.packing.pack` said of the same agents and tasks.
+    """
+    now = relax(agents, tasks)
+    ever, fits_empty = _ever(tasks, shortage, circumstances.capacity)
+    trials = Trials(_fit)
+    found = remedies(Case(agents, tasks, shortage.unplaced, circumstances), trials)
+    return Explanation(
+        shortage=shortage,
+        verdict=_verdict(shortage, now, fits_empty=fits_empty),
+        left_out=max(at_least(now.left_out), len(shortage.too_big) + len(shortage.never)),
+        filled=now.filled,
+        bindings=now.bindings,
+        ever=ever,
+        fits_empty=fits_empty,
+        withheld=tuple(Withheld(idle.host, idle.reason) for idle in circumstances.idle),
+        remedies=found,
+        tried=trials.made,
+    )
+
+
+def _fit(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]) -> bool:
+    return solve.place(agents, tasks, iterations=STEPS) is not None
+
+
+def _ever(
+    tasks: Mapping[str, TaskRequest],
+    shortage: Shortage,
+    capacity: Sequence[AgentSnapshot] | None,
+) -> tuple[tuple[Binding, ...], bool | None]:
+    """Say what binds even with the cluster empty, and whether the tasks fit there, as far as it is known."""
+    if capacity is None:
+        return (), None
+    if shortage.never:
+        return (), False
+    if _fit(capacity, tasks):
+        return (), True
+    empty = relax(capacity, tasks)
+    return (empty.bindings, False) if empty.infeasible else ((), None)
+
+
+def _verdict(shortage: Shortage, now: Relaxation, *, fits_empty: bool | None) -> Verdict:
+    if fits_empty is False:
+        return Verdict.NEVER
+    if shortage.proven or now.infeasible:
+        return Verdict.NOT_NOW
+    return Verdict.NOT_FOUND
+
+
+def warm_up() -> None:
+    """Compile and load everything: once, off the event loop, before the first graph."""
+    solve.warm_up()
+    topology = Topology(numa=(NumaNode(Ranges(((0, 1),))),))
+    agent = AgentSnapshot(
+        agent_id="1",
+        host="1",
+        topology=topology,
+        free=Resources({"cpus": 1000}),
+        address="127.0.0.1",
+    )
+    tasks = {"a": TaskRequest(cpus=2000)}
+    shortage = solve.pack([agent], tasks)
+    assert isinstance(shortage, Shortage)  # noqa: S101 - for the type checker: two do not fit on one
+    diagnose([agent], tasks, shortage)

@@ -1,0 +1,173 @@
+"""What an explanation says is true: each change that it names was tried, and helps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from hypothesis import given, settings
+
+from scheduler.packing import (
+    Circumstances,
+    Explanation,
+    Idle,
+    Occupant,
+    Shortage,
+    Verdict,
+    diagnose,
+    pack,
+)
+from scheduler.packing.circumstances import with_freed
+from scheduler.packing.diagnose import ALONE
+from scheduler.packing.explanation import AskLess, BringBack, Drop, FreeTasks, MoreAgents
+from scheduler.placement import Placement
+from scheduler.quantities import Ranges, Resources
+from scheduler.requests import GpuRequest, TaskRequest
+from scheduler.topology import AgentSnapshot
+from tests.scheduler.packing.machines import clusters, graphs, make_agent
+
+Tasks = Mapping[str, TaskRequest]
+
+
+def explained(
+    agents: Sequence[AgentSnapshot], tasks: Tasks, circumstances: Circumstances = ALONE
+) -> Explanation:
+    shortage = pack(agents, tasks, iterations=500, capacity=circumstances.capacity)
+    assert isinstance(shortage, Shortage)
+    found = diagnose(agents, tasks, shortage, circumstances)
+    assert Explanation.from_json(json.loads(json.dumps(found.to_json()))) == found
+    return found
+
+
+def holding(name: str, agent: AgentSnapshot, mem_mib: int, **facts: object) -> Occupant:
+    held = Resources({"mem": 1000 * mem_mib})
+    return Occupant(name=name, holds={agent.agent_id: held}, **facts)  # type: ignore[arg-type]
+
+
+def test_never_is_told_of_one_task_and_of_the_graph_as_a_whole() -> None:
+    whole = [make_agent("a"), make_agent("b")]
+    wide = explained(whole, {"wide": TaskRequest.of(cores=5)}, Circumstances(capacity=whole))
+    assert wide.verdict is Verdict.NEVER
+    assert "never can" in str(wide)
+    assert "wide asks for 5" in wide.hopeless
+    tasks = {f"t{n}": TaskRequest.of(mem_mib=600) for n in range(3)}
+    many = explained(whole, tasks, Circumstances(capacity=whole))
+    assert many.verdict is Verdict.NEVER
+    assert many.fits_empty is False
+    assert "even with the cluster empty" in many.hopeless
+
+
+def test_not_now_is_apart_from_never_and_from_not_found() -> None:
+    whole = [make_agent("a"), make_agent("b")]
+    now = [make_agent("a", mem=500_000), make_agent("b", mem=500_000)]
+    tasks = {f"t{n}": TaskRequest.of(mem_mib=600) for n in range(2)}
+    found = explained(now, tasks, Circumstances(capacity=whole))
+    assert (found.verdict, found.fits_empty) == (Verdict.NOT_NOW, True)
+    assert found.left_out == 2
+    assert "they can once enough has ended" in str(found)
+    assert not found.hopeless
+
+
+def test_tasks_that_run_are_freed_from_the_lowest_priority_and_no_more_than_needed() -> None:
+    whole = make_agent("a", mem=1_000_000)
+    now = replace(whole, free=whole.free - Resources({"mem": 900_000}))
+    running = [
+        holding("observation", whole, 600, priority=10),
+        holding("image.1", whole, 100, priority=-1, preemptible=True),
+        holding("image.2", whole, 200, priority=-2, preemptible=True),
+    ]
+    around = Circumstances(capacity=[whole], occupants=running)
+    one = explained([now], {"t": TaskRequest.of(mem_mib=250)}, around)
+    assert one.displaces == ("image.2",)
+    both = explained([now], {"t": TaskRequest.of(mem_mib=350)}, around)
+    assert set(both.displaces) == {"image.1", "image.2"}
+    assert "run again later" in str(both)
+    large = explained([now], {"t": TaskRequest.of(mem_mib=650)}, around)
+    assert large.displaces == ("observation",), "the others are let live: they would not be enough"
+    assert "run again later" not in str(large)
+
+
+def test_an_agent_that_is_full_has_no_offer_and_is_seen_all_the_same() -> None:
+    whole = make_agent("a")
+    (freed,) = with_freed([], [whole], [holding("x", whole, 10)])
+    assert (freed.agent_id, freed.free.scalars["mem"]) == (whole.agent_id, 10_000)
+
+
+def test_what_is_seen_twice_counts_once() -> None:
+    whole = make_agent("a")
+    held = Resources({"mem": 400_000}, {"cores": Ranges(((0, 1),))})
+    ended = Occupant(name="x", holds={whole.agent_id: held})
+    (freed,) = with_freed([whole], [whole], [ended])
+    assert freed.free == whole.free
+
+
+def test_so_many_more_agents_of_a_kind() -> None:
+    whole = [make_agent("small", gpu_nodes=()), make_agent("gpu", gpu_nodes=(0, 1))]
+    tasks = {f"t{n}": TaskRequest.of(gpus=[GpuRequest.of(0.6, 10)]) for n in range(7)}
+    found = explained(whole, tasks, Circumstances(capacity=whole))
+    assert MoreAgents("gpu", 3) in found.remedies
+    assert "3 more agents like gpu" in str(found)
+    assert not any(isinstance(r, MoreAgents) and r.like == "small" for r in found.remedies)
+
+
+def test_a_smaller_request_is_the_largest_that_fits() -> None:
+    agent = make_agent("a", gpu_nodes=(0,), gpu_0_mem=12_000)
+    tasks = {f"t{n}": TaskRequest.of(gpus=[GpuRequest.of(0.1, 8)]) for n in range(2)}
+    found = explained([agent], tasks)
+    less = next(r for r in found.remedies if isinstance(r, AskLess))
+    assert (less.resource, less.asked, less.enough) == ("gpu.mem", 8000, 6000)
+    assert "gpu.mem 6 MiB instead of 8 MiB for t0, t1" in str(found)
+
+
+def test_a_constraint_that_could_be_given_up() -> None:
+    agent = make_agent("a", cores=(2, 2), gpu_nodes=(1,))
+    tasks = {
+        "near": TaskRequest.of(cores=2, gpus=[GpuRequest.of(0.1, 8, affinity=True)]),
+        "also": TaskRequest.of(mem_mib=1, cores=2, gpus=[GpuRequest.of(0.2, 8, affinity=True)]),
+    }
+    found = explained([agent], tasks)
+    assert any(isinstance(remedy, Drop) for remedy in found.remedies)
+    assert "without affinity of its GPUs" in str(found)
+
+
+def test_an_agent_that_is_drained_is_named_as_help() -> None:
+    drained = make_agent("b")
+    around = Circumstances(idle=[Idle(host="b", reason="drained", agent=drained)])
+    found = explained([make_agent("a", mem=10_000)], {"t": TaskRequest.of(mem_mib=20)}, around)
+    assert found.withheld[0].host == "b"
+    assert any(isinstance(remedy, BringBack) for remedy in found.remedies)
+    assert "back in service: b (drained)" in str(found)
+
+
+def test_the_text_is_bounded() -> None:
+    agents = [make_agent(f"a{n}", mem=1_000_000 + n) for n in range(30)]
+    tasks = {f"t{n}": TaskRequest.of(cores=3, mem_mib=n) for n in range(200)}
+    text = str(explained(agents, tasks))
+    assert len(text.splitlines()) < 60
+    assert max(map(len, text.splitlines())) < 1000
+
+
+@settings(max_examples=60, deadline=None)
+@given(clusters(), graphs(5))
+def test_every_change_that_is_told_helps(
+    agents: tuple[AgentSnapshot, ...], tasks: dict[str, TaskRequest]
+) -> None:
+    answer = pack(agents, tasks, iterations=200, capacity=agents)
+    if not isinstance(answer, Shortage):
+        return
+    found = diagnose(agents, tasks, answer, Circumstances(capacity=agents))
+    assert found.left_out <= len(answer.unplaced)
+    for remedy in found.remedies:
+        match remedy:
+            case MoreAgents(like, count):
+                model = next(agent for agent in agents if agent.host == like)
+                more = [replace(model, agent_id=f"more{n}", host=f"m{n}") for n in range(count)]
+                assert isinstance(pack([*agents, *more], tasks), Placement)
+            case FreeTasks():
+                raise AssertionError("nothing runs")
+            case AskLess(names, resource, asked, enough):
+                assert 0 <= enough < asked
+                assert set(names) <= set(tasks), resource
+    assert Explanation.from_json(found.to_json()) == found
+    assert str(found)
