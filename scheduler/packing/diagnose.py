@@ -38,7 +38,12 @@ def diagnose(
     """
     now = relax(agents, tasks)
     ever, fits_empty = _ever(tasks, shortage, circumstances.capacity)
-    trials = Trials(_fit)
+
+    def fits(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]) -> bool:
+        start = shortage.partial
+        return solve.place(agents, tasks, iterations=STEPS, start=start) is not None
+
+    trials = Trials(fits)
     found = remedies(Case(agents, tasks, shortage.unplaced, circumstances), trials)
     return Explanation(
         shortage=shortage,
@@ -54,10 +59,6 @@ def diagnose(
     )
 
 
-def _fit(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]) -> bool:
-    return solve.place(agents, tasks, iterations=STEPS) is not None
-
-
 def _ever(
     tasks: Mapping[str, TaskRequest],
     shortage: Shortage,
@@ -68,7 +69,7 @@ def _ever(
         return (), None
     if shortage.never:
         return (), False
-    if _fit(capacity, tasks):
+    if solve.place(capacity, tasks, iterations=STEPS) is not None:
         return (), True
     empty = relax(capacity, tasks)
     return (empty.bindings, False) if empty.infeasible else ((), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from scheduler.quantities import Millis
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
@@ -75,12 +76,16 @@ def dimensions(request: TaskRequest) -> Iterator[Dimension]:
 
 
 def _cores(request: TaskRequest, most: Millis) -> TaskRequest:
-    return replace(request, cores=request.cores[: most // 1000])
+    cores = request.cores[: most // 1000]
+    if cores:
+        return replace(request, cores=cores)
+    return replace(request, cores=(), whole_cores=False, one_l3=False)
 
 
 def _gpus(request: TaskRequest, field: str, most: Millis) -> TaskRequest:
     def less(gpu: GpuRequest) -> GpuRequest:
-        return replace(gpu, **{field: min(getattr(gpu, field), most)})
+        exclusive = gpu.exclusive and field != "compute"
+        return replace(gpu, exclusive=exclusive, **{field: min(getattr(gpu, field), most)})
 
     return replace(request, gpus=tuple(map(less, request.gpus)))
 
@@ -104,10 +109,43 @@ def _volume(request: TaskRequest, name: str, most: Millis) -> TaskRequest:
 def without(request: TaskRequest) -> Iterator[tuple[str, TaskRequest]]:
     """Yield what is not a matter of amounts and could be left out, in words, and the request without it."""
     if any(gpu.affinity for gpu in request.gpus):
-        gpus = tuple(replace(gpu, affinity=False) for gpu in request.gpus)
-        yield "affinity of its GPUs", replace(request, gpus=gpus)
+        yield "affinity of its GPUs", _with_gpus(request, affinity=False)
     if any(nic.affinity for nic in request.nics):
         nics = tuple(replace(nic, affinity=False) for nic in request.nics)
         yield "affinity of its interfaces", replace(request, nics=nics)
+    for gpu in dict.fromkeys(request.gpus):
+        if gpu.name is not None:
+            yield f"the name of its GPU ({gpu.name})", _with_gpus(request, name=None)
+        if gpu.min_capability is not None:
+            capability = ".".join(map(str, gpu.min_capability))
+            yield f"compute capability {capability}", _with_gpus(request, min_capability=None)
+        if gpu.exclusive:
+            yield "a GPU for itself", _with_gpus(request, exclusive=False)
+    if request.whole_cores:
+        yield "whole physical cores", replace(request, whole_cores=False)
+    if request.one_l3:
+        yield "one L3 cache for its cores", replace(request, one_l3=False)
+    if request.numa_share:
+        yield "its share of a NUMA node", replace(request, numa_share=0)
+    yield from _anywhere(request)
+
+
+def _anywhere(request: TaskRequest) -> Iterator[tuple[str, TaskRequest]]:
+    """Yield what says where the task may be."""
     if request.host is not None:
         yield f"host {request.host}", replace(request, host=None)
+    for constraint in request.constraints:
+        rest = tuple(other for other in request.constraints if other != constraint)
+        yield f"'{constraint}'", replace(request, constraints=rest)
+    for data in request.data:
+        if data.required:
+            rest_of_data = tuple(other for other in request.data if other != data)
+            yield str(data), replace(request, data=rest_of_data)
+    for field in ("together", "apart", "at_most"):
+        for relation in getattr(request, field):
+            others: Any = tuple(other for other in getattr(request, field) if other != relation)
+            yield f"'{relation}'", replace(request, **{field: others})
+
+
+def _with_gpus(request: TaskRequest, **facts: Any) -> TaskRequest:
+    return replace(request, gpus=tuple(replace(gpu, **facts) for gpu in request.gpus))

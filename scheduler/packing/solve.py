@@ -90,13 +90,17 @@ def pack(
 
 
 def place(
-    agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest], *, iterations: int
+    agents: Sequence[AgentSnapshot],
+    tasks: Mapping[str, TaskRequest],
+    *,
+    iterations: int,
+    start: Placement | None = None,
 ) -> Placement | None:
     """Place all tasks like :func:`pack`, for those who do not ask why not."""
     problem = flatten(agents, tasks)
     best, missing = _greedy(problem)
     if missing and iterations > 0:
-        best, missing = _search(problem, best, missing, 0, iterations)
+        best, missing = _search(problem, best, missing, Effort(0, iterations, None), start)
     return None if missing else Placement(assignments(problem, best.where, best.device))
 
 
