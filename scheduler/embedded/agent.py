@@ -1,26 +1,20 @@
 """One agent: runs tasks with an executor and tells the master about them.
 
-A task goes ``LAUNCHING → STARTING → RUNNING → ENDED``; it is forgotten when its last status update is
-acknowledged::
-
-    LAUNCHING ──► STARTING ──► RUNNING ──► ENDED
-        │             └──────────────────────▲    it could not be run
-        └────────────────────────────────────┘    killed before delivery, or the launch failed
+The life of a run is drawn in :mod:`~scheduler.embedded.runs`.
 """
 
 from __future__ import annotations
 
-import base64
-import enum
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from scheduler.embedded.clock import Clock, Timer
+from scheduler.embedded import statuses
+from scheduler.embedded.checks import Prober, TaskChecks, Verdict
+from scheduler.embedded.clock import Clock
 from scheduler.embedded.executors import (
     Container,
     ContainerLaunchError,
@@ -30,7 +24,16 @@ from scheduler.embedded.executors import (
     Running,
     SandboxError,
 )
-from scheduler.embedded.model import AgentInfo, FrameworkInfo, TaskInfo, TaskState
+from scheduler.embedded.model import (
+    AgentInfo,
+    FrameworkInfo,
+    TaskGroup,
+    TaskInfo,
+    TaskState,
+)
+from scheduler.embedded.pool import Pool
+from scheduler.embedded.probes import HostProber
+from scheduler.embedded.runs import Group, Key, Phase, Run
 from scheduler.embedded.updates import StatusUpdate, UpdateStreams
 
 logger = logging.getLogger(__name__)
@@ -46,57 +49,15 @@ class Master(Protocol):
         """Take an update; `latest` is the newest state of the task, which may be ahead of it."""
         ...
 
+    def executor_ended(self, agent_id: str, framework_id: str, executor_id: str) -> None:
+        """Take the end of a default executor."""
+        ...
 
-class Phase(enum.Enum):
-    """Where a task is on its agent."""
-
-    LAUNCHING = "launching"
-    STARTING = "starting"
-    RUNNING = "running"
-    ENDED = "ended"
-
-
-_NEXT = {
-    Phase.LAUNCHING: {Phase.STARTING, Phase.ENDED},
-    Phase.STARTING: {Phase.RUNNING, Phase.ENDED},
-    Phase.RUNNING: {Phase.ENDED},
-    Phase.ENDED: set[Phase](),
-}
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One execution of a task."""
-
-    framework: FrameworkInfo
-    task: TaskInfo
-    container_id: str
-    sandbox: Path
-    phase: Phase = Phase.LAUNCHING
-    container: Container | None = None
-    running: Running | None = None
-    killed: bool = False
-    out_of_time: bool = False
-    deadline: Timer | None = None
-    abandoned: bool = False
-    """Whether nobody wants to hear of it any more."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Framework and task id."""
-        return (self.framework.id, self.task.id)
-
-    def set_phase(self, phase: Phase) -> None:
-        """Move on.
-
-        Raises
-        ------
-        RuntimeError
-            If that is a step back.
-        """
-        if phase not in _NEXT[self.phase]:
-            raise RuntimeError(f"task {self.task.id}: {self.phase.value} → {phase.value}")
-        self.phase = phase
+    def executor_message(
+        self, agent_id: str, framework_id: str, executor_id: str, data: str
+    ) -> None:
+        """Take a message of an executor for its framework."""
+        ...
 
 
 class Agent:
@@ -119,6 +80,8 @@ class Agent:
     kill_override
         Whether the kill policy of a KILL call overrides that of the task. Mesos' command executor
         ignores it, unless the agent runs with ``--http_command_executor``.
+    prober
+        Looks after tasks with checks; on this machine's network when it is not given.
     """
 
     def __init__(
@@ -131,9 +94,10 @@ class Agent:
         work_dir: Path,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         kill_override: bool = False,
+        prober: Prober | None = None,
     ) -> None:
         self.info = info
-        self.runs: dict[tuple[str, str], Run] = {}
+        self.runs: dict[Key, Run] = {}
         self.completed: OrderedDict[str, Run] = OrderedDict()
         self._executor = executor
         self._master = master
@@ -141,39 +105,88 @@ class Agent:
         self._work_dir = work_dir
         self._spawn = spawn
         self._kill_override = kill_override
+        self._prober = prober or HostProber()
+        self.groups: dict[Key, Group] = {}
         self._updates = UpdateStreams(clock, self._forward)
+
+    def attach(self, master: Master) -> None:
+        """Talk to another master from now on."""
+        self._master = master
+
+    # Orders of the master
 
     def launch(self, framework: FrameworkInfo, task: TaskInfo) -> None:
         """Start a task; what becomes of it comes as status updates."""
         container_id = str(uuid.uuid4())
         sandbox = self._runs_folder(framework.id, task.id) / container_id
-        run = Run(framework, task, container_id, sandbox)
-        self.runs[run.key] = run
-        self._spawn(self._run(run))
+        self._start(Run(framework, task, container_id, sandbox))
 
-    def kill(self, framework_id: str, task_id: str, grace: float | None = None) -> None:
-        """Kill a task: SIGTERM now, SIGKILL after the grace period of its policy."""
+    def launch_group(self, framework: FrameworkInfo, executor_id: str, tasks: TaskGroup) -> None:
+        """Start tasks in a default executor, which is started when it is not there yet."""
+        key = (framework.id, executor_id)
+        group = self.groups.get(key)
+        if group is None:
+            container_id = str(uuid.uuid4())
+            sandbox = self._runs_folder(framework.id, executor_id) / container_id
+            group = Group(executor_id, framework, container_id, sandbox, tasks.executor)
+            self.groups[key] = group
+        for task in tasks.tasks:
+            container_id = str(uuid.uuid4())
+            sandbox = group.sandbox / "containers" / container_id
+            run = Run(framework, task, container_id, sandbox, group)
+            group.runs.append(run)
+            self._start(run)
+
+    def kill(
+        self,
+        framework_id: str,
+        task_id: str,
+        grace: float | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Kill a task: SIGTERM now, SIGKILL after the grace period of its policy.
+
+        Parameters
+        ----------
+        framework_id, task_id
+            The task; nothing happens when it is not here.
+        grace
+            Seconds that a KILL call wants instead.
+        reason
+            Why, where its framework is to be told that.
+        """
         run = self.runs.get((framework_id, task_id))
         if run is None or run.killed or run.phase is Phase.ENDED:
             return
-        run.killed = True
-        if run.container is None:
-            return
-        if run.framework.can("TASK_KILLING_STATE"):
-            self._report(run, TaskState.KILLING)
         override = grace is not None and self._kill_override
-        run.container.kill(grace if grace is not None and override else run.task.kill_grace)
+        self._kill(run, grace if grace is not None and override else run.task.kill_grace, reason)
+
+    def drain(self, max_grace: float | None) -> None:
+        """Kill all tasks, and give none more time than that."""
+        for run in list(self.runs.values()):
+            if run.phase is not Phase.ENDED and not run.killed:
+                grace = run.task.kill_grace
+                grace = grace if max_grace is None else min(grace, max_grace)
+                self._kill(run, grace, "REASON_AGENT_DRAINING")
 
     def acknowledge(self, framework_id: str, task_id: str, uuid_text: str) -> StatusUpdate | None:
         """Take an acknowledgement; None when it is not for the pending update."""
         done = self._updates.acknowledge(framework_id, task_id, uuid_text)
         if done is not None and done.state.is_terminal:
-            self._forget(self.runs.pop((framework_id, task_id)))
+            run = self.runs.pop((framework_id, task_id), None)
+            if run is not None:
+                self._forget(run)
         return done
 
     def resume_updates(self, framework_id: str) -> None:
         """Send pending updates at once: the framework is here again."""
         self._updates.resume(framework_id)
+
+    def shutdown_executor(self, framework_id: str, executor_id: str) -> None:
+        """End an executor with all its tasks."""
+        for run in list(self.runs.values()):
+            if (run.framework.id, run.executor_id) == (framework_id, executor_id):
+                self.kill(*run.key)
 
     def shutdown_framework(self, framework_id: str) -> None:
         """Kill the tasks of a framework that is no more; nobody wants to hear of them."""
@@ -181,11 +194,31 @@ class Agent:
         for run in [run for run in self.runs.values() if run.framework.id == framework_id]:
             self.abandon(run)
 
-    def kill_everything(self, grace: float | None = None) -> None:
-        """Begin to end all tasks, as the cluster is being stopped; with another grace period if given."""
+    def deliver(self, framework_id: str, executor_id: str, data: str) -> None:
+        """Hand a message to an executor. Those of this cluster listen to none, as Mesos' own do not."""
+        logger.debug("executor %s of %s ignores %d bytes", executor_id, framework_id, len(data))
+
+    def send_message(self, framework_id: str, executor_id: str, data: str) -> None:
+        """Send a message in the name of an executor; base64."""
+        self._master.executor_message(self.info.id, framework_id, executor_id, data)
+
+    def report_unknown(self, framework: FrameworkInfo, task: TaskInfo) -> None:
+        """Tell that a task which the master believes to be here is not."""
+        state = framework.reportable(TaskState.DROPPED)
+        status = statuses.unknown_status(self.info, task.id, task.id, state, self._clock.time())
+        update = StatusUpdate(framework.id, task.id, status["uuid"], state, status)
+        self._updates.append(update)
+
+    def shutdown(self) -> None:
+        """End all tasks, as the agent itself ends for good; nobody hears of them."""
         self._updates.close()
         for run in list(self.runs.values()):
             self.abandon(run)
+
+    def kill_everything(self, grace: float | None = None) -> None:
+        """Begin to end all tasks, as the cluster is being stopped; with another grace period if given."""
+        self.shutdown()
+        for run in list(self.runs.values()):
             if grace is not None and run.container is not None:
                 run.container.kill(grace)
 
@@ -197,57 +230,141 @@ class Agent:
         else:
             self.kill(*run.key)
 
+    # What others may know
+
     def latest_state(self, run: Run) -> TaskState:
         """Return the newest state of a task."""
         return self._updates.latest(*run.key) or TaskState.STAGING
 
-    def find_run(self, framework_id: str, executor_id: str) -> Run | None:
-        """Return the latest run of a command task's executor, whose id is the task's."""
-        if (run := self.runs.get((framework_id, executor_id))) is not None:
+    def told(self, run: Run) -> Mapping[str, Any] | None:
+        """Return the newest status of a task that has been sent."""
+        update = self._updates.told(*run.key)
+        return None if update is None else update.status
+
+    def container_status(self, run: Run, state: TaskState) -> dict[str, Any]:
+        """Return the ``ContainerStatus`` of a run."""
+        return statuses.container_status(self.info, run, state)
+
+    def executor_pools(self, framework_id: str) -> dict[Key, Pool]:
+        """Return what a framework's default executors use themselves."""
+        return {key: group.pool for key, group in self.groups.items() if key[0] == framework_id}
+
+    def find_run(self, framework_id: str, task_id: str) -> Run | None:
+        """Return the latest run of a task."""
+        if (run := self.runs.get((framework_id, task_id))) is not None:
             return run
         ended = reversed(self.completed.values())
-        return next((run for run in ended if run.key == (framework_id, executor_id)), None)
+        return next((run for run in ended if run.key == (framework_id, task_id)), None)
+
+    def find_sandbox(self, framework_id: str, executor_id: str) -> Run | Group | None:
+        """Return what has the sandbox of an executor: a run, or a group with those of its tasks inside."""
+        for run in (*reversed(self.runs.values()), *reversed(self.completed.values())):
+            if (run.framework.id, run.executor_id) == (framework_id, executor_id):
+                return run.group or run
+        return None
 
     def sandboxes(self) -> list[Path]:
         """Return the folders that may be read through the files API."""
-        return [run.sandbox for run in (*self.runs.values(), *self.completed.values())]
+        runs = (*self.runs.values(), *self.completed.values())
+        return list(dict.fromkeys((run.group or run).sandbox for run in runs))
 
-    def _runs_folder(self, framework_id: str, task_id: str) -> Path:
+    # The life of a run
+
+    def _runs_folder(self, framework_id: str, executor_id: str) -> Path:
         agent = self._work_dir / "slaves" / self.info.id
-        return agent / "frameworks" / framework_id / "executors" / task_id / "runs"
+        return agent / "frameworks" / framework_id / "executors" / executor_id / "runs"
+
+    def _start(self, run: Run) -> None:
+        self.runs[run.key] = run
+        self._spawn(self._run(run))
 
     async def _run(self, run: Run) -> None:
-        container = await self._launch(run)
+        if (
+            run.group is not None and not run.killed
+        ):  # its executor reports before it has a container
+            self._starts(run)
+        launch = Launch(
+            run.framework,
+            self.info,
+            run.task,
+            run.container_id,
+            run.sandbox,
+            None if run.group is None else run.group.id,
+        )
+        container = await self._launch(run, launch)
         if container is None:
             return
         if run.killed and container.pid is None:
             self._killed_during_launch(run)
             return
         run.container = container
-        run.set_phase(Phase.STARTING)
-        self._report(run, TaskState.STARTING)
+        if run.phase is Phase.LAUNCHING:
+            self._starts(run)
         if run.killed:  # while it was being launched
             run.killed = False
-            self.kill(*run.key)
+            self.kill(*run.key, reason=run.kill_reason)
         run.running = await container.started()
         if run.running is not None:
-            self._runs(run, run.running)
+            self._runs(run, launch, container, run.running)
         self._end(run, await container.wait())
 
-    def _runs(self, run: Run, running: Running) -> None:
+    def _starts(self, run: Run) -> None:
+        run.set_phase(Phase.STARTING)
+        self._report(run, TaskState.STARTING)
+
+    def _runs(self, run: Run, launch: Launch, container: Container, running: Running) -> None:
         run.set_phase(Phase.RUNNING)
         if not run.killed:
             self._report(run, TaskState.RUNNING, data=running.data)
         limit = run.task.max_completion_time
         if limit is not None:
             run.deadline = self._clock.call_later(limit, lambda: self._out_of_time(run))
+        if "check" in run.task.document and run.task.is_docker:
+            run.executor_lost = True  # Mesos' Docker executor aborts when it is asked for a check
+            container.kill(0.0)
+        elif "check" in run.task.document or "health_check" in run.task.document:
+            run.checks = TaskChecks(
+                launch,
+                container,
+                self._prober,
+                self._clock,
+                self._spawn,
+                tell_health=lambda verdict: self._heard_health(run, verdict),
+                tell_check=lambda: self._heard_check(run),
+            )
+            run.checks.start()
 
-    async def _launch(self, run: Run) -> Container | None:
+    def _heard_health(self, run: Run, verdict: Verdict) -> None:
+        if run.killed or run.phase is not Phase.RUNNING:
+            return
+        reason = "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
+        self._report(run, TaskState.RUNNING, reason=reason, healthy=verdict.healthy)
+        if verdict.kill:
+            run.unhealthy = True
+            self._kill(run, run.task.kill_grace, None)
+
+    def _heard_check(self, run: Run) -> None:
+        if run.killed or run.phase is not Phase.RUNNING or run.checks is None:
+            return
+        reason = "REASON_TASK_CHECK_STATUS_UPDATED"
+        self._report(run, TaskState.RUNNING, reason=reason, healthy=run.checks.healthy)
+
+    def _kill(self, run: Run, grace: float, reason: str | None) -> None:
+        run.killed = True
+        run.kill_reason = reason
+        if run.checks is not None:
+            run.checks.stop()
+        if run.container is None:
+            return
+        if run.framework.can("TASK_KILLING_STATE"):
+            self._report(run, TaskState.KILLING, reason=reason)
+        run.container.kill(grace)
+
+    async def _launch(self, run: Run, launch: Launch) -> Container | None:
         """Start a run; None when it could not be, which has been reported then."""
         if run.killed:
             self._killed_during_launch(run)
             return None
-        launch = Launch(run.framework, self.info, run.task, run.container_id, run.sandbox)
         try:
             return await self._executor.launch(launch)
         except SandboxError as exc:
@@ -270,74 +387,55 @@ class Agent:
     def _end(self, run: Run, outcome: Outcome) -> None:
         if run.deadline is not None:
             run.deadline.cancel()
+        if run.checks is not None:
+            run.checks.stop()
         run.set_phase(Phase.ENDED)
+        if run.executor_lost:
+            outcome = Outcome.executor_lost("Container terminated")
         state = TaskState.FINISHED if outcome.succeeded else TaskState.FAILED
         reason = outcome.reason
         if run.out_of_time:
             state, reason = TaskState.FAILED, "REASON_MAX_COMPLETION_TIME_REACHED"
         elif run.killed and reason is None:
-            state = TaskState.KILLED
+            state, reason = TaskState.KILLED, run.kill_reason
         self._report(
             run,
             state,
-            source="SOURCE_AGENT" if outcome.by_agent else "SOURCE_EXECUTOR",
+            source=statuses.AGENT if outcome.by_agent else statuses.EXECUTOR,
             message=outcome.message,
             reason=reason,
+            healthy=False if run.unhealthy else None,
             limitation=outcome.limitation,
         )
+        self._left(run, failed=not outcome.succeeded)
 
     def _fail(self, run: Run, state: TaskState, reason: str, message: str) -> None:
         """Report the end of a task that never ran."""
         logger.warning("task %s on %s: %s", run.task.id, self.info.spec.hostname, message)
         run.set_phase(Phase.ENDED)
-        self._report(run, state, source="SOURCE_AGENT", reason=reason, message=message)
+        self._report(run, state, source=statuses.AGENT, reason=reason, message=message)
+        self._left(run, failed=True)
 
-    def _report(
-        self,
-        run: Run,
-        state: TaskState,
-        *,
-        source: str = "SOURCE_EXECUTOR",
-        message: str | None = None,
-        reason: str | None = None,
-        data: bytes = b"",
-        limitation: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        """Queue a status update, its fields in the order in which Mesos writes them."""
-        update_id = base64.b64encode(uuid.uuid4().bytes).decode()
-        status: dict[str, Any] = {"task_id": {"value": run.task.id}, "state": state.value}
-        if message is not None:
-            status["message"] = message
-        status["source"] = source
-        if reason is not None:
-            status["reason"] = reason
-        if data:
-            status["data"] = base64.b64encode(data).decode()
-        status["agent_id"] = {"value": self.info.id}
-        status["executor_id"] = {"value": run.task.id}
-        status["timestamp"] = self._clock.time()
-        status["uuid"] = update_id
-        if source == "SOURCE_EXECUTOR":
-            status["container_status"] = self.container_status(run)
-        if limitation:
-            status["limitation"] = {"resources": list(limitation)}
+    def _left(self, run: Run, *, failed: bool) -> None:
+        """Let a default executor notice that one of its tasks has ended."""
+        group = run.group
+        if group is None:
+            return
+        if failed:
+            for other in group.others(run):
+                self.kill(*other.key)
+        if group.ended and self.groups.pop(group.key, None) is not None:
+            self._master.executor_ended(self.info.id, *group.key)
+
+    def _report(self, run: Run, state: TaskState, **fields: Any) -> None:
+        """Queue a status update; `fields` are those of :func:`~scheduler.embedded.statuses.make_status`."""
+        status = statuses.make_status(self.info, run, state, time=self._clock.time(), **fields)
         if run.abandoned:
             if run.phase is Phase.ENDED:
                 self._forget(self.runs.pop(run.key))
             return
-        self._updates.append(StatusUpdate(run.framework.id, run.task.id, update_id, state, status))
-
-    def container_status(self, run: Run) -> dict[str, Any]:
-        """Return the ``ContainerStatus`` of a run."""
-        own = run.running.address if run.phase is Phase.RUNNING and run.running else None
-        address = {"protocol": "IPv4", "ip_address": own or self.info.ip}
-        status: dict[str, Any] = {
-            "container_id": {"value": run.container_id},
-            "network_infos": [{"ip_addresses": [address]}],
-        }
-        if run.container is not None and run.container.pid is not None:
-            status["executor_pid"] = run.container.pid
-        return status
+        update = StatusUpdate(run.framework.id, run.task.id, status["uuid"], state, status)
+        self._updates.append(update)
 
     def _forward(self, update: StatusUpdate, latest: TaskState) -> None:
         self._master.status_update(self.info.id, update, latest)

@@ -7,17 +7,16 @@ all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from scheduler.embedded.launching import accept
 from scheduler.embedded.master import Master
-from scheduler.embedded.model import FrameworkInfo, Offer, TaskState, seconds
-from scheduler.embedded.offers import InvalidOffersError
-from scheduler.embedded.pool import Pool
+from scheduler.embedded.model import FrameworkInfo, TaskState, seconds
 from scheduler.embedded.reconciliation import reconcile, reconcile_all
-from scheduler.embedded.records import Framework, Task
-from scheduler.embedded.task_validation import TaskError, check_task
+from scheduler.embedded.records import Framework, Order
 from scheduler.embedded.validation import validate_framework, validate_update
 
 logger = logging.getLogger(__name__)
@@ -35,9 +34,8 @@ class CallRefusedError(Exception):
 class SchedulerCalls:
     """Does what frameworks ask for.
 
-    Calls that Mesos has and that are not listed here (MESSAGE to a command executor, REQUEST, operations on
-    reservations, inverse offers) are accepted and have no effect, as with a master that has nothing to do for
-    them.
+    REQUEST and ACKNOWLEDGE_OPERATION_STATUS are accepted and have no effect, as with a master that has nothing
+    to do for them.
 
     Parameters
     ----------
@@ -57,6 +55,10 @@ class SchedulerCalls:
             "SHUTDOWN": self._shutdown,
             "ACKNOWLEDGE": self._acknowledge,
             "RECONCILE": self._reconcile,
+            "RECONCILE_OPERATIONS": self._reconcile_operations,
+            "ACCEPT_INVERSE_OFFERS": partial(self._answer_inverse, accepted=True),
+            "DECLINE_INVERSE_OFFERS": partial(self._answer_inverse, accepted=False),
+            "MESSAGE": self._message,
             "UPDATE_FRAMEWORK": self._update_framework,
         }
 
@@ -95,70 +97,7 @@ class SchedulerCalls:
         return HTTPStatus.OK if kind == "UPDATE_FRAMEWORK" else HTTPStatus.ACCEPTED
 
     def _accept(self, framework: Framework, body: Mapping[str, Any]) -> None:
-        operations = body.get("operations", [])
-        offer_ids = [offer_id["value"] for offer_id in body.get("offer_ids", [])]
-        try:
-            offers = self._master.desk.accept(framework.info.id, offer_ids)
-        except InvalidOffersError as exc:
-            text = f"Task launched with invalid offers: {exc}"
-            for document in _tasks(operations):
-                state = framework.info.reportable(TaskState.DROPPED)
-                self._refuse_task(framework, document, state, "REASON_INVALID_OFFERS", text)
-            return
-        left = self._launch_all(framework, offers, operations)
-        self._master.desk.refuse(offers[0], left, body.get("filters", {}))
-
-    def _launch_all(
-        self, framework: Framework, offers: Sequence[Offer], operations: Sequence[Any]
-    ) -> Pool:
-        """Launch the valid tasks; return the resources that are left."""
-        agent = self._master.agents[offers[0].agent_id]
-        left = offers[0].resources
-        for offer in offers[1:]:
-            left += offer.resources
-        for operation in operations:
-            launch = operation.get("type") == "LAUNCH"
-            for document in _tasks([operation]):
-                try:
-                    if not launch:
-                        raise TaskError("Task groups are not supported by this cluster")
-                    task = check_task(
-                        document,
-                        agent_id=agent.info.id,
-                        role=offers[0].role,
-                        available=left,
-                        taken_ids=framework.tasks.keys() | framework.unreachable.keys(),
-                    )
-                except TaskError as exc:
-                    self._refuse_task(
-                        framework, document, TaskState.ERROR, "REASON_TASK_INVALID", str(exc)
-                    )
-                    continue
-                left -= task.pool
-                agent.used += task.pool
-                framework.tasks[task.id] = Task(framework.info.id, task)
-                agent.agent.launch(framework.info, task)
-        return left
-
-    def _refuse_task(
-        self,
-        framework: Framework,
-        document: Mapping[str, Any],
-        state: TaskState,
-        reason: str,
-        message: str,
-    ) -> None:
-        self._master.counters[f"updates/{state.value}"] += 1
-        status = {
-            "task_id": document["task_id"],
-            "state": state.value,
-            "message": message,
-            "source": "SOURCE_MASTER",
-            "reason": reason,
-            "agent_id": document["agent_id"],
-            "timestamp": self._master.clock.time(),
-        }
-        _send(framework, status)
+        accept(self._master, framework, body)
 
     def _decline(self, framework: Framework, body: Mapping[str, Any]) -> None:
         offer_ids = [offer_id["value"] for offer_id in body.get("offer_ids", [])]
@@ -174,35 +113,64 @@ class SchedulerCalls:
         roles = set(body.get("roles") or framework.info.roles)
         framework.suppressed |= roles & set(framework.info.roles)
 
+    def _answer_inverse(
+        self, framework: Framework, body: Mapping[str, Any], *, accepted: bool
+    ) -> None:
+        ids = [offer_id["value"] for offer_id in body.get("inverse_offer_ids", [])]
+        filters = body.get("filters", {})
+        self._master.maintenance.answer(framework, ids, accepted=accepted, filters=filters)
+
     def _kill(self, framework: Framework, body: Mapping[str, Any]) -> None:
         task_id = body["task_id"]["value"]
         named = body.get("agent_id", {}).get("value")
         task = framework.tasks.get(task_id)
         if task is None:
-            _send(framework, reconcile(self._master, framework, task_id, named))
-        elif named in (None, task.info.agent_id):
-            grace = seconds(body.get("kill_policy", {}).get("grace_period"), -1.0)
-            agent = self._master.agents[task.info.agent_id]
-            if agent.connected:
-                agent.agent.kill(framework.info.id, task_id, None if grace < 0 else grace)
+            answer = reconcile(self._master, framework, task_id, named)
+            if answer is not None:
+                _send(framework, answer)
+            return
+        if named not in (None, task.info.agent_id):
+            return
+        policy = body.get("kill_policy", {}).get("grace_period")
+        grace = None if policy is None else max(0.0, seconds(policy, 0.0))
+        record = self._master.agents[task.info.agent_id]
+        key = (framework.info.id, task_id)
+        if record.connected:
+            record.post(lambda agent: agent.kill(*key, grace))
+        else:
+            record.killed[key] = grace
 
     def _shutdown(self, framework: Framework, body: Mapping[str, Any]) -> None:
-        """End an executor; that of a command task has the task's id."""
-        agent = self._master.agents.get(body["agent_id"]["value"])
-        if agent is not None and agent.connected:
-            agent.agent.kill(framework.info.id, body["executor_id"]["value"])
+        """End an executor with all its tasks."""
+        key = (framework.info.id, body["executor_id"]["value"])
+        self._post(body, lambda agent: agent.shutdown_executor(*key))
+
+    def _message(self, framework: Framework, body: Mapping[str, Any]) -> None:
+        """Hand a message to an executor."""
+        key = (framework.info.id, body["executor_id"]["value"])
+        self._post(body, lambda agent: agent.deliver(*key, body["data"]))
+
+    def _post(self, body: Mapping[str, Any], order: Order) -> None:
+        record = self._master.agents.get(body["agent_id"]["value"])
+        if record is not None:
+            record.post(order)
 
     def _acknowledge(self, framework: Framework, body: Mapping[str, Any]) -> None:
-        task_id = body["task_id"]["value"]
-        agent = self._master.agents.get(body["agent_id"]["value"])
-        if agent is None or not agent.connected:
-            return
-        done = agent.agent.acknowledge(framework.info.id, task_id, body["uuid"])
-        if done is None:
+        task_id, uuid = body["task_id"]["value"], body["uuid"]
+        record = self._master.agents.get(body["agent_id"]["value"])
+        task = framework.tasks.get(task_id)
+        pending = task.statuses[-1] if task is not None and task.statuses else {}
+        mine = task is not None and record is not None and task.info.agent_id == record.info.id
+        if not mine or pending.get("uuid") != uuid:
             self._master.counters["invalid_acknowledgements"] += 1
             logger.warning("ignored an acknowledgement for task %r", task_id)
-        elif done.state.is_terminal:
-            self._master.complete(framework, framework.tasks[task_id])
+        if record is None or not record.connected:
+            return
+        framework_id = framework.info.id
+        done = mine and pending.get("uuid") == uuid and TaskState(pending["state"]).is_terminal
+        record.post(lambda agent: agent.acknowledge(framework_id, task_id, uuid))
+        if done and task is not None and framework.tasks.get(task_id) is task:
+            self._master.complete(framework, task)
 
     def _reconcile(self, framework: Framework, body: Mapping[str, Any]) -> None:
         tasks = body.get("tasks", [])
@@ -220,7 +188,19 @@ class SchedulerCalls:
             else reconcile_all(self._master, framework)
         )
         for status in statuses:
-            _send(framework, status)
+            if status is not None:
+                _send(framework, status)
+
+    def _reconcile_operations(self, framework: Framework, body: Mapping[str, Any]) -> None:
+        """Answer for each operation that it is unknown: there are none in this cluster."""
+        for operation in body.get("operations", []):
+            if isinstance(operation, Mapping) and "operation_id" in operation:
+                status = {
+                    "operation_id": operation["operation_id"],
+                    "state": "OPERATION_UNKNOWN",
+                    "message": "Reconciliation: Operation is unknown",
+                }
+                framework.send("UPDATE_OPERATION_STATUS", status=status)
 
     def _update_framework(self, framework: Framework, body: Mapping[str, Any]) -> None:
         document = body["framework_info"]
@@ -237,21 +217,10 @@ class SchedulerCalls:
         self._master.desk.clear_filters(info.id, gone)
         stale = [offer for offer in framework.offers.values() if offer.role in gone]
         self._master.desk.withdraw(stale, rescind=True)
+        self._master.observers.framework_updated(framework)
         self._master.allocate_soon()
 
 
 def _send(framework: Framework, status: Mapping[str, Any]) -> None:
     """Send a status that the master itself has made; it needs no acknowledgement."""
     framework.send("UPDATE", status=status)
-
-
-def _tasks(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the ``TaskInfo`` messages of an ACCEPT in their order."""
-    found: list[Mapping[str, Any]] = []
-    for operation in operations:
-        if operation.get("type") == "LAUNCH":
-            found += operation.get("launch", {}).get("task_infos", [])
-        elif operation.get("type") == "LAUNCH_GROUP":
-            group = operation.get("launch_group", {}).get("task_group", {})
-            found += group.get("tasks", [])
-    return found

@@ -217,7 +217,7 @@ class Cluster:
 
     def _add_agent(self, master: Master, clock: Clock, number: int, spec: AgentSpec) -> None:
         host = spec.hostname if self._host in _WILDCARDS else master.address[0]
-        info = AgentInfo(f"{master.id}-S{number - 1}", number, spec, (host, master.address[1]))
+        info = AgentInfo(master.new_agent_id(), number, spec, (host, master.address[1]))
         agent = Agent(
             info,
             self._executor,
@@ -228,7 +228,7 @@ class Cluster:
             kill_override=self._kill_override,
         )
         self._agents.append(agent)
-        master.register(info, agent)
+        Membership(master).register(agent)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

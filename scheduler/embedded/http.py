@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from scheduler.embedded import describe, sandbox
-from scheduler.embedded.agent import Agent
-from scheduler.embedded.master import VERSION, Master
+from scheduler.embedded.master import Master
+from scheduler.embedded.model import VERSION
 from scheduler.embedded.page import render
+from scheduler.embedded.records import AgentRecord
 from scheduler.embedded.scheduler_api import SchedulerApi, method_not_allowed, text
 
 MAX_BODY = 32 * 1024 * 1024
@@ -183,7 +184,9 @@ class _Files:
 
     async def state(self, request: web.Request) -> web.StreamResponse:
         """Answer the agent's state."""
-        return json_response(request, describe.agent_state_json(self._master, self._agent(request)))
+        return json_response(
+            request, describe.agent_state_json(self._master, self._record(request))
+        )
 
     async def browse(self, request: web.Request) -> web.StreamResponse:
         """List a folder of a sandbox."""
@@ -219,18 +222,19 @@ class _Files:
             await response.write(data)
         return response
 
-    def _agent(self, request: web.Request) -> Agent:
+    def _record(self, request: web.Request) -> AgentRecord:
         number = int(request.match_info["number"])
-        for record in self._master.agents.values():
+        master = self._master
+        for record in (*master.agents.values(), *reversed(master.removed_agents.values())):
             if record.info.number == number:
-                return record.agent
+                return record
         raise web.HTTPNotFound
 
     def _locate(self, request: web.Request) -> tuple[Any, Any]:
         path = request.query.get("path")
         if not path:
             raise BadQueryError("Expecting 'path=value' in query.\n")
-        return sandbox.locate(self._agent(request), path)
+        return sandbox.locate(self._record(request).agent, path)
 
 
 def _header_name(name: str) -> str:

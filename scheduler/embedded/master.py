@@ -1,9 +1,10 @@
-"""The master: a state machine of agents, frameworks and tasks.
+"""The master: the books of agents, frameworks and tasks, and who changes them how.
 
 Subscriptions and updates of agents go in; events for schedulers and orders to agents come out. It does no I/O
 and asks a :class:`~scheduler.embedded.clock.Clock` for the time, so that it can run on a virtual one. What it
-answers and in which order are facts of Mesos 1.12, read from recorded conversations with a real master. The
-calls of a subscribed framework are in :mod:`~scheduler.embedded.calls`.
+answers and in which order are facts of Mesos 1.12, read from recorded conversations with a real master.
+Subscriptions are in :mod:`~scheduler.embedded.subscriptions`, calls in :mod:`~scheduler.embedded.calls`, the
+agents' comings and goings in :mod:`~scheduler.embedded.membership`.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scheduler.embedded import subscriptions
 from scheduler.embedded.agent import Agent
 from scheduler.embedded.clock import Clock, Timer
-from scheduler.embedded.model import AgentInfo, FrameworkInfo, TaskState
+from scheduler.embedded.maintenance import Maintenance
+from scheduler.embedded.messages import agent_message
+from scheduler.embedded.model import VERSION, AgentInfo, TaskState
+from scheduler.embedded.notices import master_status
+from scheduler.embedded.observers import Observers
 from scheduler.embedded.offers import OfferDesk
-from scheduler.embedded.records import AgentRecord, Framework, FrameworkState, Task
+from scheduler.embedded.records import AgentRecord, Framework, Task
+from scheduler.embedded.registry import Registry
 from scheduler.embedded.stream import EventStream
 from scheduler.embedded.updates import StatusUpdate
-from scheduler.embedded.validation import validate_framework
 
 logger = logging.getLogger(__name__)
 
-VERSION = "1.12.0"
-"""The Mesos version whose behaviour this is."""
 CAPABILITIES = ("AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2")
-HEARTBEAT_INTERVAL = 15.0
-"""Seconds between HEARTBEAT events."""
 MAX_COMPLETED_FRAMEWORKS = 50
-_LONGEST_FAILOVER = 10 * 365 * 86400.0
+MAX_REMOVED_AGENTS = 1000
+"""Agents that are not members any more and are still shown with their tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,17 @@ class Settings:
     """After which an offer is rescinded; None: never."""
     agent_ping_timeout: float = 15.0
     max_agent_ping_timeouts: int = 5
+    agent_reregister_timeout: float = 600.0
+    """That agents have to register again with a new master."""
+    authenticate_frameworks: bool = False
+    """Whether frameworks have to prove who they are."""
+    authenticate_operators: bool = False
+    """Whether everybody else has to."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an agent may be silent."""
+        return self.agent_ping_timeout * self.max_agent_ping_timeouts
 
 
 class Master:
@@ -62,6 +76,8 @@ class Master:
         Name of the master in its own descriptions.
     settings
         Times.
+    registry
+        What an earlier master has left; empty when it is not given.
     """
 
     def __init__(
@@ -71,123 +87,168 @@ class Master:
         address: tuple[str, int],
         hostname: str = "localhost",
         settings: Settings | None = None,
+        registry: Registry | None = None,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.clock = clock
         self.address = address
         self.hostname = hostname
         self.settings = settings or Settings()
+        self.registry = registry or Registry()
         self.start_time = clock.time()
         self.agents: dict[str, AgentRecord] = {}
+        self.removed_agents: OrderedDict[str, AgentRecord] = OrderedDict()
+        self.recovered: dict[str, AgentInfo] = dict(self.registry.admitted)
+        """Agents of an earlier master that have not registered again yet."""
         self.frameworks: dict[str, Framework] = {}
         self.completed_frameworks: OrderedDict[str, Framework] = OrderedDict()
-        self.desk = OfferDesk(clock, self.agents, self.frameworks, self.id)
+        self.observers = Observers(clock)
+        self.maintenance = Maintenance(self)
+        self.desk = OfferDesk(clock, self.agents, self.frameworks, self.id, self.maintenance)
         self.counters: Counter[str] = Counter()
         self._framework_count = 0
+        self._agent_count = 0
         self._interval: Timer | None = None
         self._prompt: Timer | None = None
+        self._reregistration: Timer | None = None
 
     def start(self) -> None:
-        """Begin to allocate."""
+        """Begin to allocate, and to wait for the agents of an earlier master."""
         self._interval = self.clock.call_later(self.settings.allocation_interval, self._tick)
+        if self.recovered:
+            self._reregistration = self.clock.call_later(
+                self.settings.agent_reregister_timeout, self._give_up_recovered
+            )
 
     def stop(self) -> None:
         """End all streams and timers; tasks are not touched."""
-        for timer in (self._interval, self._prompt):
+        for timer in (self._interval, self._prompt, self._reregistration):
             if timer is not None:
                 timer.cancel()
         for framework in self.frameworks.values():
-            self._stop_timers(framework)
+            subscriptions.stop_timers(framework)
             if framework.stream is not None:
                 framework.stream.close()
         for agent in self.agents.values():
-            if agent.loss is not None:
-                agent.loss.cancel()
+            agent.stop_waiting()
+        self.observers.close()
 
     # Agents
 
-    def register(self, info: AgentInfo, agent: Agent) -> None:
-        """Take a new agent."""
-        self.agents[info.id] = AgentRecord(info, agent, self.clock.time())
+    def new_agent_id(self) -> str:
+        """Return an id that no agent has had."""
+        number = self._agent_count
+        self._agent_count += 1
+        return f"{self.id}-S{number}"
+
+    def register(self, info: AgentInfo, agent: Agent) -> AgentRecord:
+        """Take an agent."""
+        record = AgentRecord(info, agent, self.clock.time())
+        self.agents[info.id] = record
+        self.removed_agents.pop(info.id, None)
+        self.recovered.pop(info.id, None)
+        self.registry.admit(info)
+        self.observers.agent_added(lambda: self.agent_message(record))
         self.allocate_soon()
+        return record
+
+    def forget_agent(self, record: AgentRecord) -> None:
+        """Let an agent be no member any more; it is only shown."""
+        record.stop_waiting()
+        record.connected = record.frozen = False
+        record.mailbox.clear()
+        del self.agents[record.info.id]
+        self.removed_agents[record.info.id] = record
+        while len(self.removed_agents) > MAX_REMOVED_AGENTS:
+            self.removed_agents.popitem(last=False)
+
+    def find_agent(self, agent_id: str) -> AgentRecord | None:
+        """Return an agent, or what is remembered of one."""
+        return self.agents.get(agent_id) or self.removed_agents.get(agent_id)
 
     def status_update(self, agent_id: str, update: StatusUpdate, latest: TaskState) -> None:
         """Take a status update of an agent's task and pass it on."""
+        record = self.agents.get(agent_id)
         framework = self.frameworks.get(update.framework_id)
         task = None if framework is None else framework.tasks.get(update.task_id)
-        if framework is None or task is None or not self.agents[agent_id].connected:
-            return  # the agent will send it again, or has been told that nobody wants it
+        if record is None or not record.connected or record.frozen:
+            return  # the agent will send it again
+        if framework is None or task is None:
+            return  # the agent has been told that nobody wants it
         self.set_task_state(task, latest)
         task.remember(update.status)
         self.counters[f"updates/{update.state.value}"] += 1
         framework.send("UPDATE", status=update.status)
+        self.observers.task_updated(task, update.status)
+
+    def executor_ended(self, agent_id: str, framework_id: str, executor_id: str) -> None:
+        """Note the end of a default executor, which frees what it used itself."""
+        record = self.agents.get(agent_id)
+        if record is None or not self.release_executor(record, (framework_id, executor_id)):
+            return
+        if (framework := self.frameworks.get(framework_id)) is not None:
+            ids = {"agent_id": {"value": agent_id}, "executor_id": {"value": executor_id}}
+            framework.send("FAILURE", **ids, status=0)
+
+    def executor_message(
+        self, agent_id: str, framework_id: str, executor_id: str, data: str
+    ) -> None:
+        """Pass a message of an executor on to its framework."""
+        if (framework := self.frameworks.get(framework_id)) is not None:
+            framework.send(
+                "MESSAGE",
+                agent_id={"value": agent_id},
+                executor_id={"value": executor_id},
+                data=data,
+            )
+
+    def release_executor(self, record: AgentRecord, key: tuple[str, str]) -> bool:
+        """Free what an executor used; whether it was there."""
+        pool = record.executors.pop(key, None)
+        if pool is None:
+            return False
+        record.used -= pool
+        self._freed()
+        return True
+
+    def _give_up_recovered(self) -> None:
+        """Count the agents of an earlier master that have not come as unreachable."""
+        now = self.clock.time()
+        for agent_id in list(self.recovered):
+            logger.warning("agent %s has not registered again: unreachable", agent_id)
+            del self.recovered[agent_id]
+            self.registry.mark_unreachable(agent_id, now)
+            self.tell_failure(agent_id)
+
+    def tell_failure(self, agent_id: str) -> None:
+        """Tell every framework that an agent is lost."""
+        for framework in self.frameworks.values():
+            framework.send("FAILURE", agent_id={"value": agent_id})
 
     # Frameworks
 
     def subscribe(self, call: Mapping[str, Any]) -> EventStream:
         """Open the stream of a validated SUBSCRIBE; what is wrong with it comes as an ERROR event."""
-        body = call["subscribe"]
-        stream = EventStream()
-        framework_id = body["framework_info"].get("id", {}).get("value", "")
-        known = self.frameworks.get(framework_id)
-        suppressed = body.get("suppressed_roles", [])
-        problem = validate_framework(
-            body["framework_info"], suppressed, None if known is None else known.info
-        )
-        if problem is None and framework_id in self.completed_frameworks:
-            problem = "Framework has been removed"
-        if problem is not None:
-            stream.send({"type": "ERROR", "error": {"message": problem}})
-            stream.close()
-            return stream
-        info = FrameworkInfo.from_mesos(body["framework_info"], framework_id or self._new_id())
-        framework = self._add(info) if known is None else self._return(known, info)
-        framework.suppressed = set(suppressed)
-        self._connect(framework, stream)
-        return stream
+        return subscriptions.subscribe(self, call)
 
     def disconnected(self, stream: EventStream) -> None:
         """Note that a stream's connection is gone; its framework may come back for a while."""
-        framework = next((f for f in self.frameworks.values() if f.stream is stream), None)
-        stream.close()
-        if framework is None:
-            return
-        logger.info("framework %s disconnected", framework.info.id)
-        framework.set_state(FrameworkState.DISCONNECTED)
-        framework.stream = None
-        self._stop_timers(framework)
-        self.desk.withdraw(framework.offers.values(), rescind=False)
-        self.desk.clear_filters(framework.info.id)
-        timeout = min(max(0.0, framework.info.failover_timeout), _LONGEST_FAILOVER)
-        if timeout == 0:
-            self.remove_framework(framework)
-        else:
-            remove = self.remove_framework
-            framework.failover = self.clock.call_later(timeout, lambda: remove(framework))
-        self.allocate_soon()
+        subscriptions.disconnected(self, stream)
 
     def remove_framework(self, framework: Framework) -> None:
         """Forget a framework for good and kill its tasks."""
-        logger.info("framework %s removed", framework.info.id)
-        self.desk.withdraw(framework.offers.values(), rescind=False)
-        self.desk.clear_filters(framework.info.id)
-        self._stop_timers(framework)
-        framework.set_state(FrameworkState.REMOVED)
-        framework.unregistered_time = self.clock.time()
-        for task in list(framework.tasks.values()):
-            self._release(task)
-            self.complete(framework, task)
-        for agent in self.agents.values():
-            if agent.connected:  # others are told when they return
-                agent.agent.shutdown_framework(framework.info.id)
-        if framework.stream is not None:
-            framework.stream.close()
-            framework.stream = None
-        del self.frameworks[framework.info.id]
-        self.completed_frameworks[framework.info.id] = framework
+        subscriptions.remove(self, framework)
+
+    def trim_completed(self) -> None:
+        """Forget the oldest of the frameworks that are no more."""
         while len(self.completed_frameworks) > MAX_COMPLETED_FRAMEWORKS:
             self.completed_frameworks.popitem(last=False)
-        self.allocate_soon()
+
+    def new_framework_id(self) -> str:
+        """Return an id that no framework of this master has had."""
+        number = self._framework_count
+        self._framework_count += 1
+        return f"{self.id}-{number:04d}"
 
     # Allocation
 
@@ -202,6 +263,7 @@ class Master:
             self._prompt.cancel()
             self._prompt = None
         offers = self.desk.run()
+        self.maintenance.ask()
         self.counters["allocations"] += 1
         timeout = self.settings.offer_timeout
         if offers and timeout is not None:
@@ -211,59 +273,11 @@ class Master:
         self._interval = self.clock.call_later(self.settings.allocation_interval, self._tick)
         self.allocate()
 
-    # What becomes of a subscription
+    def _freed(self) -> None:
+        if self.settings.prompt_allocation:
+            self.allocate_soon()
 
-    def _new_id(self) -> str:
-        number = self._framework_count
-        self._framework_count += 1
-        return f"{self.id}-{number:04d}"
-
-    def _add(self, info: FrameworkInfo) -> Framework:
-        logger.info("framework %s (%s) subscribes", info.id, info.name)
-        framework = Framework(info, self.clock.time())
-        self.frameworks[info.id] = framework
-        return framework
-
-    def _return(self, framework: Framework, info: FrameworkInfo) -> Framework:
-        """Let a known framework subscribe again, over a live stream or after a disconnection."""
-        logger.info("framework %s (%s) subscribes again", info.id, info.name)
-        framework.info = framework.info.updated(info)
-        framework.reregistered_time = self.clock.time()
-        self._stop_timers(framework)
-        self.desk.withdraw(framework.offers.values(), rescind=False)
-        if framework.stream is not None:
-            framework.send("ERROR", message="Framework failed over")
-            framework.stream.close()
-            framework.stream = None
-            framework.set_state(FrameworkState.DISCONNECTED)
-        return framework
-
-    def _connect(self, framework: Framework, stream: EventStream) -> None:
-        framework.stream = stream
-        framework.set_state(FrameworkState.CONNECTED)
-        framework.send(
-            "SUBSCRIBED",
-            framework_id={"value": framework.info.id},
-            heartbeat_interval_seconds=HEARTBEAT_INTERVAL,
-            master_info=self.describe(),
-        )
-        self._heartbeat(framework)
-        for agent in self.agents.values():
-            if agent.connected:
-                agent.agent.resume_updates(framework.info.id)
-        self.allocate_soon()
-
-    def _heartbeat(self, framework: Framework) -> None:
-        framework.heartbeat = self.clock.call_later(
-            HEARTBEAT_INTERVAL, lambda: self._heartbeat(framework)
-        )
-        framework.send("HEARTBEAT")
-
-    def _stop_timers(self, framework: Framework) -> None:
-        for timer in (framework.heartbeat, framework.failover):
-            if timer is not None:
-                timer.cancel()
-        framework.heartbeat = framework.failover = None
+    # Descriptions
 
     def describe(self) -> dict[str, Any]:
         """Return the ``MasterInfo``."""
@@ -279,7 +293,43 @@ class Master:
             "capabilities": [{"type": name} for name in CAPABILITIES],
         }
 
+    def agent_message(self, record: AgentRecord) -> dict[str, Any]:
+        """Return the ``GetAgents.Agent`` of an agent."""
+        return agent_message(record, self.frameworks.values())
+
     # Tasks
+
+    def add_task(self, framework: Framework, task: Task) -> None:
+        """Enter a task whose resources are taken from now on."""
+        framework.tasks[task.info.id] = task
+        self.agents[task.info.agent_id].used += task.info.pool
+        self.observers.task_added(task)
+
+    def tell(
+        self,
+        framework: Framework,
+        task: Task,
+        state: TaskState,
+        *,
+        reason: str,
+        message: str,
+        **extra: Any,
+    ) -> None:
+        """Send a status that the master has made."""
+        told = framework.info.reportable(state)
+        self.counters[f"updates/{told.value}"] += 1
+        status = master_status(
+            task.info.id,
+            told,
+            reason=reason,
+            message=message,
+            agent_id=task.info.agent_id,
+            time=self.clock.time(),
+            **extra,
+        )
+        framework.send("UPDATE", status=status)
+        task.remember(status)
+        self.observers.task_updated(task, status)
 
     def set_task_state(self, task: Task, state: TaskState) -> None:
         """Note a task's newest state; its resources are free as soon as that is terminal."""
@@ -288,9 +338,9 @@ class Master:
         if state.is_terminal:
             self._release(task)
 
-    def lose(self, framework: Framework, task: Task) -> None:
+    def lose(self, framework: Framework, task: Task, state: TaskState = TaskState.LOST) -> None:
         """Note that a task is gone for good with its agent."""
-        self.set_task_state(task, TaskState.LOST)
+        self.set_task_state(task, framework.info.reportable(state))
         self.complete(framework, task)
 
     def set_aside(self, framework: Framework, task: Task) -> None:
@@ -302,26 +352,18 @@ class Master:
         task.state = TaskState.UNREACHABLE
         framework.unreachable[task.info.id] = framework.tasks.pop(task.info.id)
 
-    def take_back(self, framework: Framework, task: Task, state: TaskState) -> None:
-        """Note that a task that was set aside is there again, in this state."""
-        framework.tasks[task.info.id] = task
-        task.state = state
-        if not state.is_terminal:
-            self.agents[task.info.agent_id].used += task.info.pool
-            task.released = False
-
     def _release(self, task: Task) -> None:
         if task.released:
             return
         task.released = True
         self.agents[task.info.agent_id].used -= task.info.pool
-        if self.settings.prompt_allocation:
-            self.allocate_soon()
+        self._freed()
 
     def complete(self, framework: Framework, task: Task) -> None:
         """Forget a task but for the record."""
         if not task.state.is_terminal:
             task.state = TaskState.KILLED
+        self._release(task)
         del framework.tasks[task.info.id]
         framework.completed.append(task)
 

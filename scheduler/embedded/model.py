@@ -12,6 +12,8 @@ from scheduler.embedded.pool import UNRESERVED, Pool
 from scheduler.errors import QuantityError
 from scheduler.quantities import Ranges, Resources, format_millis, millis
 
+VERSION = "1.12.0"
+"""The Mesos version whose behaviour this is."""
 DEFAULT_ROLE = "*"
 DEFAULT_KILL_GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL of a command task without kill policy."""
@@ -121,6 +123,16 @@ class AgentInfo:
             return self.address[0]
 
     @property
+    def url(self) -> dict[str, Any]:
+        """The ``URL`` below which the agent's endpoints are."""
+        host, port = self.address
+        return {
+            "scheme": "http",
+            "address": {"hostname": host, "ip": host, "port": port},
+            "path": self.path,
+        }
+
+    @property
     def pid(self) -> str:
         """The agent's name in Mesos' own addressing."""
         return f"slave({self.number})@{self.address[0]}:{self.address[1]}"
@@ -207,11 +219,15 @@ class TaskInfo:
         return self.pool.plain
 
     @property
+    def is_docker(self) -> bool:
+        """Whether it asks for a Docker container."""
+        return bool(self.document.get("container", {}).get("type") == "DOCKER")
+
+    @property
     def kill_grace(self) -> float:
         """Seconds between SIGTERM and SIGKILL."""
         policy = self.document.get("kill_policy", {})
-        docker = self.document.get("container", {}).get("type") == "DOCKER"
-        default = DOCKER_KILL_GRACE if docker else DEFAULT_KILL_GRACE
+        default = DOCKER_KILL_GRACE if self.is_docker else DEFAULT_KILL_GRACE
         return seconds(policy.get("grace_period"), default)
 
     @property
@@ -225,6 +241,22 @@ class TaskInfo:
         """Labels of the task."""
         found: Sequence[Mapping[str, Any]] = self.document.get("labels", {}).get("labels", [])
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class TaskGroup:
+    """Tasks that are launched together, and what their executor needs itself."""
+
+    executor: Pool
+    tasks: tuple[TaskInfo, ...]
+
+    @property
+    def total(self) -> Pool:
+        """All that the group takes."""
+        total = self.executor
+        for task in self.tasks:
+            total += task.pool
+        return total
 
 
 def seconds(duration: Mapping[str, Any] | None, default: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from scheduler.embedded.allocator import Claimant, Refusal, allocate
 from scheduler.embedded.clock import Clock
+from scheduler.embedded.maintenance import Maintenance
 from scheduler.embedded.model import Offer, attribute_message, resource_messages
 from scheduler.embedded.pool import Pool
 from scheduler.embedded.records import AgentRecord, Framework
@@ -36,6 +37,8 @@ class OfferDesk:
         The master's own books; the desk changes their resources and offers.
     prefix
         The master's id, with which offer ids begin.
+    maintenance
+        Knows which agents will not be available.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class OfferDesk:
         agents: Mapping[str, AgentRecord],
         frameworks: Mapping[str, Framework],
         prefix: str,
+        maintenance: Maintenance,
     ) -> None:
         self._clock = clock
         self._agents = agents
         self._frameworks = frameworks
         self._prefix = prefix
+        self._maintenance = maintenance
         self._count = 0
         self.offers: dict[str, Offer] = {}
         self.refusals: dict[tuple[str, str, str], list[Refusal]] = {}
@@ -57,7 +62,7 @@ class OfferDesk:
         """Allocate, send the OFFERS events, and return the new offers."""
         now = self._clock.monotonic()
         self._expire(now)
-        free = {a.info.id: a.free for a in self._agents.values() if a.connected}
+        free = {a.info.id: a.free for a in self._agents.values() if a.active}
         claimants = list(self._claimants())
         if not claimants:
             return []
@@ -72,24 +77,29 @@ class OfferDesk:
 
     def message(self, framework: Framework, offer: Offer) -> dict[str, Any]:
         """Write an ``Offer`` message for its framework."""
-        info = self._agents[offer.agent_id].info
-        host, port = info.address
+        record = self._agents[offer.agent_id]
+        info = record.info
         message: dict[str, Any] = {
             "id": {"value": offer.id},
             "framework_id": {"value": offer.framework_id},
             "agent_id": {"value": offer.agent_id},
             "hostname": info.spec.hostname,
-            "url": {
-                "scheme": "http",
-                "address": {"hostname": host, "ip": host, "port": port},
-                "path": info.path,
-            },
+            "url": info.url,
             "resources": resource_messages(offer.resources, offer.role, framework.info),
             "attributes": [attribute_message(n, v) for n, v in info.spec.attributes.items()],
         }
         if framework.info.can("MULTI_ROLE"):
             message["allocation_info"] = {"role": offer.role}
+        unavailability = self._maintenance.unavailability(record)
+        if unavailability is not None:
+            message["unavailability"] = unavailability
         return message
+
+    def new_id(self) -> str:
+        """Return an id for an offer or inverse offer; they share their numbers."""
+        number = self._count
+        self._count += 1
+        return f"{self._prefix}-O{number}"
 
     def accept(self, framework_id: str, offer_ids: Sequence[str]) -> list[Offer]:
         """Return the offers of an ACCEPT, which are used up, whether they are valid together or not.
@@ -153,8 +163,7 @@ class OfferDesk:
         agent.offered -= offer.resources
 
     def _make(self, framework_id: str, agent_id: str, role: str, resources: Pool) -> Offer:
-        offer = Offer(f"{self._prefix}-O{self._count}", framework_id, agent_id, role, resources)
-        self._count += 1
+        offer = Offer(self.new_id(), framework_id, agent_id, role, resources)
         self.offers[offer.id] = offer
         self._frameworks[framework_id].offers[offer.id] = offer
         agent = self._agents[agent_id]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from urllib.parse import quote
 
-from scheduler.embedded.master import VERSION, Master
-from scheduler.embedded.model import ranges_text
+from scheduler.embedded.master import Master
+from scheduler.embedded.model import VERSION, ranges_text
 from scheduler.embedded.records import AgentRecord, Framework, Task
 from scheduler.quantities import Ranges, Resources, format_millis
 
@@ -136,17 +136,17 @@ def _task_table(master: Master, tasks: Sequence[tuple[Framework, Task]]) -> Iter
 
 
 def _task(master: Master, framework: Framework, task: Task) -> Sequence[str]:
-    record = master.agents[task.info.agent_id]
+    record = master.find_agent(task.info.agent_id)
     since = _moment(task.statuses[-1]["timestamp"]) if task.statuses else ""
     return (
         escape(task.info.id),
         escape(task.info.name),
         escape(framework.info.name),
         f"<span class='{task.state.value}'>{task.state.value}</span>",
-        escape(record.info.spec.hostname),
+        "" if record is None else escape(record.info.spec.hostname),
         escape(str(task.info.resources)),
         since,
-        _sandbox(record, task),
+        "" if record is None else _sandbox(record, task),
     )
 
 
@@ -154,7 +154,10 @@ def _sandbox(record: AgentRecord, task: Task) -> str:
     """Link the sandbox' files, as long as the agent knows of it."""
     if record.agent.find_run(task.framework_id, task.info.id) is None:
         return ""
-    root = f"/frameworks/{task.framework_id}/executors/{task.info.id}/runs/latest"
+    executor_id = task.executor_id or task.info.id
+    root = f"/frameworks/{task.framework_id}/executors/{executor_id}/runs/latest"
+    if task.executor_id is not None:
+        root += f"/tasks/{task.info.id}"
     files = record.info.path + "/files"
     links = [
         f"<a href='{files}/download?path={quote(f'{root}/{name}', safe='')}'>{name}</a>"

@@ -1,17 +1,18 @@
 """What the master remembers of agents, frameworks and tasks.
 
 A framework is ``CONNECTED`` while its stream is open, ``DISCONNECTED`` until its failover timeout, then
-``REMOVED``, for good::
+``REMOVED``, for good. One that a new master knows from its tasks only is ``RECOVERED``::
 
-    CONNECTED ◄──► DISCONNECTED ──► REMOVED
-        └──────────────────────────────▲
+    RECOVERED ──► CONNECTED ◄──► DISCONNECTED ──► REMOVED
+        │             └──────────────────────────────▲
+        └────────────────────────────────────────────┘
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,12 +29,14 @@ MAX_COMPLETED_TASKS = 1000
 class FrameworkState(enum.Enum):
     """Whether a framework is there."""
 
+    RECOVERED = "recovered"
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
     REMOVED = "removed"
 
 
 _NEXT = {
+    FrameworkState.RECOVERED: {FrameworkState.CONNECTED, FrameworkState.REMOVED},
     FrameworkState.CONNECTED: {FrameworkState.DISCONNECTED, FrameworkState.REMOVED},
     FrameworkState.DISCONNECTED: {FrameworkState.CONNECTED, FrameworkState.REMOVED},
     FrameworkState.REMOVED: set[FrameworkState](),
@@ -46,6 +49,8 @@ class Task:
 
     framework_id: str
     info: TaskInfo
+    executor_id: str | None = None
+    """The default executor that it belongs to; None: its own command executor."""
     state: TaskState = TaskState.STAGING
     """The newest state that the agent has told."""
     statuses: list[Mapping[str, Any]] = field(default_factory=list)
@@ -65,25 +70,59 @@ class Task:
         self.statuses.append(status)
 
 
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """An operator's order to empty an agent."""
+
+    max_grace: float | None
+    """Seconds that tasks have to end; None: as long as their own policy says."""
+    mark_gone: bool
+    began: float
+    """Unix time, s."""
+
+
+Order = Callable[[Agent], object]
+"""Something that a master tells an agent to do."""
+
+
 @dataclass(slots=True, eq=False)
 class AgentRecord:
-    """An agent as the master knows it."""
+    """An agent as the master knows it.
+
+    It is connected, or disconnected and perhaps on its way back. A *frozen* one is connected as far as the
+    master can see, but neither hears nor says anything.
+    """
 
     info: AgentInfo
     agent: Agent
     registered_time: float
     connected: bool = True
+    frozen: bool = False
+    deactivated: bool = False
+    """Whether an operator has taken it out of allocation."""
+    drain: Drain | None = None
+    reregistered_time: float | None = None
     total: Pool = field(init=False)
     """All that it has."""
     used: Pool = field(default_factory=Pool)
     offered: Pool = field(default_factory=Pool)
     offers: dict[str, Offer] = field(default_factory=dict)
+    executors: dict[tuple[str, str], Pool] = field(default_factory=dict)
+    """What default executors use themselves, by framework and executor id."""
     loss: Timer | None = None
-    """Runs while the agent is disconnected, until it counts as unreachable."""
-    unreachable_since: float | None = None
+    """Runs while the agent does not answer, until it counts as unreachable."""
+    killed: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    """Tasks to be killed when the agent is here again, with the grace period of the call."""
+    mailbox: list[Order] = field(default_factory=list)
+    """Orders that a frozen agent has not read yet."""
 
     def __post_init__(self) -> None:
         self.total = self.info.spec.pool
+
+    @property
+    def active(self) -> bool:
+        """Whether its resources may be offered."""
+        return self.connected and not self.deactivated
 
     @property
     def free(self) -> Pool:
@@ -95,6 +134,19 @@ class AgentRecord:
             If more is given away than there is: a fault of the master.
         """
         return self.total - self.used - self.offered
+
+    def post(self, order: Order) -> None:
+        """Give an order, to be read now or later; one to an agent that is not connected is lost."""
+        if self.frozen:
+            self.mailbox.append(order)
+        elif self.connected:
+            order(self.agent)
+
+    def stop_waiting(self) -> None:
+        """Let it not become unreachable."""
+        if self.loss is not None:
+            self.loss.cancel()
+            self.loss = None
 
 
 @dataclass(slots=True, eq=False)
@@ -138,3 +190,7 @@ class Framework:
         if self.stream is not None:
             name = kind.lower()
             self.stream.send({"type": kind, name: body} if body else {"type": kind})
+
+    def tasks_on(self, agent_id: str) -> list[Task]:
+        """Return its tasks on one agent, as far as that is reachable."""
+        return [task for task in self.tasks.values() if task.info.agent_id == agent_id]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.embedded.agent import Agent
+from scheduler.embedded.runs import Group
 
 MAX_READ = 16 * 4096
 """Bytes of one answer, as with Mesos."""
@@ -31,7 +32,7 @@ def locate(agent: Agent, path: str) -> tuple[Path, Path]:
     """Return the sandbox that a path of the files API lies in, and the path.
 
     Two forms are understood: the path on disk, and the virtual
-    ``/frameworks/ID/executors/ID/runs/latest/…``.
+    ``/frameworks/ID/executors/ID/runs/latest/…``, in a default executor's with ``tasks/ID/…`` after it.
 
     Raises
     ------
@@ -54,10 +55,16 @@ def _virtual(agent: Agent, path: str) -> tuple[Path, Path] | None:
     parts = path.strip("/").split("/")
     if len(parts) < 6 or (parts[0], parts[2], parts[4]) != ("frameworks", "executors", "runs"):
         return None
-    run = agent.find_run(parts[1], parts[3])
-    if run is None or parts[5] not in ("latest", run.container_id):
+    found = agent.find_sandbox(parts[1], parts[3])
+    if found is None or parts[5] not in ("latest", found.container_id):
         return None
-    return run.sandbox, run.sandbox.joinpath(*(part for part in parts[6:] if part))
+    rest = [part for part in parts[6:] if part]
+    if isinstance(found, Group) and len(rest) >= 2 and rest[0] == "tasks":
+        run = next((run for run in found.runs if run.task.id == rest[1]), None)
+        if run is None:
+            return None
+        return run.sandbox, run.sandbox.joinpath(*rest[2:])
+    return found.sandbox, found.sandbox.joinpath(*rest)
 
 
 def browse(sandbox: Path, path: Path, shown: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from scheduler.embedded.model import DEFAULT_ROLE, TaskInfo, describe
+from scheduler.embedded.model import DEFAULT_ROLE, TaskGroup, TaskInfo, describe
 from scheduler.embedded.pool import UNRESERVED, Pool
 from scheduler.embedded.validation import validate_id
 from scheduler.errors import QuantityError
@@ -61,6 +61,81 @@ def check_task(
     return TaskInfo(task_id, document["name"], agent_id, role, pool, document)
 
 
+def check_group(
+    document: _Document,
+    *,
+    framework_id: str,
+    agent_id: str,
+    role: str,
+    available: Pool,
+    taken_ids: Collection[str],
+    executor_runs: bool,
+) -> TaskGroup:
+    """Judge the tasks of a LAUNCH_GROUP, which are launched all or not at all.
+
+    Parameters
+    ----------
+    document
+        The converted ``LaunchGroup``.
+    framework_id
+        Whose it is.
+    agent_id, role, available, taken_ids
+        As for :func:`check_task`.
+    executor_runs
+        Whether the agent has that executor already, so that it takes nothing more itself.
+
+    Raises
+    ------
+    TaskError
+        With the message of the TASK_ERROR updates.
+    """
+    executor = document["executor"]
+    _executor(executor, framework_id)
+    entries = executor.get("resources", [])
+    own = Pool() if executor_runs or not entries else fitting(entries, role, available)
+    documents = document["task_group"].get("tasks", [])
+    if not documents:
+        raise TaskError("Task group cannot be empty")
+    left = available - own
+    taken = set(taken_ids)
+    tasks: list[TaskInfo] = []
+    for task in documents:
+        try:
+            _group_member(task)
+            found = check_task(task, agent_id=agent_id, role=role, available=left, taken_ids=taken)
+        except TaskError as exc:
+            raise TaskError(f"Task '{task['task_id']['value']}' is invalid: {exc}") from exc
+        left -= found.pool
+        taken.add(found.id)
+        tasks.append(found)
+    return TaskGroup(own, tuple(tasks))
+
+
+def _executor(document: _Document, framework_id: str) -> None:
+    if problem := validate_id(document["executor_id"]["value"]):
+        raise TaskError(f"Executor ID is invalid: {problem}")
+    named = document.get("framework_id", {}).get("value", "")
+    if named != framework_id:
+        raise TaskError(
+            f"ExecutorInfo has an invalid FrameworkID (Actual: {named} vs Expected: {framework_id})"
+        )
+    if document.get("type") != "DEFAULT":
+        raise TaskError("'ExecutorInfo.type' must be 'DEFAULT' in this cluster")
+    if "command" in document:
+        raise TaskError("'ExecutorInfo.command' must not be set for 'DEFAULT' executor")
+    _resource_values(document.get("resources", []), "Executor")
+
+
+def _group_member(document: _Document) -> None:
+    if "executor" in document:
+        raise TaskError("'TaskInfo.executor' must not be set")
+    container = document.get("container", {})
+    if container.get("network_infos"):
+        raise TaskError("NetworkInfos must not be set on the task")
+    if container.get("type") == "DOCKER":
+        raise TaskError("Docker ContainerInfo is not supported on the task")
+
+
 def _id(document: _Document) -> None:
     if problem := validate_id(document["task_id"]["value"]):
         raise TaskError(problem)
@@ -96,20 +171,23 @@ def _probe(check: _Document, problem: str, what: str) -> None:
     for name in ("delay_seconds", "interval_seconds", "timeout_seconds", "grace_period_seconds"):
         if check.get(name, 0.0) < 0:
             raise TaskError(f"{problem}: Expecting '{name}' to be non-negative")
-    raise TaskError(f"{problem}: this cluster does not run {what}s")
 
 
 def _resources(document: _Document) -> None:
     entries = document.get("resources", [])
     if not entries:
         raise TaskError("Task uses no resources")
+    _resource_values(entries, "Task")
+
+
+def _resource_values(entries: Sequence[_Document], whose: str) -> None:
     for entry in entries:
         if problem := _invalid_value(entry):
             raise TaskError(f"Resource '{_shown(entry)}' is invalid: {problem}")
     roles = list(dict.fromkeys(r for e in entries if (r := _allocation(e)) is not None))
     if len(roles) > 1:
         raise TaskError(
-            "Invalid task resources: The resources have multiple allocation roles "
+            f"Invalid {whose.lower()} resources: The resources have multiple allocation roles "
             f"('{roles[1]}' and '{roles[0]}') "
             "but only one allocation role is allowed"
         )

@@ -42,6 +42,8 @@ class _Stream:
     retry: float = FIRST_RETRY
     timer: Timer | None = None
     latest: TaskState = TaskState.STAGING
+    told: StatusUpdate | None = None
+    """The newest that has been sent."""
 
 
 class UpdateStreams:
@@ -111,6 +113,11 @@ class UpdateStreams:
             self._stop(stream)
         self._streams.clear()
 
+    def told(self, framework_id: str, task_id: str) -> StatusUpdate | None:
+        """Return the newest update of a task that has been sent, whether or not it is acknowledged."""
+        stream = self._streams.get((framework_id, task_id))
+        return None if stream is None else stream.told
+
     def pending(self, framework_id: str, task_id: str) -> StatusUpdate | None:
         """Return the update of a task that waits for its acknowledgement."""
         stream = self._streams.get((framework_id, task_id))
@@ -131,7 +138,8 @@ class UpdateStreams:
     def _send(self, stream: _Stream) -> None:
         stream.timer = self._clock.call_later(stream.retry, lambda: self._send(stream))
         stream.retry = min(2 * stream.retry, LONGEST_RETRY)
-        self._forward(stream.pending[0], stream.latest)
+        stream.told = stream.pending[0]
+        self._forward(stream.told, stream.latest)
 
     def _stop(self, stream: _Stream) -> None:
         if stream.timer is not None:

@@ -5,7 +5,8 @@ Field names and their order are those of Mesos 1.12.
 
 from __future__ import annotations
 
-from scheduler.embedded.describe.agent import agent_state_json
+from scheduler.embedded.describe.agent import agent_state_json, containers_json
+from scheduler.embedded.describe.flags import agent_flags, flags
 from scheduler.embedded.describe.master import (
     frameworks_json,
     roles_json,
@@ -17,7 +18,10 @@ from scheduler.embedded.describe.master import (
 from scheduler.embedded.describe.metrics import metrics_json
 
 __all__ = [
+    "agent_flags",
     "agent_state_json",
+    "containers_json",
+    "flags",
     "frameworks_json",
     "metrics_json",
     "roles_json",

@@ -6,15 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from scheduler.embedded.describe.flags import flags
 from scheduler.embedded.describe.tasks import known_task_json
 from scheduler.embedded.describe.values import attributes_json, resources_json
-from scheduler.embedded.master import CAPABILITIES, VERSION, Master
-from scheduler.embedded.model import Offer, TaskState
-from scheduler.embedded.pool import UNRESERVED, united
-from scheduler.embedded.records import AgentRecord, Framework, Task
+from scheduler.embedded.master import CAPABILITIES, Master
+from scheduler.embedded.messages import (
+    AGENT_CAPABILITIES,
+    allocated_pools,
+    drain_message,
+    endpoint_resources,
+)
+from scheduler.embedded.model import VERSION, AgentInfo, Offer, TaskState
+from scheduler.embedded.pool import UNRESERVED, Pool, united
+from scheduler.embedded.records import AgentRecord, Framework, FrameworkState, Task
 from scheduler.quantities import Resources, from_millis
 
-AGENT_CAPABILITIES = ("MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT")
 COUNTED = (
     TaskState.STAGING,
     TaskState.STARTING,
@@ -30,15 +36,19 @@ COUNTED = (
 
 
 def agent_json(record: AgentRecord) -> dict[str, Any]:
-    """Write an agent as ``/slaves`` has it."""
+    """Write an agent as ``/state-summary`` has it."""
     info = record.info
-    return {
+    shown = {
         "id": info.id,
         "hostname": info.spec.hostname,
         "port": info.address[1],
         "attributes": attributes_json(info.spec.attributes),
         "pid": info.pid,
         "registered_time": record.registered_time,
+    }
+    if record.reregistered_time is not None:
+        shown["reregistered_time"] = record.reregistered_time
+    return shown | {
         "resources": resources_json(record.total),
         "used_resources": resources_json(record.used),
         "offered_resources": resources_json(record.offered),
@@ -46,10 +56,38 @@ def agent_json(record: AgentRecord) -> dict[str, Any]:
             role: resources_json(part) for role, part in record.total.reservations.items()
         },
         "unreserved_resources": resources_json(record.total.reserved_for(UNRESERVED)),
-        "active": record.connected,
-        "deactivated": False,
+        "active": record.active,
+        "deactivated": record.deactivated,
         "version": VERSION,
         "capabilities": list(AGENT_CAPABILITIES),
+    }
+
+
+def full_agent_json(record: AgentRecord, frameworks: Iterable[Framework]) -> dict[str, Any]:
+    """Write an agent as ``/slaves`` has it, with its resources as messages too."""
+    total = record.total
+    pools = allocated_pools(record, frameworks)
+    reserved = {role: Pool({role: part}) for role, part in total.reservations.items()}
+    unreserved = Pool.unreserved(total.reserved_for(UNRESERVED))
+    return agent_json(record) | {
+        "reserved_resources_full": {r: endpoint_resources(p) for r, p in reserved.items()},
+        "unreserved_resources_full": endpoint_resources(unreserved),
+        "used_resources_full": [
+            entry for role, (used, _) in pools.items() for entry in endpoint_resources(used, role)
+        ],
+        "offered_resources_full": [
+            entry for role, (_, free) in pools.items() for entry in endpoint_resources(free, role)
+        ],
+        **drain_message(record),
+    }
+
+
+def _recovered_json(info: AgentInfo) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "hostname": info.spec.hostname,
+        "port": info.address[1],
+        "attributes": attributes_json(info.spec.attributes),
     }
 
 
@@ -78,7 +116,7 @@ def _framework_head(framework: Framework) -> dict[str, Any]:
         "webui_url": info.webui_url,
         "active": framework.connected,
         "connected": framework.connected,
-        "recovered": False,
+        "recovered": framework.state is FrameworkState.RECOVERED,
     }
 
 
@@ -111,8 +149,21 @@ def framework_json(framework: Framework) -> dict[str, Any]:
         "unreachable_tasks": [known_task_json(task) for task in framework.unreachable.values()],
         "completed_tasks": [known_task_json(task) for task in framework.completed],
         "offers": [offer_json(offer) for offer in framework.offers.values()],
-        "executors": [],
+        "executors": _executors(framework),
     }
+
+
+def _executors(framework: Framework) -> list[dict[str, Any]]:
+    """List default executors; command executors are not shown, as with Mesos."""
+    found = {
+        (t.executor_id, t.info.agent_id)
+        for t in framework.tasks.values()
+        if t.executor_id is not None
+    }
+    return [
+        {"executor_id": e, "framework_id": framework.info.id, "type": "DEFAULT", "slave_id": a}
+        for e, a in sorted(found)
+    ]
 
 
 def frameworks_json(master: Master) -> dict[str, Any]:
@@ -126,19 +177,18 @@ def frameworks_json(master: Master) -> dict[str, Any]:
 
 def slaves_json(master: Master) -> dict[str, Any]:
     """Return ``/slaves``."""
-    return {"slaves": [agent_json(r) for r in reachable(master)], "recovered_slaves": []}
-
-
-def reachable(master: Master) -> list[AgentRecord]:
-    """Return the agents that are not given up."""
-    return [r for r in master.agents.values() if r.unreachable_since is None]
+    frameworks = list(master.frameworks.values())
+    return {
+        "slaves": [full_agent_json(r, frameworks) for r in master.agents.values()],
+        "recovered_slaves": [_recovered_json(info) for info in master.recovered.values()],
+    }
 
 
 def state_json(master: Master) -> dict[str, Any]:
     """Return ``/state``."""
     host, port = master.address
     pid = f"master@{host}:{port}"
-    activated = sum(record.connected for record in reachable(master))
+    active = sum(record.active for record in master.agents.values())
     return {
         "version": VERSION,
         "start_time": master.start_time,
@@ -147,12 +197,12 @@ def state_json(master: Master) -> dict[str, Any]:
         "pid": pid,
         "hostname": master.hostname,
         "capabilities": list(CAPABILITIES),
-        "activated_slaves": float(activated),
-        "deactivated_slaves": float(len(reachable(master)) - activated),
-        "unreachable_slaves": float(len(master.agents) - len(reachable(master))),
+        "activated_slaves": float(active),
+        "deactivated_slaves": float(sum(r.deactivated for r in master.agents.values())),
+        "unreachable_slaves": float(len(master.registry.unreachable)),
         "leader": pid,
         "leader_info": {"id": master.id, "pid": pid, "port": port, "hostname": master.hostname},
-        "flags": {"allocation_interval": f"{master.settings.allocation_interval:g}secs"},
+        "flags": flags(master),
         **slaves_json(master),
         **frameworks_json(master),
         "orphan_tasks": [],
@@ -183,7 +233,7 @@ def state_summary_json(master: Master) -> dict[str, Any]:
     """Return ``/state-summary``: without tasks, but their numbers."""
     frameworks = list(master.frameworks.values())
     slaves = []
-    for record in reachable(master):
+    for record in master.agents.values():
         here = [t for f in frameworks for t in _all(f) if t.info.agent_id == record.info.id]
         owners = sorted({task.framework_id for task in here})
         slaves.append(agent_json(record) | _counts(here) | {"framework_ids": owners})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from scheduler.embedded.describe.master import COUNTED, reachable
+from scheduler.embedded.describe.master import COUNTED
 from scheduler.embedded.master import Master
 from scheduler.embedded.pool import united
 from scheduler.quantities import from_millis
@@ -12,7 +12,7 @@ from scheduler.quantities import from_millis
 
 def metrics_json(master: Master) -> dict[str, float]:
     """Return ``/metrics/snapshot``: the gauges and counters that monitoring commonly reads."""
-    agents = list(reachable(master))
+    agents = list(master.agents.values())
     frameworks = list(master.frameworks.values())
     metrics = {
         "master/elected": 1.0,
@@ -20,7 +20,7 @@ def metrics_json(master: Master) -> dict[str, float]:
         "master/slaves_active": sum(a.connected for a in agents),
         "master/slaves_connected": sum(a.connected for a in agents),
         "master/slaves_disconnected": sum(not a.connected for a in agents),
-        "master/slaves_unreachable": len(master.agents) - len(agents),
+        "master/slaves_unreachable": len(master.registry.unreachable),
         "master/frameworks_active": sum(f.connected for f in frameworks),
         "master/frameworks_connected": sum(f.connected for f in frameworks),
         "master/frameworks_disconnected": sum(not f.connected for f in frameworks),

@@ -20,14 +20,18 @@ def _status_json(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def task_json(
-    framework_id: str, task: TaskInfo, state: TaskState, statuses: Sequence[Mapping[str, Any]]
+    framework_id: str,
+    task: TaskInfo,
+    state: TaskState,
+    statuses: Sequence[Mapping[str, Any]],
+    executor_id: str = "",
 ) -> dict[str, Any]:
     """Write a task as ``/tasks`` has it."""
     shown: dict[str, Any] = {
         "id": task.id,
         "name": task.name,
         "framework_id": framework_id,
-        "executor_id": "",
+        "executor_id": executor_id,
         "slave_id": task.agent_id,
         "state": state.value,
         "resources": resources_json(task.resources),
@@ -36,11 +40,14 @@ def task_json(
     }
     if task.labels:
         shown["labels"] = list(task.labels)
-    if "discovery" in task.document:
-        shown["discovery"] = task.document["discovery"]
+    for name in ("discovery", "container", "health_check"):
+        if name in task.document:
+            shown[name] = task.document[name]
     return shown
 
 
 def known_task_json(task: Task) -> dict[str, Any]:
     """Write a task as the master knows it."""
-    return task_json(task.framework_id, task.info, task.state, task.statuses)
+    return task_json(
+        task.framework_id, task.info, task.state, task.statuses, task.executor_id or ""
+    )

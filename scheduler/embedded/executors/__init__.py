@@ -19,6 +19,10 @@ class ContainerLaunchError(SchedulerError):
     """The container cannot be made: TASK_FAILED, REASON_CONTAINER_LAUNCH_FAILED."""
 
 
+class ProbeError(SchedulerError):
+    """A check found nothing out: no connection, no program, no time."""
+
+
 class SandboxError(SchedulerError):
     """The sandbox cannot be made: TASK_DROPPED, REASON_EXECUTOR_TERMINATED."""
 
@@ -33,6 +37,13 @@ class Launch:
     container_id: str
     sandbox: Path
     """A folder that does not exist yet."""
+    executor: str | None = None
+    """Id of the default executor that the task belongs to; None: its command executor has the task's id."""
+
+    @property
+    def executor_id(self) -> str:
+        """Id of the executor."""
+        return self.executor or self.task.id
 
     @property
     def command(self) -> Mapping[str, Any]:
@@ -96,6 +107,26 @@ class Container(Protocol):
 
     def kill(self, grace: float) -> None:
         """Ask it to end now, and make it end after `grace` seconds; repeated with 0: at once."""
+        ...
+
+    async def run_beside(self, command: Mapping[str, Any]) -> int:
+        """Run the command of a check where the task runs; when cancelled, it is killed.
+
+        Parameters
+        ----------
+        command
+            A ``CommandInfo``.
+
+        Returns
+        -------
+        int
+            Its exit status.
+
+        Raises
+        ------
+        ProbeError
+            If it cannot be run.
+        """
         ...
 
     async def wait(self) -> Outcome:

@@ -24,6 +24,7 @@ from scheduler.embedded.executors import (
     ContainerLaunchError,
     Launch,
     Outcome,
+    ProbeError,
     Running,
 )
 from scheduler.embedded.executors.docker_config import (
@@ -201,6 +202,25 @@ class _DockerContainer:
             self._escalation.cancel()
         loop = asyncio.get_running_loop()
         self._escalation = loop.call_later(grace, self._send, "SIGKILL")
+
+    async def run_beside(self, command: Mapping[str, Any]) -> int:
+        if self._handle is None:
+            raise ProbeError("the container does not run")
+        argv = ["/bin/sh", "-c", command.get("value", "")]
+        if not command.get("shell", True):
+            argv = list(command.get("arguments") or [command.get("value", "")])
+        variables = command.get("environment", {}).get("variables", ())
+        try:
+            check = await self._handle.exec(
+                argv, environment={v["name"]: v.get("value", "") for v in variables}
+            )
+            async with check.start(detach=False) as stream:
+                while await stream.read_out() is not None:
+                    pass
+            status = (await check.inspect())["ExitCode"]
+        except (aiodocker.DockerError, aiohttp.ClientError, OSError) as exc:
+            raise ProbeError(_message(exc)) from exc
+        return int(status)
 
     async def wait(self) -> Outcome:
         if self._handle is not None and self._status is None:

@@ -28,6 +28,7 @@ from scheduler.embedded.executors import (
     ContainerLaunchError,
     Launch,
     Outcome,
+    ProbeError,
     Running,
 )
 from scheduler.embedded.executors.folder import User, open_log, prepare
@@ -86,6 +87,8 @@ class _Started:
     process: subprocess.Popen[bytes] | None
     sandbox: Path
     record: Path
+    environment: Mapping[str, str]
+    user: User | None
 
 
 class _ProcessContainer:
@@ -113,6 +116,9 @@ class _ProcessContainer:
             self._escalation.cancel()
         loop = asyncio.get_running_loop()
         self._escalation = loop.call_later(grace, self._signal, signal.SIGKILL)
+
+    async def run_beside(self, command: Mapping[str, Any]) -> int:
+        return await _run_beside(command, self._started)
 
     async def wait(self) -> Outcome:
         if self._process is None:
@@ -155,7 +161,7 @@ def task_environment(launch: Launch, user_home: str | None = None) -> dict[str, 
         "MESOS_DIRECTORY": str(launch.sandbox),
         "MESOS_ALLOCATION_ROLE": launch.task.role,
         "MESOS_FRAMEWORK_ID": launch.framework.id,
-        "MESOS_EXECUTOR_ID": launch.task.id,
+        "MESOS_EXECUTOR_ID": launch.executor_id,
         "MESOS_SLAVE_ID": launch.agent.id,
         "MESOS_AGENT_ENDPOINT": "{}:{}".format(*launch.agent.address),
         "MESOS_CHECKPOINT": str(int(launch.framework.checkpoint)),
@@ -188,9 +194,9 @@ def _start(launch: Launch, user: User | None, records: Path) -> _Started:
                 process = _popen(program, arguments, environment, launch.sandbox, out, err, user)
         except (OSError, ValueError, subprocess.SubprocessError) as exc:
             err.write(f"Failed to execute '{program}': {exc}\n".encode())
-            return _Started(None, launch.sandbox, record)
+            return _Started(None, launch.sandbox, record, environment, user)
     _write_record(record, process.pid, launch.sandbox)
-    return _Started(process, launch.sandbox, record)
+    return _Started(process, launch.sandbox, record, environment, user)
 
 
 def _popen(
@@ -202,10 +208,6 @@ def _popen(
     err: IO[bytes],
     user: User | None,
 ) -> subprocess.Popen[bytes]:
-    become: dict[str, Any] = {}
-    if user is not None:
-        groups = os.getgrouplist(user.name, user.gid)
-        become = {"user": user.uid, "group": user.gid, "extra_groups": groups}
     path = environment["PATH"]
     found = program if "/" in program else shutil.which(program, path=path) or program
     return subprocess.Popen(
@@ -217,8 +219,45 @@ def _popen(
         stdout=out,
         stderr=err,
         start_new_session=True,
-        **become,
+        **_identity(user),
     )
+
+
+def _identity(user: User | None) -> dict[str, Any]:
+    """Return what makes a new process somebody else's."""
+    if user is None:
+        return {}
+    groups = os.getgrouplist(user.name, user.gid)
+    return {"user": user.uid, "group": user.gid, "extra_groups": groups}
+
+
+async def _run_beside(command: Mapping[str, Any], started: _Started) -> int:
+    """Run a check's command in the sandbox, as the task's user; cancelled, it is killed."""
+    program, arguments = _arguments(command)
+    environment = dict(started.environment)
+    for variable in command.get("environment", {}).get("variables", ()):
+        environment[variable["name"]] = variable.get("value", "")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            executable=shutil.which(program, path=environment["PATH"]) or program,
+            cwd=started.sandbox,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            **_identity(started.user),
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as exc:
+        raise ProbeError(str(exc)) from exc
+    try:
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
 
 def _own_cores(launch: Launch) -> set[int]:

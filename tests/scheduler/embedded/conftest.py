@@ -163,7 +163,7 @@ class Bench:
             agent = Agent(
                 info, self.executor, self.master, self.clock, work_dir=work_dir, spawn=self.spawn
             )
-            self.master.register(info, agent)
+            self.membership.register(agent)
         self.master.start()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

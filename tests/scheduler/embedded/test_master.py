@@ -380,13 +380,14 @@ async def test_an_agent_that_is_away_for_long_is_unreachable_and_its_tasks_come_
     last = aware.updates[-1]
     assert (last["state"], last["message"]) == ("TASK_UNREACHABLE", "health check timed out")
     assert last["unreachable_time"]["nanoseconds"] > 0
-    assert not bench.master.agents[agent_id].used
+    assert agent_id not in bench.master.agents
+    assert not bench.master.removed_agents[agent_id].used
     bench.membership.reconnect(agent_id)
     await bench.settle()
     aware.read()
     last = aware.updates[-1]
     assert (last["state"], last["reason"]) == ("TASK_RUNNING", "REASON_AGENT_REREGISTERED")
-    assert bench.master.agents[agent_id].used.scalars["cpus"] == 500
+    assert bench.master.agents[agent_id].used.plain.scalars["cpus"] == 500
     await bench.end("t")
     await aware.acknowledge_all()
     assert aware.states("t")[-1] == "TASK_FINISHED"
