@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import aiokatcp
 
 from sdpcontroller.errors import ControllerError
 
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds in which a controller must answer."""
+
 
 class CamError(ControllerError):
     """The controller refused a request, or cannot be reached."""
+
+
+class NotAnsweringError(CamError):
+    """No controller answers at an address."""
 
 
 class Cam:
@@ -25,13 +32,21 @@ class Cam:
 
     async def __aenter__(self) -> Cam:
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._client.wait_connected()
-        except TimeoutError:
-            raise CamError(f"no controller answers at {self._endpoint}") from None
+        except BaseException as exc:
+            await self._close()
+            if isinstance(exc, TimeoutError):
+                raise NotAnsweringError(
+                    f"no controller answers at {self._endpoint}; is 'sdp master' running there?"
+                ) from None
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
         self._client.close()
         await self._client.wait_closed()
 

@@ -122,7 +122,7 @@ def _imager(config: ProductConfig, cbid: str, image: ImageTask) -> TaskTemplate:
             "--applycal" if calibrated else "--no-applycal",
             f"{volume}/{cbid}/{cbid}_{vis}.rdb",
         ),
-        request=resources.imager(),
+        request=resources.imager().request,
         ready=ReadyCheck(ReadyKind.EXIT),
         max_run_time=model.max_realtime or MAX_RUN_TIME,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scheduler.graph import LogicalGraph
+from sdpcontroller.workflows.resources import Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Workflow:
     simulated: tuple[SimulatedStream, ...]
     telstate: Mapping[str, Any] = field(default_factory=dict)
     """Values for the telescope state before any program starts, by full key."""
+    asked: Mapping[str, tuple[Quantity, ...]] = field(default_factory=dict)
+    """What each task asks for and why, by its name."""
 
     def capture_order(self) -> list[list[str]]:
         """Tasks in the order in which a capture *ends*: sources first, one list per stage.

@@ -21,7 +21,6 @@ from typing import Any, Final
 from pipelines import catalogue
 from pipelines.catalogue import Program
 from scheduler.graph import Edge, EdgeKind, LogicalGraph, ReadyCheck, ReadyKind, TaskTemplate
-from scheduler.requests import TaskRequest
 from sdpcontroller.config import (
     Cal,
     ProductConfig,
@@ -34,7 +33,7 @@ from sdpcontroller.errors import ConfigError
 from sdpcontroller.workflows import resources
 from sdpcontroller.workflows.bands import Band, endpoint_range, split_band
 from sdpcontroller.workflows.plan import CaptureTask, SimulatedStream, Workflow
-from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, StreamSize
+from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked, StreamSize
 
 TELSTATE_TASK: Final = "telstate"
 
@@ -58,6 +57,7 @@ class _Task:
     template: TaskTemplate
     settings: Mapping[str, Any]
     program: Program
+    asked: Asked
 
 
 def multicast_needs(config: ProductConfig) -> dict[str, int]:
@@ -103,6 +103,7 @@ def build(config: ProductConfig, product: str, multicast: Mapping[str, str]) -> 
         ),
         simulated=tuple(_simulated(config, multicast)),
         telstate={**_attributes(config, product), **settings},
+        asked={task.template.name: task.asked.quantities for task in tasks},
     )
 
 
@@ -180,7 +181,7 @@ def _task(
     config: ProductConfig,
     program: Program,
     name: str,
-    request: TaskRequest,
+    asked: Asked,
     *,
     network: str | None = None,
     options: tuple[str, ...] = (),
@@ -188,6 +189,7 @@ def _task(
 ) -> _Task:
     """Make one task, with the options that all programs share and the document's overrides."""
     override = config.config.service_overrides.get(name)
+    request = asked.request
     command = ["python3", "-m", program.module]
     if program.katcp:
         command += ["--name", "{task.name}", "--host", "{address}", "--port", "{ports[katcp]}"]
@@ -205,7 +207,7 @@ def _task(
         ready=ReadyCheck(ReadyKind.PORTS, program.ports),
     )
     overriding = {} if override is None else override.config
-    return _Task(template, {**(settings or {}), **overriding}, program)
+    return _Task(template, {**(settings or {}), **overriding}, program, asked)
 
 
 def _correlator(config: ProductConfig, name: str, multicast: Mapping[str, str]) -> _Task:

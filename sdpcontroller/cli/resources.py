@@ -1,0 +1,136 @@
+"""``sdp resources``: what a configuration asks for, and why."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from rich.table import Table
+
+from scheduler.requests import TaskRequest
+from sdpcontroller import config
+from sdpcontroller.cli.controller import console, print_json
+from sdpcontroller.cli.products import read_document
+from sdpcontroller.cli.service import fail
+from sdpcontroller.config import ProductConfig
+from sdpcontroller.errors import ControllerError
+from sdpcontroller.workflows import realtime
+from sdpcontroller.workflows.plan import Workflow
+
+_ADDRESS: Final = "239.0.0.1"
+"""Stands for multicast addresses, which nothing here depends on."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "resources",
+        help="say what a product configuration asks of the cluster",
+        description="Print what each task of a configuration asks for, and the totals. Needs no "
+        "controller.",
+    )
+    parser.add_argument("config", help="file with the product configuration (JSON); - for stdin")
+    parser.add_argument(
+        "--why", action="store_true", help="print every formula with its inputs, reason and source"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    try:
+        document = config.parse(read_document(options.config))
+        workflow = workflow_of(document)
+    except (ControllerError, OSError) as exc:
+        return fail(exc)
+    if options.json:
+        print_json(as_data(workflow))
+    elif options.why:
+        sys.stdout.writelines(f"{line}\n" for line in reasons(workflow))
+    else:
+        console().print(table(workflow))
+    return 0
+
+
+def workflow_of(document: ProductConfig) -> Workflow:
+    """Build the real-time workflow of a configuration, with addresses that stand for real ones."""
+    groups = dict.fromkeys(realtime.multicast_needs(document), _ADDRESS)
+    return realtime.build(document, "product", groups)
+
+
+def _row(request: TaskRequest) -> dict[str, float]:
+    way: dict[str, float] = {}
+    for nic in request.nics:
+        for name, amount in (("in", nic.bandwidth_in), ("out", nic.bandwidth_out)):
+            if amount:
+                key = f"{nic.network} {name}, Mbit/s"
+                way[key] = way.get(key, 0) + amount / 1000
+    return {
+        "CPUs": request.cpus / 1000,
+        "cores": len(request.cores),
+        "memory, MiB": request.mem / 1000,
+        "GPUs": sum(gpu.compute for gpu in request.gpus) / 1000,
+        **way,
+    }
+
+
+def as_data(workflow: Workflow) -> dict[str, Any]:
+    """Return tasks, totals and quantities as plain data."""
+    rows = {task.name: _row(task.request) for task in workflow.graph.tasks}
+    return {
+        "tasks": {
+            name: {
+                "request": row,
+                "quantities": [
+                    {
+                        "resource": quantity.formula.resource,
+                        "value": quantity.value,
+                        "unit": quantity.formula.unit,
+                        "inputs": dict(quantity.inputs),
+                        "why": quantity.formula.why,
+                        "source": quantity.formula.source,
+                    }
+                    for quantity in workflow.asked[name]
+                ],
+            }
+            for name, row in rows.items()
+        },
+        "total": totals(rows),
+    }
+
+
+def totals(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Add up the rows of all tasks, column by column."""
+    total: dict[str, float] = {}
+    for row in rows.values():
+        for column, amount in row.items():
+            total[column] = round(total.get(column, 0) + amount, 3)
+    return total
+
+
+def table(workflow: Workflow) -> Table:
+    """Return the table of tasks and totals; columns that are empty are left out."""
+    rows = {task.name: _row(task.request) for task in workflow.graph.tasks}
+    total = totals(rows)
+    columns = [column for column, amount in total.items() if amount]
+    result = Table("task", box=None, pad_edge=False, show_footer=True)
+    result.columns[0].footer = "total"
+    result.columns[0].no_wrap = True
+    for column in columns:
+        result.add_column(column, f"{total[column]:,.10g}", justify="right")
+    for name, row in rows.items():
+        cells = (row.get(column, 0) for column in columns)
+        result.add_row(name, *(f"{cell:,.10g}" if cell else "" for cell in cells))
+    return result
+
+
+def reasons(workflow: Workflow) -> Iterator[str]:
+    """Yield lines that say why each task asks for what it asks for."""
+    for task in workflow.graph.tasks:
+        yield task.name
+        for quantity in workflow.asked[task.name]:
+            yield f"    {quantity}"
+            yield f"        source: {quantity.formula.source}"

@@ -1,0 +1,146 @@
+"""``sdp status`` and ``sdp tasks``: what there is, and how it does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sdpcontroller.cli.cam import Cam
+from sdpcontroller.cli.controller import add_command, console, print_json, show
+
+_PERIOD: Final = 1.0
+_COLOURS: Final = {
+    "idle": "green",
+    "capturing": "bold green",
+    "ON": "green",
+    "error": "bold red",
+    "FAULT": "bold red",
+    "ALARM": "red",
+    "configuring": "yellow",
+    "deconfiguring": "yellow",
+    "ok": "green",
+    "degraded": "yellow",
+    "fail": "bold red",
+}
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the subcommands."""
+    parser = add_command(
+        commands,
+        "status",
+        _status,
+        summary="show the system and its products",
+        description="Show the state of the system, its products, their capture blocks and tasks.",
+    )
+    parser.add_argument("--watch", action="store_true", help="keep showing it until interrupted")
+    parser = add_command(
+        commands,
+        "tasks",
+        _tasks,
+        summary="list the tasks of the products",
+        description="List the tasks: state, host, and what they hold.",
+    )
+    parser.add_argument("name", nargs="?", help="only tasks of this product")
+
+
+@dataclass(frozen=True, slots=True)
+class ProductStatus:
+    """What the table says of one product."""
+
+    name: str
+    state: str
+    blocks: Mapping[str, str]
+    tasks: Mapping[str, int]
+    """Number of tasks by state."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the table says of the whole."""
+
+    system: Mapping[str, str]
+    products: tuple[ProductStatus, ...]
+
+
+_SYSTEM: Final = (
+    ("state", "state"),
+    ("target-state", "commanded"),
+    ("device-status", "device status"),
+    ("mesos-state", "Mesos"),
+    ("mesos-master", "master"),
+    ("agents-total", "agents"),
+    ("agents-quarantined", "quarantined"),
+    ("agents-draining", "draining"),
+)
+
+
+async def look(cam: Cam) -> Status:
+    """Ask the controller for all that is shown."""
+    names = "|".join(name for name, _ in _SYSTEM)
+    system = await cam.sensors(f"^({names})$")
+    products = []
+    for name, state in await cam.informs("product-list"):
+        sensors = await cam.sensors(rf"^{name}\.(capture-block-state|reason)$")
+        tasks = await cam.informs("task-list", name)
+        products.append(
+            ProductStatus(
+                name,
+                state,
+                json.loads(sensors.get(f"{name}.capture-block-state", "{}")),
+                dict(Counter(task[1].partition(" ")[0] for task in tasks)),
+                sensors.get(f"{name}.reason", ""),
+            )
+        )
+    return Status(
+        {title: system[name] for name, title in _SYSTEM if name in system}, tuple(products)
+    )
+
+
+def picture(status: Status) -> RenderableType:
+    """Return the status as people see it."""
+    line = Text()
+    for title, value in status.system.items():
+        line.append(f"{title} ", "dim").append(value or "–", _COLOURS.get(value, "")).append("   ")
+    table = Table("product", "state", "capture blocks", "tasks", "reason", box=None, pad_edge=False)
+    for product in status.products:
+        table.add_row(
+            product.name,
+            Text(product.state, _COLOURS.get(product.state, "")),
+            "\n".join(f"{block} {state}" for block, state in product.blocks.items()) or "–",
+            ", ".join(f"{count} {state}" for state, count in sorted(product.tasks.items())),
+            product.reason,
+        )
+    return Group(line, table if status.products else Text("no products", "dim"))
+
+
+async def _status(cam: Cam, options: argparse.Namespace) -> int:
+    if not options.watch:
+        status = await look(cam)
+        if options.json:
+            print_json(asdict(status))
+        else:
+            console().print(picture(status))
+        return 0
+    with Live(console=console(), auto_refresh=False) as live:
+        while True:
+            live.update(picture(await look(cam)), refresh=True)
+            await asyncio.sleep(_PERIOD)
+
+
+async def _tasks(cam: Cam, options: argparse.Namespace) -> int:
+    chosen = () if options.name is None else (options.name,)
+    rows = await cam.informs("task-list", *chosen)
+    show(options, ("task", "state", "host", "holds"), rows)
+    return 0

@@ -1,0 +1,298 @@
+"""The formulas of each program, and the requests that are made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from pipelines import catalogue
+from pipelines.catalogue import PYTHON_MIB
+from scheduler.requests import NicRequest, TaskRequest, VolumeRequest
+from sdpcontroller.workflows.resources.formula import Asked, Quantity, formula
+from sdpcontroller.workflows.resources.sizes import (
+    CBF_NETWORK,
+    DATA_VOLUME,
+    MBIT,
+    MIB,
+    SDP_NETWORK,
+    StreamSize,
+)
+
+
+def _fixed(program: str, resource: str, unit: str, value: float, why: str, source: str) -> Quantity:
+    """Declare an amount that depends on nothing."""
+
+    @formula(program, resource, unit, why=why, source=source)
+    def constant() -> float:
+        return value
+
+    return constant()
+
+
+def _correlation_in_or_out(program: str, way: str, why: str) -> Callable[..., Quantity]:
+    @formula(
+        program,
+        f"{CBF_NETWORK} {way}",
+        "Mbit/s",
+        why=why,
+        source="pipelines.catalogue.correlation_rate: 8 bytes per product and channel, 5 % above real time",
+    )
+    def rate(n_chans: int, n_antennas: int, wall_int_time: float) -> float:
+        return catalogue.correlation_rate(n_chans, n_antennas, wall_int_time) / MBIT
+
+    return rate
+
+
+def _l0_in_or_out(program: str, way: str, why: str) -> Callable[..., Quantity]:
+    @formula(
+        program,
+        f"{SDP_NETWORK} {way}",
+        "Mbit/s",
+        why=why,
+        source="pipelines.catalogue.l0_rate: 10 bytes per product and channel, 5 % above real time",
+    )
+    def rate(n_chans: int, n_antennas: int, wall_int_time: float) -> float:
+        return catalogue.l0_rate(n_chans, n_antennas, wall_int_time) / MBIT
+
+    return rate
+
+
+def _rate_of(rate: Callable[..., Quantity], size: StreamSize) -> Quantity:
+    return rate(n_chans=size.n_chans, n_antennas=size.n_antennas, wall_int_time=size.wall_int_time)
+
+
+def _l0_buffer(n_chans: int, n_antennas: int) -> float:
+    """Memory of the dumps that a receiver of L0 holds, MiB."""
+    return catalogue.l0_buffer_bytes(n_chans, catalogue.n_products(n_antennas)) / MIB
+
+
+_TELSTATE = (
+    _fixed("telstate", "cpus", "CPU", 0.2, "one core's share at most", "Redis has one thread"),
+    _fixed(
+        "telstate",
+        "mem",
+        "MiB",
+        256,
+        "solutions and sensors of a long observation",
+        "64 antennas, 32k channels: 34 MiB a bandpass",
+    ),
+)
+
+
+def telstate() -> Asked:
+    """Redis with the telescope state of the product."""
+    cpus, mem = _TELSTATE
+    request = TaskRequest.of(cpus=cpus.value, mem_mib=mem.value, ports=catalogue.TELSTATE.ports)
+    return Asked(request, _TELSTATE)
+
+
+_correlator_out = _correlation_in_or_out("correlator", "out", "the stream that it sends")
+_correlator_cpus = _fixed("correlator", "cpus", "CPU", 1, "one thread computes", "its design")
+
+
+@formula(
+    "correlator",
+    "mem",
+    "MiB",
+    why="the interpreter, two dumps of float64 model visibilities and four of counts on their way out",
+    source="pipelines.correlator.simulator, its arrays",
+)
+def _correlator_mem(n_chans: int, n_antennas: int) -> float:
+    dump = n_chans * catalogue.n_products(n_antennas) * catalogue.BYTES_PER_CORRELATION
+    return math.ceil(PYTHON_MIB + 8 * dump / MIB)
+
+
+def correlator(stream: StreamSize) -> Asked:
+    """Correlator simulator."""
+    out = _rate_of(_correlator_out, stream)
+    mem = _correlator_mem(n_chans=stream.n_chans, n_antennas=stream.n_antennas)
+    request = TaskRequest.of(
+        cpus=_correlator_cpus.value,
+        mem_mib=mem.value,
+        ports=catalogue.CORRELATOR.ports,
+        nics=[NicRequest.of(CBF_NETWORK, out_mbps=out.value)],
+    )
+    return Asked(request, (_correlator_cpus, mem, out))
+
+
+_ingest_in = _correlation_in_or_out(
+    "ingest",
+    "in",
+    "all channels of the groups that it joins: one shared with a neighbour comes whole",
+)
+_ingest_out = _l0_in_or_out("ingest", "out", "the part of the L0 stream that it sends")
+_ingest_cpus = _fixed(
+    "ingest",
+    "cpus",
+    "CPU",
+    0.5,
+    "KATCP, telescope state and sending; the rest is pinned",
+    "measured",
+)
+
+
+@formula(
+    "ingest",
+    "mem",
+    "MiB",
+    why="the interpreter, the receiver's dumps, one input dump, one output dump as sums, the output buffers",
+    source="pipelines.catalogue.ingest_bytes, held to by tests/pipelines/ingest",
+)
+def _ingest_mem(chans_in: int, chans_out: int, n_antennas: int, n_heaps: int) -> float:
+    arrays = catalogue.ingest_bytes(chans_in, chans_out, catalogue.n_products(n_antennas), n_heaps)
+    return math.ceil(PYTHON_MIB + arrays / MIB)
+
+
+def ingest(
+    part: StreamSize, groups: StreamSize, output: StreamSize, *, n_heaps: int, less: bool
+) -> Asked:
+    """Ingest of part of the band.
+
+    Parameters
+    ----------
+    part
+        The channels that this ingest takes, at the correlator's dump rate.
+    groups
+        All channels of the multicast groups that it joins: a group that it shares with its neighbour comes
+        whole.
+    output
+        What it sends.
+    n_heaps
+        Substreams that it takes.
+    less
+        Whether one core has to do for receiving and processing, on a small test machine. Otherwise the
+        receiver thread has a core of its own: whoever shares it makes it lose packets.
+    """
+    mem = _ingest_mem(
+        chans_in=part.n_chans,
+        chans_out=output.n_chans,
+        n_antennas=part.n_antennas,
+        n_heaps=n_heaps,
+    )
+    received, sent = _rate_of(_ingest_in, groups), _rate_of(_ingest_out, output)
+    request = TaskRequest.of(
+        cpus=_ingest_cpus.value,
+        mem_mib=mem.value,
+        cores=("receive",) if less else ("receive", "process"),
+        ports=catalogue.INGEST.ports,
+        nics=[
+            NicRequest.of(CBF_NETWORK, in_mbps=received.value, affinity=not less),
+            NicRequest.of(SDP_NETWORK, out_mbps=sent.value),
+        ],
+    )
+    return Asked(request, (_ingest_cpus, mem, received, sent))
+
+
+_cal_in = _l0_in_or_out("cal", "in", "the L0 stream")
+
+
+@formula(
+    "cal",
+    "cpus",
+    "CPU",
+    why="solving runs beside receiving; less where less_resources is set",
+    source="pipelines.calibration: one solver thread",
+)
+def _cal_cpus(less: bool) -> float:
+    return 0.5 if less else 2
+
+
+@formula(
+    "cal",
+    "mem",
+    "MiB",
+    why="the interpreter, two scans of buffer_time, the solver's work, and the network's buffer",
+    source="pipelines.catalogue.calibration_bytes and l0_buffer_bytes",
+)
+def _cal_mem(n_chans: int, n_antennas: int, dumps: int) -> float:
+    scans = catalogue.calibration_bytes(n_chans, n_antennas, dumps) / MIB
+    return math.ceil(PYTHON_MIB + scans + _l0_buffer(n_chans, n_antennas))
+
+
+def calibration(l0: StreamSize, buffer_time: float, *, less: bool) -> Asked:
+    """Calibration with scans of up to `buffer_time` seconds."""
+    cpus = _cal_cpus(less=less)
+    mem = _cal_mem(
+        n_chans=l0.n_chans,
+        n_antennas=l0.n_antennas,
+        dumps=math.ceil(buffer_time / l0.int_time),
+    )
+    received = _rate_of(_cal_in, l0)
+    request = TaskRequest.of(
+        cpus=cpus.value,
+        mem_mib=mem.value,
+        ports=catalogue.CALIBRATION.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value)],
+    )
+    return Asked(request, (cpus, mem, received))
+
+
+_writer_in = _l0_in_or_out("vis_writer", "in", "the L0 stream")
+_writer_cpus = _fixed("vis_writer", "cpus", "CPU", 0.3, "it copies to the disk", "measured")
+
+
+@formula(
+    "vis_writer",
+    "mem",
+    "MiB",
+    why="the interpreter and the dumps between the network and the disk",
+    source="pipelines.catalogue.l0_buffer_bytes",
+)
+def _writer_mem(n_chans: int, n_antennas: int) -> float:
+    return math.ceil(PYTHON_MIB + _l0_buffer(n_chans, n_antennas))
+
+
+def writer(l0: StreamSize) -> Asked:
+    """Visibility writer."""
+    mem = _writer_mem(n_chans=l0.n_chans, n_antennas=l0.n_antennas)
+    received = _rate_of(_writer_in, l0)
+    request = TaskRequest.of(
+        cpus=_writer_cpus.value,
+        mem_mib=mem.value,
+        ports=catalogue.WRITER.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value)],
+        volumes=[VolumeRequest.of(DATA_VOLUME)],
+    )
+    return Asked(request, (_writer_cpus, mem, received))
+
+
+_display_in = _l0_in_or_out("display", "in", "the L0 stream")
+_display_cpus = _fixed("display", "cpus", "CPU", 0.2, "at most four dumps a second", "measured")
+
+
+@formula(
+    "display",
+    "mem",
+    "MiB",
+    why="the interpreter, what it remembers, and the network's buffer",
+    source="pipelines.catalogue.display_bytes, held to by tests/pipelines/display",
+)
+def _display_mem(n_chans: int, n_antennas: int) -> float:
+    memory = catalogue.display_bytes(n_chans, n_antennas) / MIB
+    return math.ceil(PYTHON_MIB + memory + _l0_buffer(n_chans, n_antennas))
+
+
+def display(l0: StreamSize) -> Asked:
+    """Signal display."""
+    mem = _display_mem(n_chans=l0.n_chans, n_antennas=l0.n_antennas)
+    received = _rate_of(_display_in, l0)
+    request = TaskRequest.of(
+        cpus=_display_cpus.value,
+        mem_mib=mem.value,
+        ports=catalogue.DISPLAY.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value)],
+    )
+    return Asked(request, (_display_cpus, mem, received))
+
+
+_IMAGER = (
+    _fixed("imager", "cpus", "CPU", 1, "one thread grids", "its default"),
+    _fixed("imager", "mem", "MiB", 1500, "its images and one block of visibilities", "its design"),
+)
+
+
+def imager() -> Asked:
+    """Imager: works in blocks, so its memory is that of its images and one block."""
+    cpus, mem = _IMAGER
+    volumes = [VolumeRequest.of(DATA_VOLUME)]
+    return Asked(TaskRequest.of(cpus=cpus.value, mem_mib=mem.value, volumes=volumes), _IMAGER)
