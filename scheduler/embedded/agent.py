@@ -60,6 +60,21 @@ class Master(Protocol):
         ...
 
 
+class _Nobody:
+    """In the place of a master while there is none: what is said is lost, and repeated later."""
+
+    def status_update(self, agent_id: str, update: StatusUpdate, latest: TaskState) -> None:
+        pass
+
+    def executor_ended(self, agent_id: str, framework_id: str, executor_id: str) -> None:
+        pass
+
+    def executor_message(
+        self, agent_id: str, framework_id: str, executor_id: str, data: str
+    ) -> None:
+        pass
+
+
 class Agent:
     """An agent of the embedded cluster.
 
@@ -112,6 +127,18 @@ class Agent:
     def attach(self, master: Master) -> None:
         """Talk to another master from now on."""
         self._master = master
+
+    def detach(self) -> None:
+        """Talk to nobody until there is a master again."""
+        self._master = _Nobody()
+
+    def lose_everything(self) -> None:
+        """Let all tasks die at once and without a word, as when the machine goes down."""
+        self.kill_everything(grace=0.0)
+        self.groups.clear()
+        for run in list(self.runs.values()):
+            self._forget(self.runs.pop(run.key))
+        self._updates = UpdateStreams(self._clock, self._forward)
 
     # Orders of the master
 
@@ -210,7 +237,7 @@ class Agent:
         self._updates.append(update)
 
     def shutdown(self) -> None:
-        """End all tasks, as the agent itself ends for good; nobody hears of them."""
+        """End all tasks, as the agent itself ends; nobody hears of them."""
         self._updates.close()
         for run in list(self.runs.values()):
             self.abandon(run)
@@ -431,7 +458,7 @@ class Agent:
         """Queue a status update; `fields` are those of :func:`~scheduler.embedded.statuses.make_status`."""
         status = statuses.make_status(self.info, run, state, time=self._clock.time(), **fields)
         if run.abandoned:
-            if run.phase is Phase.ENDED:
+            if run.phase is Phase.ENDED and self.runs.get(run.key) is run:
                 self._forget(self.runs.pop(run.key))
             return
         update = StatusUpdate(run.framework.id, run.task.id, status["uuid"], state, status)

@@ -15,13 +15,17 @@ from typing import Any, Self
 from aiohttp import web
 
 from scheduler.embedded.agent import Agent
+from scheduler.embedded.agents import Agents
+from scheduler.embedded.authentication import Credentials
+from scheduler.embedded.checks import Prober
 from scheduler.embedded.clock import Clock, LoopClock
 from scheduler.embedded.executors import Executor
 from scheduler.embedded.executors.process import ProcessExecutor
 from scheduler.embedded.http import make_application
 from scheduler.embedded.master import Master, Settings
-from scheduler.embedded.membership import Membership
 from scheduler.embedded.model import AgentInfo, AgentSpec
+from scheduler.embedded.operator_api import OperatorApi
+from scheduler.embedded.registry import Registry, RegistryKind
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.errors import ClusterError
 
@@ -56,14 +60,24 @@ class Cluster:
         An agent that is away for their product (seconds) counts as unreachable.
     kill_override
         Whether the kill policy of a KILL call overrides the task's (``--http_command_executor``).
+    agent_reregister_timeout
+        Seconds that agents have to register again after the master was exchanged.
+    registry
+        What of the master survives that.
+    framework_credentials, operator_credentials
+        Files with who may use the scheduler API, and everything else; None: everybody may.
     executor
         What runs tasks; local processes when it is not given.
+    prober
+        Looks after tasks with checks; on this machine's network when it is not given.
+    clock
+        The time; that of the event loop when it is not given.
 
     Raises
     ------
     ClusterError
-        If two agents have the same name; on entering, if it cannot listen there, or another cluster has
-        the work folder.
+        If two agents have the same name, or credentials cannot be read; on entering, if it cannot listen
+        there, or another cluster has the work folder.
     """
 
     def __init__(
@@ -79,7 +93,13 @@ class Cluster:
         agent_ping_timeout: float = 15.0,
         max_agent_ping_timeouts: int = 5,
         kill_override: bool = False,
+        agent_reregister_timeout: float = 600.0,
+        registry: RegistryKind = RegistryKind.IN_MEMORY,
+        framework_credentials: Path | None = None,
+        operator_credentials: Path | None = None,
         executor: Executor | None = None,
+        prober: Prober | None = None,
+        clock: Clock | None = None,
     ) -> None:
         names = [agent.hostname for agent in agents]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -93,7 +113,15 @@ class Cluster:
             offer_timeout=offer_timeout,
             agent_ping_timeout=agent_ping_timeout,
             max_agent_ping_timeouts=max_agent_ping_timeouts,
+            agent_reregister_timeout=agent_reregister_timeout,
+            authenticate_frameworks=framework_credentials is not None,
+            authenticate_operators=operator_credentials is not None,
         )
+        self._framework_credentials = _credentials(framework_credentials)
+        self._operator_credentials = _credentials(operator_credentials)
+        self._registry = Registry(registry)
+        self._given_clock = clock
+        self._prober = prober
         self._kill_override = kill_override
         self._executor = executor or ProcessExecutor(self._work_dir)
         self._running: set[asyncio.Task[None]] = set()
@@ -103,7 +131,10 @@ class Cluster:
         self._site: web.BaseSite | None = None
         self._api: SchedulerApi | None = None
         self._master: Master | None = None
-        self._agents: list[Agent] = []
+        self._operator_api: OperatorApi | None = None
+        self._clock: Clock | None = None
+        self.agents = Agents(self._make_agent, self._agent_address)
+        """The agents, which can be killed, frozen, started again …"""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -121,16 +152,16 @@ class Cluster:
         self._failed = asyncio.get_running_loop().create_future()
         self._lock = _lock(self._work_dir)
         try:
-            listener = _listen(self._host, self._port)
-            try:
-                await self._executor.recover(())
-                await self._start(listener)
-            except BaseException:
-                listener.close()
-                raise
+            await self._executor.recover(())
+            self._clock = self._given_clock or LoopClock(self._fail)
+            await self._serve(_listen(self._host, self._port))
         except BaseException:
             os.close(self._lock)
             raise
+        self.agents.attach(self.master)
+        for spec in self._specs:
+            self.agents.start(spec)
+        logger.info("serving %d agents on %s:%d", len(self._specs), *self.address)
         return self
 
     async def __aexit__(
@@ -139,13 +170,17 @@ class Cluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._site is None or self._api is None or self._runner is None or self._lock is None:
+        if self._lock is None:
             raise ClusterError("the cluster has not been started")
-        await self._site.stop()  # first of all: who reconnects must find nobody
-        self._api.close()
-        self.master.stop()
+        if self._site is not None:
+            await self._site.stop()  # first of all: who reconnects must find nobody
+        if self._api is not None:
+            self._api.close()
+        if self._master is not None:
+            self._master.stop()
         cancelled = await self._end_tasks()
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
         await self._executor.close()
         os.close(self._lock)
         if cancelled:
@@ -153,17 +188,48 @@ class Cluster:
         if error is None:
             self._raise_failure()
 
+    async def stop_master(self) -> None:
+        """Let the master die: connections break, nobody listens; agents and tasks go on."""
+        if self._site is None or self._api is None or self._runner is None:
+            raise ClusterError("there is no master")
+        master, self._port = self.master, self.address[1]
+        self.agents.detach()
+        master.stop()
+        await self._site.stop()
+        self._api.cut()
+        if self._operator_api is not None:
+            self._operator_api.cut()
+        await self._runner.cleanup()
+        self._registry = master.registry.inherited()
+        self._site = self._api = self._runner = None
+
+    async def start_master(self, recovery: float = 0.0, *, agents: bool = True) -> None:
+        """Start another master, at the same address, with what the registry still knows.
+
+        Parameters
+        ----------
+        recovery
+            Seconds that it needs to read its registry; it answers 503 as long.
+        agents
+            Whether the agents find it at once; else :attr:`agents` has to be attached.
+        """
+        if self._site is not None:
+            raise ClusterError("there is a master already")
+        await self._serve(_listen(self._host, self._port), recovery)
+        if agents:
+            self.agents.attach(self.master)
+
     async def _end_tasks(self) -> bool:
         """Kill all tasks and wait for their end; at once, and True, when that is cancelled."""
         cancelled = False
-        for agent in self._agents:
+        for agent in self.agents:
             agent.kill_everything()
         while self._running:
             try:
                 await asyncio.wait(self._running)
             except asyncio.CancelledError:  # impatience: nothing must be left all the same
                 cancelled = True
-                for agent in self._agents:
+                for agent in self.agents:
                     agent.kill_everything(grace=0.0)
         return cancelled
 
@@ -181,54 +247,64 @@ class Cluster:
 
     def disconnect_agent(self, hostname: str) -> None:
         """Cut an agent off from the master; its tasks run on."""
-        Membership(self.master).disconnect(self._agent_id(hostname))
+        self.agents.kill(hostname)
 
     def reconnect_agent(self, hostname: str) -> None:
         """Let an agent that was cut off be reached again."""
-        Membership(self.master).reconnect(self._agent_id(hostname))
+        self.agents.start(self.agents[hostname].info.spec)
 
-    def _agent_id(self, hostname: str) -> str:
-        for agent in self._agents:
-            if agent.info.spec.hostname == hostname:
-                return agent.info.id
-        raise ClusterError(f"there is no agent {hostname!r}")
-
-    async def _start(self, listener: socket.socket) -> None:
-        clock: Clock = LoopClock(self._fail)
-        port = listener.getsockname()[1]
-        host = "127.0.0.1" if self._host in _WILDCARDS else self._host
-        master = Master(clock, address=(host, port), hostname=host, settings=self._settings)
-        self._master = master
-        for number, spec in enumerate(self._specs, start=1):
-            self._add_agent(master, clock, number, spec)
-        self._api = SchedulerApi(master)
-        application = make_application(master, self._api)
-        self._runner = web.AppRunner(
-            application,
-            handler_cancellation=True,  # a lost connection must be noticed at once
-            access_log=None,
-            shutdown_timeout=_SHUTDOWN_TIMEOUT,
-        )
-        await self._runner.setup()
-        self._site = web.SockSite(self._runner, listener)
-        await self._site.start()
+    async def _serve(self, listener: socket.socket, recovery: float = 0.0) -> None:
+        """Make a master and let it listen."""
+        try:
+            master = self._make_master(listener.getsockname()[1])
+            master.ready_at = master.clock.monotonic() + recovery
+            self._api = SchedulerApi(master, self._framework_credentials)
+            self._operator_api = OperatorApi(master)
+            application = make_application(
+                master, self._api, self._operator_api, self._operator_credentials
+            )
+            self._runner = web.AppRunner(
+                application,
+                handler_cancellation=True,  # a lost connection must be noticed at once
+                access_log=None,
+                shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            )
+            await self._runner.setup()
+            self._site = web.SockSite(self._runner, listener)
+            await self._site.start()
+        except BaseException:
+            listener.close()
+            raise
         master.start()
-        logger.info("serving %d agents on %s:%d", len(self._specs), host, port)
 
-    def _add_agent(self, master: Master, clock: Clock, number: int, spec: AgentSpec) -> None:
-        host = spec.hostname if self._host in _WILDCARDS else master.address[0]
-        info = AgentInfo(master.new_agent_id(), number, spec, (host, master.address[1]))
-        agent = Agent(
+    def _make_master(self, port: int) -> Master:
+        if self._clock is None:
+            raise ClusterError("the cluster has not been started")
+        host = "127.0.0.1" if self._host in _WILDCARDS else self._host
+        self._master = Master(
+            self._clock,
+            address=(host, port),
+            hostname=host,
+            settings=self._settings,
+            registry=self._registry,
+        )
+        return self._master
+
+    def _agent_address(self, spec: AgentSpec) -> tuple[str, int]:
+        host, port = self.master.address
+        return (spec.hostname if self._host in _WILDCARDS else host, port)
+
+    def _make_agent(self, info: AgentInfo) -> Agent:
+        return Agent(
             info,
             self._executor,
-            master,
-            clock,
+            self.master,
+            self.master.clock,
             work_dir=self._work_dir,
             spawn=self._spawn,
             kill_override=self._kill_override,
+            prober=self._prober,
         )
-        self._agents.append(agent)
-        Membership(master).register(agent)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -262,6 +338,10 @@ def _lock(work_dir: Path) -> int:
         os.close(handle)
         raise ClusterError(f"another cluster runs in {work_dir}") from exc
     return handle
+
+
+def _credentials(path: Path | None) -> Credentials | None:
+    return None if path is None else Credentials.read(path)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -42,19 +42,37 @@ def parse(body: bytes, message: str, *, what: str = "Call") -> Document:
     ConversionError
         In Mesos' words, as recorded from a master 1.12.
     """
-    value = _parse_json(body)
+    value = parse_json(body)
     try:
-        if not isinstance(value, dict):
-            raise ConversionError("Expecting a JSON object")
-        document = _convert_message(value, message, 0)
-        if missing := list(_missing(document, message, "")):
-            raise ConversionError(f"Missing required fields: {', '.join(missing)}")
+        return convert(value, message)
     except ConversionError as exc:
         raise ConversionError(f"Failed to convert JSON into {what} protobuf: {exc}") from None
+
+
+def convert(value: Any, message: str) -> Document:
+    """Check one message that has been read already.
+
+    Raises
+    ------
+    ConversionError
+        In Mesos' words.
+    """
+    if not isinstance(value, dict):
+        raise ConversionError("Expecting a JSON object")
+    document = _convert_message(value, message, 0)
+    if missing := list(_missing(document, message, "")):
+        raise ConversionError(f"Missing required fields: {', '.join(missing)}")
     return document
 
 
-def _parse_json(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    ConversionError
+        In Mesos' words.
+    """
     try:
         text = body.decode()
     except UnicodeDecodeError as exc:

@@ -20,6 +20,7 @@ from scheduler.embedded import subscriptions
 from scheduler.embedded.agent import Agent
 from scheduler.embedded.clock import Clock, Timer
 from scheduler.embedded.maintenance import Maintenance
+from scheduler.embedded.membership import Membership
 from scheduler.embedded.messages import agent_message
 from scheduler.embedded.model import VERSION, AgentInfo, TaskState
 from scheduler.embedded.notices import master_status
@@ -108,6 +109,10 @@ class Master:
         self.counters: Counter[str] = Counter()
         self._framework_count = 0
         self._agent_count = 0
+        self.ready_at = 0.0
+        """Monotonic time before which it still reads its registry, and answers nobody, s."""
+        self.stopped = False
+        """Whether this master is no more; nothing that still happens around it means anything."""
         self._interval: Timer | None = None
         self._prompt: Timer | None = None
         self._reregistration: Timer | None = None
@@ -122,6 +127,7 @@ class Master:
 
     def stop(self) -> None:
         """End all streams and timers; tasks are not touched."""
+        self.stopped = True
         for timer in (self._interval, self._prompt, self._reregistration):
             if timer is not None:
                 timer.cancel()
@@ -201,6 +207,14 @@ class Master:
                 executor_id={"value": executor_id},
                 data=data,
             )
+
+    def drained(self, record: AgentRecord) -> None:
+        """Give an agent up that was to be emptied for that, as soon as it is empty."""
+        agent_id = record.info.id
+        if record.drain is None or not record.drain.mark_gone or agent_id not in self.agents:
+            return
+        if not any(framework.tasks_on(agent_id) for framework in self.frameworks.values()):
+            Membership(self).mark_gone(agent_id)
 
     def release_executor(self, record: AgentRecord, key: tuple[str, str]) -> bool:
         """Free what an executor used; whether it was there."""
@@ -366,6 +380,9 @@ class Master:
         self._release(task)
         del framework.tasks[task.info.id]
         framework.completed.append(task)
+        record = self.agents.get(task.info.agent_id)
+        if record is not None and record.drain is not None:
+            self.drained(record)
 
 
 def _little_endian(address: str) -> int:

@@ -14,13 +14,16 @@ unregistered, or is gone by an operator's word, is no member any more::
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from scheduler.embedded import subscriptions
 from scheduler.embedded.agent import Agent
-from scheduler.embedded.master import Master
 from scheduler.embedded.model import TaskState
 from scheduler.embedded.records import AgentRecord, Framework, Task
 from scheduler.embedded.runs import Run
+
+if TYPE_CHECKING:
+    from scheduler.embedded.master import Master
 
 logger = logging.getLogger(__name__)
 

@@ -82,14 +82,30 @@ def browse(sandbox: Path, path: Path, shown: str) -> list[dict[str, Any]]:
     NoSuchFileError
         If it is no folder inside the sandbox.
     """
+    return [_entry(name, status) for name, status in _listed(sandbox, path, shown)]
+
+
+def list_messages(sandbox: Path, path: Path, shown: str) -> list[dict[str, Any]]:
+    """List a folder as ``LIST_FILES`` does; see :func:`browse`."""
+    messages = []
+    for name, status in _listed(sandbox, path, shown):
+        entry = _entry(name, status)
+        message = {field: entry[field] for field in ("path", "nlink", "size")}
+        message["mtime"] = {"nanoseconds": int(status.st_mtime) * 10**9}
+        message["mode"] = status.st_mode
+        messages.append(message | {field: entry[field] for field in ("uid", "gid")})
+    return messages
+
+
+def _listed(sandbox: Path, path: Path, shown: str) -> list[tuple[str, os.stat_result]]:
     with _opened(sandbox, path, os.O_DIRECTORY) as handle:
         names = sorted(os.listdir(handle))[:MAX_ENTRIES]  # noqa: PTH208 - of the open folder, not of a path
-        entries: list[dict[str, Any]] = []
+        found: list[tuple[str, os.stat_result]] = []
         for name in names:
             with contextlib.suppress(OSError):  # removed meanwhile
                 status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                entries.append(_entry(f"{shown.rstrip('/')}/{_printable(name)}", status))
-        return entries
+                found.append((f"{shown.rstrip('/')}/{_printable(name)}", status))
+        return found
 
 
 def _entry(path: str, status: os.stat_result) -> dict[str, Any]:

@@ -11,9 +11,11 @@ import logging
 
 from aiohttp import web
 
+from scheduler.embedded.authentication import SCHEDULER_REALM, Credentials
 from scheduler.embedded.calls import CallRefusedError, SchedulerCalls
 from scheduler.embedded.convert import ConversionError, Document, parse
 from scheduler.embedded.master import Master
+from scheduler.embedded.responses import method_not_allowed, text, unauthorized
 from scheduler.embedded.stream import EventStream
 from scheduler.embedded.validation import validate_call
 
@@ -33,10 +35,13 @@ class SchedulerApi:
     ----------
     master
         Who is spoken to.
+    credentials
+        Of those who may speak; None: everybody may.
     """
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Master, credentials: Credentials | None = None) -> None:
         self._master = master
+        self._credentials = credentials
         self._calls = SchedulerCalls(master)
         self._streams: set[EventStream] = set()
         self._closing = False
@@ -45,7 +50,12 @@ class SchedulerApi:
         """Answer one request."""
         if self._closing:
             return text(503, "The cluster is being stopped")
-        if (refusal := _refuse_form(request)) is not None:
+        principal = None
+        if self._credentials is not None:
+            principal = self._credentials.principal(request.headers.get("Authorization"))
+            if principal is None:
+                return unauthorized(SCHEDULER_REALM)
+        if (refusal := refuse_form(request)) is not None:
             return refusal
         body = await request.read()
         if request.headers["Content-Type"] == _PROTOBUF:
@@ -54,7 +64,7 @@ class SchedulerApi:
             call = await _parse(body)
         except ConversionError as exc:
             return text(400, str(exc))
-        if (problem := validate_call(call)) is not None:
+        if (problem := validate_call(call, principal)) is not None:
             return text(400, f"Failed to validate scheduler::Call: {problem}")
         stream_id = request.headers.get(STREAM_ID)
         if call["type"] != "SUBSCRIBE":
@@ -62,6 +72,12 @@ class SchedulerApi:
         if stream_id is not None:
             return text(400, f"Subscribe calls should not include the '{STREAM_ID}' header")
         return await self._subscribe(request, call)
+
+    def cut(self) -> None:
+        """Cut all streams off, as a master that dies does."""
+        self._closing = True
+        for stream in self._streams:
+            stream.cut()
 
     def close(self) -> None:
         """End all streams, and refuse what still comes over open connections."""
@@ -79,23 +95,29 @@ class SchedulerApi:
     async def _subscribe(self, request: web.Request, call: Document) -> web.StreamResponse:
         stream = self._master.subscribe(call)
         self._streams.add(stream)
-        response = web.StreamResponse(headers={STREAM_ID: stream.id, "Content-Type": _JSON})
-        response.enable_chunked_encoding()
         try:
-            await response.prepare(request)
-            async for record in stream:
-                await response.write(record)
-            if stream.overflowed and request.transport is not None:
-                logger.warning("subscriber %s does not read: connection cut", stream.id)
-                request.transport.abort()
-            else:
-                await response.write_eof()
-        except ConnectionError:
-            logger.info("subscriber %s is gone", stream.id)
+            return await send_stream(request, stream)
         finally:  # also when this handler is cancelled because the connection was lost
             self._streams.discard(stream)
             self._master.disconnected(stream)
-        return response
+
+
+async def send_stream(request: web.Request, stream: EventStream) -> web.StreamResponse:
+    """Answer with the records of a stream until its end, or that of the connection."""
+    response = web.StreamResponse(headers={STREAM_ID: stream.id, "Content-Type": _JSON})
+    response.enable_chunked_encoding()
+    try:
+        await response.prepare(request)
+        async for record in stream:
+            await response.write(record)
+        if stream.overflowed and request.transport is not None:
+            logger.warning("connection of subscriber %s is cut", stream.id)
+            request.transport.abort()
+        else:
+            await response.write_eof()
+    except ConnectionError:
+        logger.info("subscriber %s is gone", stream.id)
+    return response
 
 
 async def _parse(body: bytes) -> Document:
@@ -104,7 +126,7 @@ async def _parse(body: bytes) -> Document:
     return parse(body, "Call")
 
 
-def _refuse_form(request: web.Request) -> web.Response | None:
+def refuse_form(request: web.Request) -> web.Response | None:
     """Judge what comes before the body."""
     if request.method != "POST":
         return method_not_allowed(request, "POST")
@@ -124,19 +146,3 @@ def _accepts(header: str | None) -> bool:
         return True
     kinds = {part.split(";", 1)[0].strip() for part in header.split(",")}
     return bool(kinds & {_JSON, "*/*", "application/*"})
-
-
-def text(status: int, body: str) -> web.Response:
-    """Answer with plain text."""
-    return web.Response(status=status, text=body, content_type="text/plain", charset="utf-8")
-
-
-def method_not_allowed(request: web.Request, allowed: str) -> web.Response:
-    """Answer 405 in Mesos' words."""
-    body = (
-        f"405 Method Not Allowed. Expecting one of {{ '{allowed}' }}, "
-        f"but received '{request.method}'."
-    )
-    response = text(405, body)
-    response.headers["Allow"] = allowed
-    return response

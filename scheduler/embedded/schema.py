@@ -1,8 +1,8 @@
-"""The messages of Mesos' v1 scheduler API, as far as a scheduler may send them.
+"""The messages of Mesos' v1 APIs, as far as schedulers and operators may send them.
 
 One line per message: ``Name: field kind, …``; ``!`` after a field marks it required, ``*`` repeated. The order
-is that of ``mesos/v1/mesos.proto`` and ``scheduler.proto`` (Mesos 1.12), in which missing fields are reported.
-Messages that the master only passes on or does not look into are of kind ``any``.
+is that of ``mesos/v1/mesos.proto``, ``scheduler.proto`` and ``master.proto`` (Mesos 1.12), in which missing
+fields are reported. Messages that the master only passes on or does not look into are of kind ``any``.
 """
 
 from __future__ import annotations
@@ -89,6 +89,23 @@ Discovery: visibility! Visibility, name string, environment string, location str
     ports Ports, labels Labels
 Ports: ports* Port
 Port: number! int, name string, protocol string, visibility Visibility, labels Labels
+OperatorCall: type OperatorCallType, get_metrics GetMetrics, set_logging_level any, list_files Path,
+    read_file ReadFile, update_maintenance_schedule UpdateSchedule, start_maintenance Machines,
+    stop_maintenance Machines, drain_agent DrainAgent, deactivate_agent AgentCall,
+    reactivate_agent AgentCall, mark_agent_gone AgentCall, teardown TeardownCall
+GetMetrics: timeout Duration
+Path: path! string
+ReadFile: path! string, offset! int, length int
+UpdateSchedule: schedule! Schedule
+Schedule: windows* Window
+Window: machine_ids* MachineID, unavailability! Unavailability
+Unavailability: start! Duration, duration Duration
+Machines: machines* MachineID
+MachineID: hostname string, ip string
+DrainAgent: agent_id! ID, max_grace_period AnyDuration, mark_gone bool
+AnyDuration: nanoseconds int, seconds double
+AgentCall: agent_id! ID
+TeardownCall: framework_id! ID
 """
 
 _ENUMS = """
@@ -108,6 +125,13 @@ VariableType: UNKNOWN VALUE SECRET
 HealthCheckType: UNKNOWN COMMAND HTTP TCP
 CheckType: UNKNOWN COMMAND HTTP TCP
 Visibility: FRAMEWORK CLUSTER EXTERNAL
+OperatorCallType: GET_HEALTH GET_FLAGS GET_VERSION GET_METRICS GET_LOGGING_LEVEL SET_LOGGING_LEVEL
+    LIST_FILES READ_FILE GET_STATE GET_AGENTS GET_FRAMEWORKS GET_EXECUTORS GET_OPERATIONS GET_TASKS
+    GET_ROLES GET_WEIGHTS UPDATE_WEIGHTS GET_MASTER SUBSCRIBE RESERVE_RESOURCES UNRESERVE_RESOURCES
+    CREATE_VOLUMES DESTROY_VOLUMES GROW_VOLUME SHRINK_VOLUME GET_MAINTENANCE_STATUS
+    GET_MAINTENANCE_SCHEDULE UPDATE_MAINTENANCE_SCHEDULE START_MAINTENANCE STOP_MAINTENANCE GET_QUOTA
+    UPDATE_QUOTA SET_QUOTA REMOVE_QUOTA TEARDOWN MARK_AGENT_GONE DRAIN_AGENT DEACTIVATE_AGENT
+    REACTIVATE_AGENT
 """
 
 PRIMITIVES = frozenset({"string", "double", "int", "bool", "bytes", "any"})

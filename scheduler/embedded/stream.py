@@ -39,7 +39,7 @@ class EventStream:
 
     @property
     def overflowed(self) -> bool:
-        """Whether the subscriber was too slow; the stream is to be cut, not ended."""
+        """Whether the stream is to be cut, not ended: the subscriber was too slow, or the master is no more."""
         return self._overflowed
 
     @property
@@ -54,12 +54,16 @@ class EventStream:
         record = recordio.encode(json.dumps(event, separators=(",", ":")).encode())
         self._backlog += len(record)
         if self._backlog > self._max_backlog:
-            self._overflowed = True
-            self._records.clear()
-            self.close()
+            self.cut()
             return
         self._records.append(record)
         self._wake.set()
+
+    def cut(self) -> None:
+        """End the stream at once and not in good order, as when its master dies."""
+        self._overflowed = True
+        self._records.clear()
+        self.close()
 
     def close(self) -> None:
         """End the stream after what is queued."""

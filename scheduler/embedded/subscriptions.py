@@ -108,7 +108,7 @@ def disconnected(master: Master, stream: EventStream) -> None:
     """Note that a stream's connection is gone; its framework may come back for a while."""
     framework = next((f for f in master.frameworks.values() if f.stream is stream), None)
     stream.close()
-    if framework is None:
+    if framework is None or master.stopped:
         return
     logger.info("framework %s disconnected", framework.info.id)
     framework.set_state(FrameworkState.DISCONNECTED)
