@@ -5,6 +5,7 @@ The life of a run is drawn in :mod:`~scheduler.embedded.runs`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections import OrderedDict
@@ -318,10 +319,13 @@ class Agent:
             run.sandbox,
             None if run.group is None else run.group.id,
         )
-        container = await self._launch(run, launch)
+        container = None if run.killed else await self._launch(run, launch)
         if container is None:
+            if run.phase is not Phase.ENDED:
+                self._killed_during_launch(run)
             return
-        if run.killed and container.pid is None:
+        if run.killed and container.pid is None:  # nothing runs yet
+            container.kill(0.0)
             self._killed_during_launch(run)
             return
         run.container = container
@@ -382,24 +386,30 @@ class Agent:
         if run.checks is not None:
             run.checks.stop()
         if run.container is None:
+            if run.launching is not None:
+                run.launching.cancel()
             return
         if run.framework.can("TASK_KILLING_STATE"):
             self._report(run, TaskState.KILLING, reason=reason)
         run.container.kill(grace)
 
     async def _launch(self, run: Run, launch: Launch) -> Container | None:
-        """Start a run; None when it could not be, which has been reported then."""
-        if run.killed:
-            self._killed_during_launch(run)
-            return None
+        """Start a run; None when it could not be, which has been reported then, or was killed before."""
+        run.launching = asyncio.current_task()
         try:
             return await self._executor.launch(launch)
+        except asyncio.CancelledError:
+            if not run.killed or run.launching is None:
+                raise
+            run.launching.uncancel()
         except SandboxError as exc:
             state = run.framework.reportable(TaskState.DROPPED)
             self._fail(run, state, "REASON_EXECUTOR_TERMINATED", str(exc))
         except ContainerLaunchError as exc:
             text = f"Failed to launch container: {exc}"
             self._fail(run, TaskState.FAILED, "REASON_CONTAINER_LAUNCH_FAILED", text)
+        finally:
+            run.launching = None
         return None
 
     def _killed_during_launch(self, run: Run) -> None:

@@ -20,6 +20,7 @@ _START_TIME = 19
 _SESSION = 3
 """Likewise of the session (field 6)."""
 _STATE = 0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +35,21 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless the process is gone or another one has its number."""
-        if (handle := self._open()) is not None:
+        if (handle := self.open()) is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(handle, number)
             os.close(handle)
 
     def await_end(self, timeout: float) -> None:
         """Block until the process has ended, at most `timeout` seconds."""
-        if (handle := self._open()) is not None:
+        if (handle := self.open()) is not None:
             poll = select.poll()
             poll.register(handle, select.POLLIN)
             poll.poll(timeout * 1000)
             os.close(handle)
 
-    def _open(self) -> int | None:
-        """Return a handle of this very process, None when it is gone."""
+    def open(self) -> int | None:
+        """Return a handle of this very process, to be closed; None when it is gone."""
         try:
             handle = os.pidfd_open(self.pid)
         except OSError:
@@ -112,11 +113,13 @@ def kill_all(belongs: Callable[[Process], bool], rounds: int = 10) -> int:
     return found
 
 
-async def ended(pid: int) -> None:
-    """Wait until a child has ended, without taking its exit status."""
+async def ended(process: Process) -> None:
+    """Wait until a process has ended; for a child, without taking its exit status."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
-    handle = os.pidfd_open(pid)
+    handle = process.open()
+    if handle is None:
+        return
 
     def readable() -> None:
         if not done.done():
@@ -128,3 +131,15 @@ async def ended(pid: int) -> None:
     finally:
         loop.remove_reader(handle)
         os.close(handle)
+
+
+def memory(session: int, sandbox: Path) -> int:
+    """Return how much memory the processes of a task have resident, bytes. Blocks."""
+    total = 0
+    for process in everyone():
+        own = process.session == session
+        if own or environment(process.pid).get("MESOS_SANDBOX") == str(sandbox):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pages = int((_PROC / str(process.pid) / "statm").read_text().split()[1])
+                total += pages * _PAGE
+    return total

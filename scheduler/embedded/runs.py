@@ -10,6 +10,7 @@ acknowledged::
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,8 @@ class Run:
     phase: Phase = Phase.LAUNCHING
     container: Container | None = None
     running: Running | None = None
+    launching: asyncio.Task[None] | None = None
+    """Who waits for the executor; cancelled by a kill."""
     killed: bool = False
     kill_reason: str | None = None
     """Why it is killed, where frameworks are told that."""

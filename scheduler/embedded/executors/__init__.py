@@ -57,6 +57,11 @@ class Launch:
         return str(self.command.get("user") or self.framework.user)
 
     @property
+    def memory(self) -> int:
+        """Bytes of memory that the task may use; 0 when it asks for none."""
+        return self.task.resources.scalars.get("mem", 0) * (1 << 20) // 1000
+
+    @property
     def containerizer(self) -> str | None:
         """``DOCKER`` or ``MESOS``; None for a task that asks for no container."""
         container = self.task.document.get("container")

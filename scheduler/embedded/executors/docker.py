@@ -33,7 +33,7 @@ from scheduler.embedded.executors.docker_config import (
     container_name,
     image_of,
 )
-from scheduler.embedded.executors.folder import User, open_log, prepare
+from scheduler.embedded.executors.folder import CACHE, User, open_log, prepare
 from scheduler.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class DockerExecutor:
     """
 
     def __init__(self, work_dir: Path, url: str | None = None) -> None:
+        self._work_dir = work_dir
         self._labels = {WORK_DIR_LABEL: str(work_dir)}
         self._url = url
         self._client: aiodocker.Docker | None = None
@@ -71,7 +72,7 @@ class DockerExecutor:
     async def launch(self, launch: Launch) -> Container:
         """Make a task's folder and image ready; see :class:`~scheduler.embedded.executors.Executor`."""
         image = image_of(launch)
-        user = await asyncio.to_thread(prepare, launch)
+        user = await asyncio.to_thread(prepare, launch, self._work_dir / CACHE)
         always = bool(launch.task.document["container"]["docker"].get("force_pull_image"))
         await self._provide(image, always=always)
         return _DockerContainer(self._engine(), launch, user, self._labels)

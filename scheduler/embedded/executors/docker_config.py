@@ -79,8 +79,8 @@ def container_config(launch: Launch, labels: Mapping[str, str]) -> Config:
             "Privileged": bool(_docker(launch).get("privileged", False)),
         },
     }
-    if (memory := launch.task.resources.scalars.get("mem")) is not None:
-        config["HostConfig"]["Memory"] = max(MIN_MEMORY, memory * (1 << 20) // 1000)
+    if launch.memory:
+        config["HostConfig"]["Memory"] = max(MIN_MEMORY, launch.memory)
     if hostname := launch.task.document["container"].get("hostname"):
         config["Hostname"] = hostname
     if driver := _docker(launch).get("volume_driver"):

@@ -10,10 +10,13 @@ import pwd
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from scheduler.embedded.executors import ContainerLaunchError, Launch, SandboxError
 from scheduler.embedded.executors.fetch import FetchError, fetch
+
+CACHE: Final = Path("fetch")
+"""Folder of a work folder with what is fetched once (``cache: true``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,15 @@ class User:
     home: str
 
 
-def prepare(launch: Launch) -> User | None:
+def prepare(launch: Launch, cache: Path) -> User | None:
     """Make the sandbox, with the link ``latest`` beside it, and fetch what the command asks for.
+
+    Parameters
+    ----------
+    launch
+        The task.
+    cache
+        Folder of what is fetched once.
 
     Raises
     ------
@@ -41,7 +51,7 @@ def prepare(launch: Launch) -> User | None:
         open_log(launch.sandbox, name, user).close()
     for uri in launch.command.get("uris", ()):
         try:
-            path = fetch(uri, launch.sandbox)
+            path = fetch(uri, launch.sandbox, cache)
         except FetchError as exc:
             (launch.sandbox / "stderr").write_text(f"{exc}\n")
             raise ContainerLaunchError(

@@ -1,46 +1,44 @@
 """Tasks as local processes.
 
-Each task is a session of its own in its own sandbox folder, with ``stdout`` and ``stderr`` there. A task that
-holds some of the ``cores`` resource is bound to those of them that this machine has. When its first process
-ends, everything that the task has started is killed: it is found by its session and by ``MESOS_SANDBOX`` in
-its environment, so that a daemon which has left the session does not survive either.
+Each task has a supervisor (:mod:`~scheduler.embedded.executors.supervisor`), which lives on when the cluster
+is killed, and is a session of its own in its own sandbox folder, with ``stdout`` and ``stderr`` there. A task
+that holds some of the ``cores`` resource is bound to those of them that this machine has, and its memory to
+their NUMA nodes. Memory and CPUs are limited by control groups where that is permitted; elsewhere a watchdog
+looks after the memory.
+
+When the first process of a task ends, everything that it has started is killed: it is found by its session and
+by ``MESOS_SANDBOX`` in its environment, so that a daemon which has left the session does not survive either.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Final
 
 from scheduler.embedded import processes
-from scheduler.embedded.executors import (
-    Container,
-    ContainerLaunchError,
-    Launch,
-    Outcome,
-    ProbeError,
-    Running,
-)
-from scheduler.embedded.executors.folder import User, open_log, prepare
+from scheduler.embedded.executors import Container, ContainerLaunchError, Launch, Outcome, Running
+from scheduler.embedded.executors.beside import run_in_sandbox
+from scheduler.embedded.executors.cgroups import Cgroup, Cgroups
+from scheduler.embedded.executors.folder import CACHE, User, other_user, prepare
+from scheduler.embedded.executors.outcomes import command_outcome, memory_outcome
+from scheduler.embedded.executors.spawning import Entry, Records, Started, spawn
 
 logger = logging.getLogger(__name__)
 
+WATCH_INTERVAL: Final = 1.0
+"""Seconds between two looks at the memory of tasks."""
 _INHERITED = ("HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME")
 """What a task sees of the cluster's own environment, besides PATH."""
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _EXEC_FAILED = 1
 """Exit status that Mesos' command executor reports when the program cannot be executed."""
-_PID_DIR = Path("meta", "processes")
 
 
 class ProcessExecutor:
@@ -50,63 +48,134 @@ class ProcessExecutor:
     ----------
     work_dir
         Where the records of running processes are kept.
+    limits
+        Whether tasks are held to the memory and CPUs that they have been given.
+    control_groups
+        Whether the kernel may do that; otherwise a watchdog does, for memory alone.
     """
 
-    def __init__(self, work_dir: Path) -> None:
+    def __init__(self, work_dir: Path, *, limits: bool = True, control_groups: bool = True) -> None:
         self._work_dir = work_dir
-        self._records = work_dir / _PID_DIR
+        self._records = Records(work_dir)
+        self._limits = limits
+        self._control_groups = limits and control_groups
+        self._cgroups: Cgroups | None = None
+        self._watched: set[_ProcessContainer] = set()
+        self._watchdog: asyncio.Task[None] | None = None
 
     async def launch(self, launch: Launch) -> Container:
         """Start a task; see :class:`~scheduler.embedded.executors.Executor`."""
-        if "container" in launch.task.document:
-            kind = launch.task.document["container"].get("type", "MESOS")
+        if launch.containerizer is not None:
             raise ContainerLaunchError(
-                f"this cluster runs tasks as plain processes; it has no containerizer for {kind}"
+                "this cluster runs tasks as plain processes; "
+                f"it has no containerizer for {launch.containerizer}"
             )
         if not launch.command.get("value"):
             raise ContainerLaunchError("the command has no value to execute")
-        user = await asyncio.to_thread(prepare, launch)
-        started = await asyncio.to_thread(_start, launch, user, self._records)
-        return _ProcessContainer(started)
+        user = await asyncio.to_thread(prepare, launch, self._work_dir / CACHE)
+        starting = asyncio.ensure_future(asyncio.to_thread(self._start, launch, user))
+        try:
+            container = await asyncio.shield(starting)
+        except asyncio.CancelledError:  # killed meanwhile: what was started must end
+            container = await starting
+            container.kill(0.0)
+            await container.wait()
+            raise
+        self._watch(container)
+        return container
 
     async def recover(self, launches: Sequence[Launch]) -> Mapping[str, Container]:
-        """Kill what tasks of an earlier run have left, whether or not there is a record of it."""
-        count = await asyncio.to_thread(_kill_leftovers, self._work_dir, self._records)
-        if count:
-            logger.warning("killed %d processes that an earlier run has left", count)
-        return {}
+        """Take up processes of an earlier run that are wanted, and kill all others."""
+        found, killed = await asyncio.to_thread(self._recover, launches)
+        if killed:
+            logger.warning("killed %d processes that an earlier run has left", killed)
+        for container in found.values():
+            self._watch(container)
+        return found
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """End the watchdog, and remove the control group."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watchdog
+            self._watchdog = None
+        if self._cgroups is not None:
+            await asyncio.to_thread(self._cgroups.close)
 
+    def _open_groups(self) -> Cgroups | None:
+        if self._control_groups and self._cgroups is None:
+            self._cgroups = Cgroups.open(self._work_dir)
+            self._control_groups = self._cgroups is not None
+        return self._cgroups
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """A process that runs, or the exit status of one that could not."""
+    def _start(self, launch: Launch, user: User | None) -> _ProcessContainer:
+        group = None
+        if (cgroups := self._open_groups()) is not None:
+            cpus = launch.task.resources.scalars.get("cpus", 0)
+            group = cgroups.create(launch.container_id, launch.memory, cpus)
+        environment = task_environment(launch, None if user is None else user.home)
+        entries = () if group is None else group.entries
+        started = spawn(launch, environment, user, entries, self._records.of(launch.container_id))
+        return _ProcessContainer(launch, started, group, self._limits)
 
-    process: subprocess.Popen[bytes] | None
-    sandbox: Path
-    record: Path
-    environment: Mapping[str, str]
-    user: User | None
+    def _recover(self, launches: Sequence[Launch]) -> tuple[dict[str, _ProcessContainer], int]:
+        found: dict[str, _ProcessContainer] = {}
+        cgroups = self._open_groups()
+        for launch in launches:
+            entry = self._records.of(launch.container_id)
+            if (started := entry.recall(launch.sandbox)) is None:
+                continue
+            group = None
+            if cgroups is not None:
+                group = cgroups.find(launch.container_id, launch.memory)
+            found[launch.container_id] = _ProcessContainer(launch, started, group, self._limits)
+        sandboxes = {str(launch.sandbox) for launch in launches if launch.container_id in found}
+        killed = _kill_leftovers(self._work_dir, self._records, found.keys(), sandboxes)
+        if cgroups is not None:
+            cgroups.clear()
+        return found, killed
+
+    def _watch(self, container: _ProcessContainer) -> None:
+        if not self._limits or not container.launch.memory:
+            return
+        self._watched.add(container)
+        if self._watchdog is None or self._watchdog.done():
+            self._watchdog = asyncio.create_task(self._look_after_memory())
+
+    async def _look_after_memory(self) -> None:
+        """End tasks that use too much, or of which the kernel has killed a part."""
+        while self._watched:
+            await asyncio.sleep(WATCH_INTERVAL)
+            self._watched = {c for c in self._watched if not c.ended}
+            greedy = await asyncio.to_thread(_over_their_limit, list(self._watched))
+            for container in greedy:
+                container.kill(0.0)
 
 
 class _ProcessContainer:
-    def __init__(self, started: _Started) -> None:
-        self._process = started.process
+    def __init__(
+        self, launch: Launch, started: Started, group: Cgroup | None, limits: bool
+    ) -> None:
+        self.launch = launch
+        self.ended = False
         self._started = started
+        self._group = group
+        self._limits = limits
+        self._used: int | None = None
+        """Bytes with which the watchdog has caught it."""
         self._escalation: asyncio.TimerHandle | None = None
-        self._ended = False
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
+        process = self._started.supervisor
+        return None if process is None else process.pid
 
     async def started(self) -> Running:
         return Running()
 
     def kill(self, grace: float) -> None:
-        if self._ended or self._process is None:
+        if self.ended:
             return
         if self._escalation is None:
             self._signal(signal.SIGTERM)
@@ -115,38 +184,58 @@ class _ProcessContainer:
         else:
             self._escalation.cancel()
         loop = asyncio.get_running_loop()
-        self._escalation = loop.call_later(grace, self._signal, signal.SIGKILL)
+        self._escalation = loop.call_later(grace, self._signal, signal.SIGUSR1)
 
     async def run_beside(self, command: Mapping[str, Any]) -> int:
-        return await _run_beside(command, self._started)
+        user = other_user(self.launch.user)
+        environment = task_environment(self.launch, None if user is None else user.home)
+        return await run_in_sandbox(command, environment, self.launch.sandbox, user)
 
     async def wait(self) -> Outcome:
-        if self._process is None:
-            return outcome(_EXEC_FAILED)
-        await processes.ended(self._process.pid)
-        self._ended = True
+        if self._started.supervisor is not None:
+            await processes.ended(self._started.supervisor)
+        self.ended = True
         if self._escalation is not None:
             self._escalation.cancel()
-        # The first process is not reaped yet: as long as it is not, its number, which is that of
-        # the session, cannot belong to anybody else.
-        await asyncio.to_thread(_kill_rest, self._process.pid, self._started.sandbox)
-        status = self._process.wait()
-        self._started.record.unlink(missing_ok=True)
-        return outcome(status)
+        return await asyncio.to_thread(self._finish)
+
+    def over_limit(self) -> bool:
+        """Whether it uses more memory than it may. Blocks."""
+        if self._group is not None:
+            return self._group.out_of_memory()
+        if not self._limits or self._started.task is None:
+            return False
+        used = processes.memory(self._started.task.pid, self.launch.sandbox)
+        if used > self.launch.memory:
+            self._used = used
+        return self._used is not None
+
+    def _finish(self) -> Outcome:
+        """End what is left, and tell how it was."""
+        _kill_rest(self._started.task, self.launch.sandbox)
+        outcome = self._outcome()
+        if self._group is not None:
+            self._group.remove()
+        self._started.forget()
+        return outcome
+
+    def _outcome(self) -> Outcome:
+        if self._used is not None:
+            return memory_outcome(self.launch.memory, self._used)
+        if self._group is not None and self._group.out_of_memory():
+            group = self._group
+            return memory_outcome(group.limit, group.peak(), group.statistics())
+        if self._started.supervisor is None:
+            return command_outcome(_EXEC_FAILED)
+        status = self._started.status()
+        if status is None:
+            return Outcome.executor_lost("Executor terminated")
+        return command_outcome(status)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the task's process group, whose leader is not reaped before `wait` is done."""
-        if self._process is not None and not self._ended:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-
-
-def outcome(status: int) -> Outcome:
-    """Say how a process ended in Mesos' words; a negative status is a signal."""
-    if status >= 0:
-        return Outcome(status == 0, f"Command exited with status {status}")
-    name = signal.strsignal(-status) or f"{-status}"
-    return Outcome(False, f"Command terminated with signal {name}")
+        """Tell the supervisor; SIGUSR1 is SIGKILL to it."""
+        if not self.ended and self._started.supervisor is not None:
+            self._started.supervisor.signal(number)
 
 
 def task_environment(launch: Launch, user_home: str | None = None) -> dict[str, str]:
@@ -172,159 +261,44 @@ def task_environment(launch: Launch, user_home: str | None = None) -> dict[str, 
     return environment
 
 
-def _arguments(command: Any) -> tuple[str, list[str]]:
-    """Return program and argv; ``arguments`` hold argv[0], as with Mesos' command executor."""
-    value = command["value"]
-    if command.get("shell", True):
-        return "/bin/sh", ["sh", "-c", value]
-    return value, list(command.get("arguments") or [value])
+def _over_their_limit(containers: Sequence[_ProcessContainer]) -> list[_ProcessContainer]:
+    return [container for container in containers if container.over_limit()]
 
 
-def _start(launch: Launch, user: User | None, records: Path) -> _Started:
-    """Start the process. In a worker thread, as the binding to cores is the thread's own."""
-    program, arguments = _arguments(launch.command)
-    environment = task_environment(launch, None if user is None else user.home)
-    record = records / f"{launch.container_id}.json"
-    with (
-        open_log(launch.sandbox, "stdout", user) as out,
-        open_log(launch.sandbox, "stderr", user) as err,
-    ):
-        try:
-            with _bound_to(_own_cores(launch)):
-                process = _popen(program, arguments, environment, launch.sandbox, out, err, user)
-        except (OSError, ValueError, subprocess.SubprocessError) as exc:
-            err.write(f"Failed to execute '{program}': {exc}\n".encode())
-            return _Started(None, launch.sandbox, record, environment, user)
-    _write_record(record, process.pid, launch.sandbox)
-    return _Started(process, launch.sandbox, record, environment, user)
-
-
-def _popen(
-    program: str,
-    arguments: Sequence[str],
-    environment: dict[str, str],
-    sandbox: Path,
-    out: IO[bytes],
-    err: IO[bytes],
-    user: User | None,
-) -> subprocess.Popen[bytes]:
-    path = environment["PATH"]
-    found = program if "/" in program else shutil.which(program, path=path) or program
-    return subprocess.Popen(
-        arguments,
-        executable=found,
-        cwd=sandbox,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=err,
-        start_new_session=True,
-        **_identity(user),
-    )
-
-
-def _identity(user: User | None) -> dict[str, Any]:
-    """Return what makes a new process somebody else's."""
-    if user is None:
-        return {}
-    groups = os.getgrouplist(user.name, user.gid)
-    return {"user": user.uid, "group": user.gid, "extra_groups": groups}
-
-
-async def _run_beside(command: Mapping[str, Any], started: _Started) -> int:
-    """Run a check's command in the sandbox, as the task's user; cancelled, it is killed."""
-    program, arguments = _arguments(command)
-    environment = dict(started.environment)
-    for variable in command.get("environment", {}).get("variables", ()):
-        environment[variable["name"]] = variable.get("value", "")
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            executable=shutil.which(program, path=environment["PATH"]) or program,
-            cwd=started.sandbox,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **_identity(started.user),
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as exc:
-        raise ProbeError(str(exc)) from exc
-    try:
-        return await process.wait()
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-
-
-def _own_cores(launch: Launch) -> set[int]:
-    """Return the task's cores that exist here; a cluster may pretend to be larger than its machine."""
-    cores = launch.task.resources.ranges.get("cores")
-    return set() if cores is None else {c for c in os.sched_getaffinity(0) if c in cores}
-
-
-@contextlib.contextmanager
-def _bound_to(cores: set[int]) -> Any:
-    """Bind this thread for a while: a child is born with the binding of the thread that starts it."""
-    before = os.sched_getaffinity(0)
-    if cores:
-        os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def _kill_rest(session: int, sandbox: Path) -> None:
+def _kill_rest(leader: processes.Process | None, sandbox: Path) -> None:
     """Kill what a task has started, now that its first process has ended."""
 
     def belongs(process: processes.Process) -> bool:
-        if process.session == session:
+        if leader is not None and process.session == leader.pid and _is_session_of(leader):
             return True
         return processes.environment(process.pid).get("MESOS_SANDBOX") == str(sandbox)
 
     processes.kill_all(belongs)
 
 
-def _write_record(record: Path, pid: int, sandbox: Path) -> None:
-    """Note who runs, for a cluster that finds the work folder after this one was killed."""
-    process = processes.look(pid)
-    if process is None:
-        return
-    record.parent.mkdir(parents=True, exist_ok=True)
-    document = {"pid": pid, "start_time": process.start_time, "sandbox": str(sandbox)}
-    fresh = record.with_suffix(".new")
-    fresh.write_text(json.dumps(document))
-    fresh.replace(record)
+def _is_session_of(leader: processes.Process) -> bool:
+    """Whether the session of that number is (still) this leader's.
+
+    As long as a session has members its number is not given again; once it has none, another process may have
+    that number, and a later start.
+    """
+    found = processes.look(leader.pid)
+    return found is None or found.start_time == leader.start_time
 
 
-def _kill_leftovers(work_dir: Path, records: Path) -> int:
-    known = {(r["pid"], r["start_time"]) for r in map(_read_record, _records(records)) if r}
-    alive = {p.pid for p in processes.everyone() if (p.pid, p.start_time) in known}
+def _kill_leftovers(work_dir: Path, records: Records, wanted: Any, sandboxes: set[str]) -> int:
+    """Kill all processes of the work folder but those of the wanted containers."""
+    unwanted: list[Entry] = [entry for entry in records.all() if entry.container_id not in wanted]
+    sessions = {p.pid for entry in unwanted for p in entry.alive()}
     below = f"{work_dir}/"
 
     def belongs(process: processes.Process) -> bool:
-        if process.session in alive:  # the leader is one of ours, so the session is
+        if process.session in sessions:  # the leader is one of ours, so the session is
             return True
-        return processes.environment(process.pid).get("MESOS_SANDBOX", "").startswith(below)
+        sandbox = processes.environment(process.pid).get("MESOS_SANDBOX", "")
+        return sandbox.startswith(below) and sandbox not in sandboxes
 
     count = processes.kill_all(belongs)
-    for record in _records(records):
-        record.unlink(missing_ok=True)
+    for entry in unwanted:
+        entry.forget()
     return count
-
-
-def _records(records: Path) -> list[Path]:
-    return sorted(records.glob("*.json"))
-
-
-def _read_record(record: Path) -> dict[str, Any] | None:
-    """Return a record, None when it is torn: then the environment still tells the process."""
-    try:
-        document = json.loads(record.read_text())
-        return {"pid": int(document["pid"]), "start_time": int(document["start_time"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
