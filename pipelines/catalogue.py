@@ -66,6 +66,32 @@ PROGRAMS: Final = {
     for program in (TELSTATE, CORRELATOR, INGEST, CALIBRATION, WRITER, DISPLAY, IMAGING)
 }
 
+EXPORTED_SENSORS: Final[dict[str, dict[str, str]]] = {
+    INGEST.kind: {
+        "input-heaps-total": "Correlator heaps received in the capture block",
+        "input-heaps-lost": "Correlator heaps that should have come",
+        "output-heaps-total": "L0 heaps sent",
+        "flagged-fraction": "Part of the samples that is flagged",
+        "input-rate": "Bit rate of what is received",
+    },
+    CALIBRATION.kind: {
+        "input-heaps-total": "L0 heaps received",
+        "input-heaps-lost": "L0 heaps that should have come",
+        "scans-unsolved": "Scans without a solution",
+        "phase-rms": "Phase of the last calibrated scan, rad",
+    },
+    WRITER.kind: {
+        "input-heaps-total": "L0 heaps received",
+        "input-heaps-lost": "L0 heaps that should have come",
+        "heaps-dropped": "Heaps dropped since the disk did not keep up",
+        "heaps-not-written": "Heaps that the disk refused",
+        "bytes-written": "Bytes of arrays written",
+        "disk-free": "Bytes left on the data volume",
+    },
+    DISPLAY.kind: {"dumps-skipped": "Dumps left out of the display"},
+}
+"""Sensors of tasks that become figures for Prometheus, with what they mean, by kind of program."""
+
 
 def n_products(n_antennas: int) -> int:
     """Correlation products of an array with two polarisations, autocorrelations included."""

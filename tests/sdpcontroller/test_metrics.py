@@ -1,0 +1,99 @@
+"""Figures for Prometheus, read as Prometheus reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sdpcontroller.control import CaptureInit, ProductState, TaskSensor
+from sdpcontroller.errors import CommandError
+from sdpcontroller.metrics import MeasuredControl, Metrics, attach, serve
+from tests.katcp_iface.conftest import FakeControl, product, task
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def sensor(name: str, value: object, status: str = "nominal") -> TaskSensor:
+    return TaskSensor("p", "ingest.0", name, "", "", "integer", (), status, value, time.time())
+
+
+async def test_commands_are_counted_by_how_they_ended() -> None:
+    control, metrics = FakeControl(), Metrics()
+    measured = MeasuredControl(control, metrics)
+    control.put(product("p"))
+    await measured.execute(CaptureInit("p"))
+    control.fault = CommandError("no")
+    with pytest.raises(CommandError):
+        await measured.execute(CaptureInit("p"))
+    control.fault = RuntimeError("a fault of ours")
+    with pytest.raises(RuntimeError):
+        await measured.execute(CaptureInit("p"))
+    found = samples(metrics.text().decode())
+    for outcome in ("ok", "refused", "failed"):
+        labels = (("command", "capture_init"), ("outcome", outcome))
+        assert found["sdp_command_seconds_count", labels] == 1
+
+
+async def test_records_are_read_when_somebody_asks() -> None:
+    control, metrics = FakeControl(), Metrics()
+    detach = attach(control, metrics)
+    control.put(product("p", state=ProductState.CAPTURING))
+    control.put(product("q", state=ProductState.ERROR, tasks={}))
+    async with serve(metrics, "127.0.0.1", 0) as port, aiohttp.ClientSession() as http:
+        async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            found = samples(await answer.text())
+        async with http.get(f"http://127.0.0.1:{port}/health") as answer:
+            assert answer.status == 200
+    assert found["sdp_products", (("state", "capturing"),)] == 1
+    assert found["sdp_products", (("state", "error"),)] == 1
+    assert found["sdp_products", (("state", "idle"),)] == 0
+    assert found["sdp_tasks", (("state", "ready"),)] == 2
+    assert found["sdp_system_state", (("state", "ON"),)] == 1
+    assert found["sdp_system_state", (("state", "FAULT"),)] == 0
+    assert found["sdp_mesos_connected", ()] == 1
+    detach()
+    assert "sdp_products" not in metrics.text().decode()
+
+
+async def test_declared_sensors_of_tasks_come_and_go_with_them() -> None:
+    control, metrics = FakeControl(), Metrics()
+    attach(control, metrics)
+    record = product("p", tasks={"ingest.0": task("ingest.0")})
+    control.put(record)
+    control.sense(sensor("input-heaps-lost", 3))
+    control.sense(sensor("something-else", 3))
+    control.sense(sensor("flagged-fraction", "no number"))
+    labels = (("product", "p"), ("task", "ingest.0"))
+    found = samples(metrics.text().decode())
+    assert found["sdp_task_ingest_input_heaps_lost", labels] == 3
+    assert not any("something" in name or "flagged" in name for name, _ in found)
+    control.sense(sensor("input-heaps-lost", 3, "unreachable"))
+    assert "heaps_lost" not in metrics.text().decode()
+    control.sense(sensor("input-heaps-lost", 4))
+    control.put(replace(record, tasks={"ingest.0": task("ingest.0", state="dead")}))
+    assert "heaps_lost" not in metrics.text().decode()
+    control.drop("p")
+    control.sense(sensor("input-heaps-lost", 5))
+    assert "heaps_lost" not in metrics.text().decode()
+
+
+async def test_a_loop_that_is_held_up_is_seen() -> None:
+    metrics = Metrics()
+    watching = asyncio.create_task(metrics.watch_loop())
+    await asyncio.sleep(0)
+    time.sleep(0.35)  # noqa: ASYNC251 - to hold up the loop is the point
+    for _ in range(5):  # the timer, its future, its task
+        await asyncio.sleep(0)
+    watching.cancel()
+    assert metrics.worst_lag > 0.05
