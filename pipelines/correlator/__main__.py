@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--replay", metavar="FILE.ms", help="send this MeasurementSet, not a model")
     replay.add_argument("--replay-data-column", default="DATA", metavar="COLUMN")
     faults = result.add_argument_group("faults", "fractions of heaps, from 0 to 1")
-    for fault in ("drop", "duplicate", "truncate"):
+    for fault in ("drop", "duplicate", "truncate", "reorder", "late"):
         faults.add_argument(f"--{fault}-fraction", type=float, default=0.0, metavar="F")
     return result
 
@@ -90,12 +90,21 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
         "--source",
         action="append",
         metavar="DESCRIPTION",
-        help="katpoint description with a flux model; repeated",
+        help="katpoint description with a flux model; repeated. The tag gaussian:MAJOR:MINOR:ANGLE "
+        "(arcseconds at half maximum, degrees from north through east) makes it a Gaussian",
     )
     add("--target", metavar="DESCRIPTION", help="where the array points at first [first source]")
     add("--sefd", type=float, default=DEFAULT_SEFD, metavar="JY", help="of an input [%(default)g]")
     add("--noise", action=argparse.BooleanOptionalAction, default=True, help="thermal noise")
     add("--gains", action=argparse.BooleanOptionalAction, default=True, help="imperfect gains")
+    add("--rfi", type=int, default=0, metavar="N", help="emitters of interference [%(default)s]")
+    add(
+        "--dead-inputs",
+        action="append",
+        default=[],
+        metavar="INPUT",
+        help="input that gives nothing, such as m001h; repeated",
+    )
     add("--scale", type=float, metavar="JY", help="Jy per count [chosen]")
     add("--seed", type=int, default=0, metavar="N", help="of gains, noise and faults [%(default)s]")
 
@@ -137,6 +146,8 @@ def model_config(options: argparse.Namespace) -> ModelConfig:
         sefd=options.sefd,
         noise=options.noise,
         gains=options.gains,
+        rfi=options.rfi,
+        dead_inputs=tuple(options.dead_inputs),
         seed=options.seed,
         scale=options.scale,
     )
@@ -233,6 +244,8 @@ async def start(options: argparse.Namespace, resources: AsyncExitStack) -> Corre
             options.duplicate_fraction,
             options.truncate_fraction,
             options.seed,
+            options.reorder_fraction,
+            options.late_fraction,
         ),
     )
     # Alone, without a product, it keeps its telescope state to itself.

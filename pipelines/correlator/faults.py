@@ -1,4 +1,4 @@
-"""Faults on demand: which heaps are lost, doubled or cut short.
+"""Faults on demand: which heaps are lost, doubled, cut short, out of order or late.
 
 The fate of a heap follows from the seed, its dump and its substream, so a run can be repeated exactly.
 """
@@ -23,6 +23,10 @@ class Fate(enum.Enum):
     """Sent twice under the same heap count, as a network does that doubles packets."""
     TRUNCATED = "truncated"
     """Only some of its first packets are sent."""
+    REORDERED = "reordered"
+    """Sent after all others of its dump."""
+    LATE = "late"
+    """Sent with the next dump."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +37,32 @@ class FaultPlan:
     duplicate: float = 0.0
     truncate: float = 0.0
     seed: int = 0
+    reorder: float = 0.0
+    late: float = 0.0
 
     def __post_init__(self) -> None:
-        fractions = (self.drop, self.duplicate, self.truncate)
+        fractions = tuple(fraction for fraction, _ in self._fractions)
         if not all(math.isfinite(f) and 0 <= f <= 1 for f in fractions) or sum(fractions) > 1:
             raise ModelError(
                 f"fractions of faults {fractions}: expected 0 to 1, together at most 1"
             )
 
-    def fate(self, dump: int, substream: int) -> Fate:
-        """What happens to one heap."""
-        if not (self.drop or self.duplicate or self.truncate):
-            return Fate.SENT
-        draw = np.random.default_rng([self.seed, 0xFA7E, dump, substream]).random()
-        for fraction, fate in (
+    @property
+    def _fractions(self) -> tuple[tuple[float, Fate], ...]:
+        return (
             (self.drop, Fate.DROPPED),
             (self.duplicate, Fate.DUPLICATED),
             (self.truncate, Fate.TRUNCATED),
-        ):
+            (self.reorder, Fate.REORDERED),
+            (self.late, Fate.LATE),
+        )
+
+    def fate(self, dump: int, substream: int) -> Fate:
+        """What happens to one heap."""
+        if not any(fraction for fraction, _ in self._fractions):
+            return Fate.SENT
+        draw = np.random.default_rng([self.seed, 0xFA7E, dump, substream]).random()
+        for fraction, fate in self._fractions:
             if draw < fraction:
                 return fate
             draw -= fraction

@@ -85,6 +85,8 @@ def correlate(
     out: NDArray[np.int32],
     freqs: NDArray[np.float64],
     delays: NDArray[np.float64],
+    uv: NDArray[np.float64],
+    shapes: NDArray[np.float64],
     flux: NDArray[np.complex128],
     gains: NDArray[np.complex128],
     sefd: float,
@@ -104,6 +106,11 @@ def correlate(
     delays
         By how much earlier than the array's reference an antenna gets the wave of a source, relative to that
         of the phase centre: (ul + vm + w(n-1)) / c, s, shape (n_sources, n_ants).
+    uv
+        u and v of the antennas in seconds (metres / c), shape (n_ants, 2).
+    shapes
+        Of the sources: a, b and c of their envelopes ``exp(-(a u² + b uv + c v²))``, u and v of a baseline in
+        wavelengths; shape (n_sources, 3), zeros for points.
     flux
         Flux densities in hh, hv, vh, vv, Jy, shape (n_sources, n_chans, 4).
     gains
@@ -136,8 +143,12 @@ def correlate(
         for a2 in range(n_ants):
             for a1 in range(a2 + 1):
                 vis[:] = 0
+                u, v = uv[a1, 0] - uv[a2, 0], uv[a1, 1] - uv[a2, 1]
                 for s in range(n_sources):
                     fringe = phasors[s, a1] * np.conj(phasors[s, a2])
+                    spread = shapes[s, 0] * u * u + shapes[s, 1] * u * v + shapes[s, 2] * v * v
+                    if spread > 0:
+                        fringe *= math.exp(-spread * freqs[c] * freqs[c])
                     for p in range(4):
                         vis[p] += flux[s, c, p] * fringe
                 if a1 == a2:

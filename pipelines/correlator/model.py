@@ -1,4 +1,4 @@
-"""A sky of point sources, seen by an interferometer with noise and gains.
+"""A sky of point and Gaussian sources, seen by an interferometer with noise, gains, interference and faults.
 
 Computed as the measurement equation of the interface says, with the true uvw at the centre of each dump.
 The primary beam is a circle: a source within `FIELD_OF_VIEW` of the phase centre is seen at its full flux
@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common import uvw
-from pipelines.common.baselines import correlator_ordering
+from pipelines.common.baselines import POLARISATIONS, correlator_ordering
 from pipelines.common.stream_info import CorrelatorStream
 from pipelines.correlator.errors import ModelError
 from pipelines.correlator.gains import GainModel
 from pipelines.correlator.kernels import correlate
+from pipelines.correlator.rfi import MAX_EMITTERS, RfiModel
+from pipelines.correlator.shapes import shapes_of
 
 DEFAULT_SEFD: Final = 420.0
 """System equivalent flux density of one input of MeerKAT in L band, Jy."""
@@ -60,6 +62,10 @@ class ModelConfig:
     sefd: float = DEFAULT_SEFD
     noise: bool = True
     gains: bool = True
+    rfi: int = 0
+    """Emitters of interference in the band."""
+    dead_inputs: tuple[str, ...] = ()
+    """Inputs (``m001h``) that give nothing."""
     seed: int = 0
     scale: float | None = None
     """Jy per count; None: chosen."""
@@ -80,6 +86,13 @@ class ModelConfig:
             raise ModelError(f"sefd is {self.sefd}; expected 0 or more")
         if not (math.isfinite(self.start_time) and self.start_time >= 0):
             raise ModelError(f"start_time is {self.start_time}; expected a Unix time")
+        if not 0 <= self.rfi <= MAX_EMITTERS:
+            raise ModelError(f"rfi is {self.rfi}; expected 0 to {MAX_EMITTERS} emitters")
+        inputs = {name + pol for name in names for pol in POLARISATIONS}
+        if unknown := [label for label in self.dead_inputs if label not in inputs]:
+            raise ModelError(
+                f"dead input {unknown[0]!r:.60} is none of {min(inputs)} … {max(inputs)}"
+            )
         if not 0 <= self.seed < 2**63:
             raise ModelError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
 
@@ -169,12 +182,38 @@ class Model:
         return None
 
     @cached_property
-    def flux(self) -> NDArray[np.complex128]:
-        """Flux densities of the sources, Jy, shape (n_sources, n_chans, 4)."""
+    def _freqs(self) -> NDArray[np.float64]:
         config = self.config
         offsets = np.arange(config.n_chans, dtype=np.float64) - config.n_chans // 2
-        freqs = config.centre_frequency + offsets * (config.bandwidth / config.n_chans)
-        return product_flux(config.sources, freqs)
+        return np.asarray(config.centre_frequency + offsets * (config.bandwidth / config.n_chans))
+
+    @cached_property
+    def flux(self) -> NDArray[np.complex128]:
+        """Flux densities of the sources, Jy, shape (n_sources, n_chans, 4)."""
+        return product_flux(self.config.sources, self._freqs)
+
+    @cached_property
+    def shapes(self) -> NDArray[np.float64]:
+        """Envelopes of the sources, see :func:`~pipelines.correlator.kernels.correlate`."""
+        return shapes_of(self.config.sources)
+
+    @cached_property
+    def rfi(self) -> RfiModel:
+        """The interference."""
+        band = (float(self._freqs[0]), float(self._freqs[-1]))
+        return RfiModel.random(self.config.rfi, band, self.config.seed)
+
+    @cached_property
+    def _rfi_flux(self) -> NDArray[np.complex128]:
+        return self.rfi.flux(self._freqs)
+
+    def _gains_at(self, index: int) -> NDArray[np.complex128]:
+        gains = self.gains.at((index + 0.5) * self.stream.int_time, self._freqs)
+        for antenna, name in enumerate(a.name for a in self.antennas):
+            for pol, letter in enumerate(POLARISATIONS):
+                if name + letter in self.config.dead_inputs:
+                    gains[antenna, pol] = 0
+        return gains
 
     @property
     def noise(self) -> float:
@@ -213,10 +252,17 @@ class Model:
         """Unix time of the middle of a dump."""
         return self.stream.sync_time + (index + 0.5) * self.stream.int_time
 
+    def uvw(self, index: int, target: katpoint.Target) -> NDArray[np.float64]:
+        """Coordinates of the antennas in a dump, m, shape (n_ants, 3)."""
+        coordinates: NDArray[np.float64] = uvw.antenna_uvw(
+            target, self.dump_centre(index), self.antennas
+        )[0]
+        return coordinates
+
     def delays(self, index: int, target: katpoint.Target) -> NDArray[np.float64]:
         """Delays that `correlate` takes, s, shape (n_sources, n_ants)."""
         time = self.dump_centre(index)
-        coordinates = uvw.antenna_uvw(target, time, self.antennas)[0]
+        coordinates = self.uvw(index, target)
         reference = self.antennas[0].array_reference_antenna()
         cosines = [
             uvw.direction_cosines(target, source, time, reference) for source in self.config.sources
@@ -238,14 +284,16 @@ class Model:
 
     def fill(self, index: int, target: katpoint.Target, out: NDArray[np.int32]) -> None:
         """Compute dump `index`."""
-        freqs = self.stream.channel_freqs
-        seen = self.seen(index, target)
+        seen, on = self.seen(index, target), self.rfi.on(index)
+        interference = self.rfi.delays(index, len(self.antennas))
         correlate(
             out,
-            freqs,
-            self.delays(index, target)[seen],
-            self.flux[seen],
-            self.gains.at((index + 0.5) * self.stream.int_time, freqs),
+            self._freqs,
+            np.concatenate([self.delays(index, target)[seen], interference]),
+            self.uvw(index, target)[:, :2] / uvw.SPEED_OF_LIGHT,
+            np.concatenate([self.shapes[seen], np.zeros((len(interference), 3))]),
+            np.concatenate([self.flux[seen], self._rfi_flux[on]]),
+            self._gains_at(index),
             self.config.sefd,
             self.noise,
             self.stream.scale,

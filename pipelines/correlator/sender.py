@@ -90,9 +90,21 @@ class DumpBuffer:
         """Set the heaps' timestamp, ADC samples since ``sync_time``; it wraps around."""
         self._timestamp[...] = ticks % spead.TIMESTAMP_MODULUS
 
-    def _heap(self, first_channel: int, counts: NDArray[np.int32]) -> spead2.send.Heap:
+    def copy(self, substream: int) -> spead2.send.Heap:
+        """Return a heap that sends what a substream has now, whatever becomes of this memory."""
+        parts = self.counts.reshape(len(self.heaps), -1, *self.counts.shape[1:])
+        first = substream * parts.shape[1]
+        return self._heap(first, parts[substream].copy(), self._timestamp.copy())
+
+    def _heap(
+        self,
+        first_channel: int,
+        counts: NDArray[np.int32],
+        timestamp: NDArray[np.uint64] | None = None,
+    ) -> spead2.send.Heap:
         heap = spead2.send.Heap(spead.FLAVOUR)
-        heap.add_item(_immediate(spead.TIMESTAMP_ID, self._timestamp))
+        stamp = self._timestamp if timestamp is None else timestamp
+        heap.add_item(_immediate(spead.TIMESTAMP_ID, stamp))
         heap.add_item(_immediate(spead.FREQUENCY_ID, np.array(first_channel, ">u8")))
         heap.add_item(
             spead2.Item(
@@ -176,6 +188,8 @@ class HeapSender:
         )
         items = spead.correlator_items(stream.n_chans_per_substream, stream.n_bls)
         self._descriptors = items.get_heap(descriptors="all", data="none")
+        self._late: list[spead2.send.HeapReference] = []
+        """Copies of heaps that are to be late."""
 
     async def send_descriptors(self) -> None:
         """Send the descriptors to every endpoint."""
@@ -196,24 +210,35 @@ class HeapSender:
         buffer.set_timestamp(dump * self._stream.dump_ticks)
         fates: Counter[Fate] = Counter()
         references: list[spead2.send.HeapReference] = []
+        last, self._late = self._late, []
         size = 0
         for substream, heap in enumerate(buffer.heaps):
             fate = self._faults.fate(dump, substream)
             fates[fate] += 1
             endpoint = self._stream.endpoint_index(substream, len(self._endpoints))
             cnt = next(self._counts)
-            copies = {Fate.SENT: 1, Fate.DUPLICATED: 2}.get(fate, 0)
-            references += [
-                spead2.send.HeapReference(heap, cnt=cnt, substream_index=endpoint)
-                for _ in range(copies)
-            ]
             if fate is Fate.TRUNCATED:
                 size += self._send_truncated(heap, cnt, self._endpoints[endpoint])
-        if references:
-            size += await self._sender.async_send_heaps(
-                references, spead2.send.GroupMode.ROUND_ROBIN
-            )
-        return Sent(len(references), size, fates)
+                continue
+            if fate is Fate.LATE:
+                heap = buffer.copy(substream)  # the memory is used again before it is sent
+            queue = {Fate.REORDERED: last, Fate.LATE: self._late}.get(fate, references)
+            copies = {Fate.DROPPED: 0, Fate.DUPLICATED: 2}.get(fate, 1)
+            reference = spead2.send.HeapReference(heap, cnt=cnt, substream_index=endpoint)
+            queue += copies * [reference]
+        for batch in (references, last):
+            size += await self._send_batch(batch)
+        return Sent(len(references) + len(last), size, fates)
+
+    async def _send_batch(self, batch: list[spead2.send.HeapReference]) -> int:
+        if not batch:
+            return 0
+        return await self._sender.async_send_heaps(batch, spead2.send.GroupMode.ROUND_ROBIN)
+
+    async def send_late(self) -> Sent:
+        """Send what would be sent with the next dump: there is none."""
+        late, self._late = self._late, []
+        return Sent(len(late), await self._send_batch(late), Counter())
 
     def _send_truncated(self, heap: spead2.send.Heap, cnt: int, endpoint: Endpoint) -> int:
         """Send the first packets of a heap, at most half of it."""

@@ -28,7 +28,7 @@ from pipelines.common import telstate as ts
 from pipelines.correlator.clock import SimulationClock
 from pipelines.correlator.errors import CorrelatorError
 from pipelines.correlator.faults import Fate
-from pipelines.correlator.sender import DumpBuffer, HeapSender
+from pipelines.correlator.sender import DumpBuffer, HeapSender, Sent
 from pipelines.correlator.source import DumpSource
 
 logger = logging.getLogger(__name__)
@@ -337,6 +337,7 @@ class Simulator:
             if await self._due(dump, capture.stop):
                 await self._send(dump, buffer)
             free.put_nowait(buffer)
+        self._count(await self._sender.send_late())
         if not capture.stop.is_set():
             self._report(finished=True)
             logger.info("the recording is over")
@@ -360,16 +361,18 @@ class Simulator:
         if not self.transmitting:
             return
         sent = await self._sender.send(buffer, dump)
+        rate = sent.bytes * 8 / max(self._wall() - self._last_sent, 1e-9)
+        self._count(sent, dumps=self.progress.dumps + 1, behind=behind, rate=rate)
+        self._last_sent = self._wall()
+
+    def _count(self, sent: Sent, **changes: Any) -> None:
         progress = self.progress
         self._report(
-            dumps=progress.dumps + 1,
             heaps=progress.heaps + sent.heaps,
             bytes=progress.bytes + sent.bytes,
             fates=Counter(progress.fates) + Counter(sent.fates),
-            behind=behind,
-            rate=sent.bytes * 8 / max(self._wall() - self._last_sent, 1e-9),
+            **changes,
         )
-        self._last_sent = self._wall()
 
     def _report(self, **changes: Any) -> None:
         self.progress = dataclasses.replace(self.progress, **changes)

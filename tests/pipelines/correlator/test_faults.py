@@ -22,9 +22,15 @@ def test_the_fate_of_a_heap_follows_from_the_seed(seed: int, dump: int, substrea
 
 
 def test_fractions_are_met() -> None:
-    plan = FaultPlan(0.1, 0.2, 0.3, seed=5)
+    plan = FaultPlan(0.1, 0.2, 0.3, seed=5, reorder=0.15, late=0.05)
     fates = Counter(plan.fate(dump, substream) for dump in range(500) for substream in range(8))
-    for fate, fraction in ((Fate.DROPPED, 0.1), (Fate.DUPLICATED, 0.2), (Fate.TRUNCATED, 0.3)):
+    for fate, fraction in (
+        (Fate.DROPPED, 0.1),
+        (Fate.DUPLICATED, 0.2),
+        (Fate.TRUNCATED, 0.3),
+        (Fate.REORDERED, 0.15),
+        (Fate.LATE, 0.05),
+    ):
         # 5 sigma of a binomial count
         assert fates[fate] / 4000 == pytest.approx(
             fraction, abs=5 * (fraction * (1 - fraction) / 4000) ** 0.5

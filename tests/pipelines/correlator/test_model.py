@@ -17,6 +17,7 @@ from pipelines.correlator.errors import ModelError
 from pipelines.correlator.gains import GainModel
 from pipelines.correlator.meerkat import antenna_description
 from pipelines.correlator.model import Model, ModelConfig, spectra
+from pipelines.correlator.shapes import shape_of
 
 CENTRE = katpoint.Target("centre, radec, 20:00:00, -30:00:00")
 SOURCES = (
@@ -68,6 +69,17 @@ def direct(model: Model, index: int) -> NDArray[np.complex128]:
         )
         u, v, w = basis @ offset
         for source in config.sources:
+            envelope = 1.0
+            for tag in source.tags:
+                if tag.startswith("gaussian:"):
+                    widths = np.radians(
+                        [float(x) for x in tag.split(":")[1:]] / np.array([3600, 3600, 1])
+                    )
+                    major, minor, angle = widths
+                    along = (u * np.sin(angle) + v * np.cos(angle)) * freqs / 299792458.0
+                    across = (u * np.cos(angle) - v * np.sin(angle)) * freqs / 299792458.0
+                    exponent = (major * along) ** 2 + (minor * across) ** 2
+                    envelope = np.exp(-(np.pi**2) * exponent / (4 * np.log(2)))
             i, q, stokes_u, stokes_v = source.flux_density_stokes(freqs / 1e6).T
             brightness = {
                 "hh": i + q,
@@ -77,7 +89,7 @@ def direct(model: Model, index: int) -> NDArray[np.complex128]:
             }[pol_a + pol_c]
             l, m, n = CENTRE.lmn(*source.radec(time, reference), time, reference)  # noqa: E741
             turns = (u * l + v * m + w * (n - 1)) * freqs / 299792458.0
-            vis[:, b] += brightness * np.exp(2j * np.pi * turns)
+            vis[:, b] += brightness * envelope * np.exp(2j * np.pi * turns)
         if input_a == input_b:
             vis[:, b] += config.sefd
         gain_a = gains[order.index(a), "hv".index(pol_a)]
@@ -197,6 +209,8 @@ def test_timing_is_a_whole_number_of_spectra() -> None:
         {"adc_sample_rate": 1e9},
         {"sefd": -1.0},
         {"seed": -1},
+        {"rfi": -1},
+        {"dead_inputs": ("m999h",)},
         {"start_time": float("inf")},
         {"n_chans_per_substream": 5},
         {"sources": (CENTRE,)},
@@ -217,3 +231,65 @@ def test_gains_drift_slowly_and_delays_have_katdals_sign() -> None:
     corrected = now * np.exp(-2j * np.pi * freqs * model.delay[:, None, None])
     np.testing.assert_allclose(corrected, np.broadcast_to(corrected[..., :1], now.shape), atol=1e-9)
     assert np.all(GainModel.unity(2).at(5.0, freqs) == 1)
+
+
+@pytest.mark.parametrize("shape", ["30:30:0", "120:20:30", "60:0:-75"])
+def test_gaussians_are_the_transform_of_their_shape(shape: str) -> None:
+    text = SOURCES[0].replace("radec", f"radec gaussian:{shape}", 1)
+    source = katpoint.Target(text)
+    assert f"gaussian:{shape}" in source.tags
+    model = Model(dataclasses.replace(CONFIG, noise=False, sources=(source, *CONFIG.sources[1:])))
+    expected = direct(model, 3) / model.stream.scale
+    assert np.abs(complex_counts(model, 3) - expected).max() < 0.8
+    point = Model(dataclasses.replace(CONFIG, noise=False, sources=CONFIG.sources))
+    assert np.abs(complex_counts(model, 3) - complex_counts(point, 3)).max() > 100
+
+
+@pytest.mark.parametrize(
+    "tag", ["1", "1:2:3", "a:b:c", "nan:1:0", "5:-1:0", "90000:1:0", "5:1:1000"]
+)
+def test_shapes_that_make_no_sense_are_refused(tag: str) -> None:
+    source = katpoint.Target(SOURCES[0].replace("radec", f"radec gaussian:{tag}", 1))
+    with pytest.raises(ModelError, match="gaussian:MAJOR"):
+        counts(Model(dataclasses.replace(CONFIG, sources=(source,))))
+
+
+def test_a_gaussian_image_has_its_position_angle_from_north_through_east() -> None:
+    """An east-west baseline sees less of a source that is wide in right ascension."""
+    east_west, north_south = np.array([3e4, 0.0]), np.array([0.0, 3e4])  # wavelengths
+    wide = shape_of(katpoint.Target("s, radec gaussian:10:1:90, 0:0, 0:0"))
+
+    def exponent(uv: NDArray[np.float64]) -> float:
+        return float(wide @ [uv[0] ** 2, uv[0] * uv[1], uv[1] ** 2])
+
+    assert exponent(east_west) == pytest.approx(100 * exponent(north_south))
+    # at the half-power point of the transform: θ u = 2 ln 2 / π
+    u = 2 * np.log(2) / np.pi / np.radians(10 / 3600)
+    assert np.exp(-exponent(np.array([u, 0.0]))) == pytest.approx(0.5)
+
+
+def test_interference_is_where_its_emitters_are_and_does_not_stand_still() -> None:
+    config = dataclasses.replace(CONFIG, noise=False, gains=False, n_chans=256, rfi=4, seed=3)
+    with_rfi, without = Model(config), Model(dataclasses.replace(config, rfi=0))
+    freqs = with_rfi.stream.channel_freqs
+    seen = set()
+    for dump in range(6):
+        difference = (complex_counts(with_rfi, dump) - complex_counts(without, dump)) * (
+            with_rfi.stream.scale
+        )
+        on = with_rfi.rfi.on(dump)
+        seen.add(tuple(on))
+        expected = with_rfi.rfi.flux(freqs)[on].sum(axis=0)
+        np.testing.assert_allclose(difference[:, 0], expected[:, 0], atol=0.1)  # of an auto
+        first_cross = np.abs(difference[:, 4])
+        assert (first_cross <= expected[:, 0].real + 0.1).all()
+    assert len(seen) > 1
+    delays = [with_rfi.rfi.delays(dump, 4) for dump in (0, 1)]
+    assert delays[0].shape[1] == 4 and not np.array_equal(delays[0][:1], delays[1][:1])
+
+
+def test_dead_inputs_give_nothing() -> None:
+    model = Model(dataclasses.replace(CONFIG, dead_inputs=("m048v",)))
+    vis = complex_counts(model)
+    for b, pair in enumerate(model.stream.bls_ordering):
+        assert (vis[:, b] == 0).all() == ("m048v" in pair)

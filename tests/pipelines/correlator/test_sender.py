@@ -84,7 +84,39 @@ async def test_faults_are_as_planned(receiving: Any, groups: Groups) -> None:
         }
         await received.until(lambda: set(received.heaps) >= whole)
     assert set(received.heaps) == whole
-    assert all(fates[fate] for fate in Fate)
+    assert {fate for fate in fates if fates[fate]} == set(Fate) - {Fate.REORDERED, Fate.LATE}
+
+
+async def test_late_heaps_come_with_the_next_dump_as_they_were(
+    receiving: Any, groups: Groups
+) -> None:
+    endpoints = groups(1)
+    plan = FaultPlan(seed=4, reorder=0.3, late=0.3)
+    sender = HeapSender(STREAM, endpoints, rate=2e6, max_packet_size=1472, faults=plan)
+    buffer = DumpBuffer(STREAM)
+    rng = np.random.default_rng(1)
+    expected: dict[tuple[int, int], Any] = {}
+    order: list[tuple[int, int]] = []
+    late: list[tuple[int, int]] = []
+    heaps = 0
+    async with receiving(endpoints) as received:
+        for dump in range(6):
+            buffer.counts[:] = rng.integers(-(2**31), 2**31, buffer.counts.shape)
+            keys = [(dump * STREAM.dump_ticks, 16 * substream) for substream in range(4)]
+            for key in keys:
+                expected[key] = buffer.counts[key[1] : key[1] + 16].copy()
+            fate = {key: plan.fate(dump, key[1] // 16) for key in keys}
+            order += [key for key in keys if fate[key] is Fate.SENT]
+            order += [*late, *(key for key in keys if fate[key] is Fate.REORDERED)]
+            late = [key for key in keys if fate[key] is Fate.LATE]
+            heaps += (await sender.send(buffer, dump)).heaps
+        buffer.counts[:] = 0
+        heaps += (await sender.send_late()).heaps
+        await received.until(lambda: len(received.heaps) == 24)
+    assert heaps == 24
+    assert list(received.heaps) == [*order, *late]
+    for key, counts in expected.items():
+        np.testing.assert_array_equal(received.heaps[key].reshape(counts.shape), counts)
 
 
 async def test_timestamps_wrap_around(receiving: Any, groups: Groups) -> None:
