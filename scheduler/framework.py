@@ -331,17 +331,20 @@ class Framework:
 
     def _send_calls(self) -> None:
         while (call := self._next_call()) is not None:
-            try:
-                call.tries += 1
-                self._driver.make(call.send)
-            except FrameworkError as exc:
-                self._failed(call, exc)
-            except Exception as exc:  # pymesos' own checks: a fault of ours, and not of the link
-                logger.exception("the call %s failed", call.what)
-                call.done(FrameworkError(f"{call.what} failed: {exc!r}"))
-            else:
-                call.done(None)
+            self._send_one(call)
         self._driver.close_calls()
+
+    def _send_one(self, call: _Call) -> None:
+        try:
+            call.tries += 1
+            self._driver.make(call.send)
+        except FrameworkError as exc:
+            self._failed(call, exc)
+        except Exception as exc:  # pymesos' own checks: a fault of ours, and not of the link
+            logger.exception("the call %s failed", call.what)
+            call.done(FrameworkError(f"{call.what} failed: {exc!r}"))
+        else:
+            call.done(None)
 
     def _next_call(self) -> _Call | None:
         with self._guard:

@@ -73,19 +73,24 @@ def in_place(
     agents: Sequence[AgentSnapshot],
     requests: Mapping[str, TaskRequest],
     fixed: Mapping[str, Assignment],
-) -> Placement | None:
-    """Return the placement that gives tasks what they had; None when some of it is not offered."""
+) -> tuple[Placement, list[AgentSnapshot]] | None:
+    """Give tasks what they had.
+
+    Returns
+    -------
+    placement, agents
+        Their places, and what is left on the agents; None when some of it is not offered.
+    """
     by_place = {(agent.mesos_agent_id, agent.role): agent for agent in agents}
-    left = {place: agent.free for place, agent in by_place.items()}
     again: dict[str, Assignment] = {}
     for name, assignment in fixed.items():
         place = assignment.agent_id, assignment.role
-        wanted = assignment.resources(requests[name])
-        if place not in left or not left[place].contains(wanted):
+        agent, wanted = by_place.get(place), assignment.resources(requests[name])
+        if agent is None or not agent.free.contains(wanted):
             return None
-        left[place] -= wanted
-        again[name] = replace(assignment, agent_id=by_place[place].agent_id)
-    return Placement(again)
+        by_place[place] = replace(agent, free=agent.free - wanted)
+        again[name] = replace(assignment, agent_id=agent.agent_id)
+    return Placement(again), list(by_place.values())
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +100,7 @@ class _Waiting:
     rank: tuple[int, int]
     claim: asyncio.Future[Claim]
     fixed: Mapping[str, Assignment] | None = None
-    """Where it must go again; None: anywhere."""
+    """Where some of its tasks must go again."""
     shortage: Shortage | None = None
     tried: object = None
     """Versions of the offers and of the cluster that it was last tried with."""
@@ -156,7 +161,7 @@ class LaunchQueue:
         priority
             Higher comes first.
         fixed
-            If given, nothing else will do: every task gets the same agent, devices and ports again.
+            For some of the tasks: nothing else will do than these agents, devices and ports.
 
         Raises
         ------
@@ -233,11 +238,9 @@ class LaunchQueue:
             return
         waiting.tried = looked_at
         agents = self.pool.merged().agents
-        if waiting.fixed is not None:
-            if (again := in_place(agents, waiting.requests, waiting.fixed)) is not None:
-                self._take(waiting, again, agents)
+        result = await _packed(waiting, agents, capacity)
+        if result is None:
             return
-        result = await asyncio.to_thread(pack, agents, waiting.requests, capacity=capacity)
         if waiting.claim.done():  # its time has passed meanwhile
             return
         if isinstance(result, Placement):
@@ -260,6 +263,25 @@ class LaunchQueue:
             self.poke()
         else:
             waiting.claim.set_result(claim)
+
+
+async def _packed(
+    waiting: _Waiting, agents: Sequence[AgentSnapshot], capacity: Sequence[AgentSnapshot] | None
+) -> Placement | Shortage | None:
+    """Try to place a graph; None when what it must have again is not there."""
+    fixed, requests, left = waiting.fixed or {}, waiting.requests, agents
+    again = Placement()
+    if fixed:
+        if (found := in_place(agents, requests, fixed)) is None:
+            return None
+        again, left = found
+    anew = {name: request for name, request in requests.items() if name not in fixed}
+    if not anew:
+        return again
+    result = await asyncio.to_thread(pack, left, anew, capacity=capacity)
+    if isinstance(result, Placement) and fixed:
+        return Placement({**again.assignments, **result.assignments})
+    return result
 
 
 def _result(claim: asyncio.Future[Claim]) -> Claim | None:

@@ -20,8 +20,6 @@ from scheduler.errors import LaunchError, RestartError, SchedulerError
 from scheduler.graph import EdgeIndex, EdgeKind, Restart
 from scheduler.journal import GraphPhase
 from scheduler.launch import TaskDied, bring_up, last_words
-from scheduler.placement import Assignment, Placement
-from scheduler.queues import Claim
 from scheduler.runs import GraphRun
 from scheduler.starting import start_tasks
 from scheduler.taskinfo import NAMES
@@ -157,11 +155,12 @@ def _refusal(run: GraphRun, name: str) -> str | None:
         return run.stop_cause
     if run.phase is not GraphPhase.UP:
         return f"the graph is {run.phase.value}"
-    return None if entry.assignment is not None else "it was never placed"
+    return None if run.placement and name in run.placement.assignments else "it was never placed"
 
 
 async def _restart(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadline: float) -> None:
-    had = {n: place for n in plan.in_place if (place := run.entries[n].assignment) is not None}
+    placed = run.placement.assignments if run.placement is not None else {}
+    had = {name: placed[name] for name in plan.in_place if name in placed}
     await _end(equipment, run, plan, deadline)
     graph = run.graph.again(plan.names)
     await insist(deadline, lambda: equipment.journal.record_graph(graph))
@@ -169,7 +168,8 @@ async def _restart(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadl
         raise LaunchError(f"graph {graph.graph_id}: {run.stop_cause}")
     run.renew(graph)
     equipment.runs.index(run)
-    claim = await _place(equipment, run, plan, had, deadline)
+    requests = {name: run.entries[name].template.request for name in plan.names}
+    claim = await equipment.queue.place(graph.graph_id, requests, deadline=deadline, fixed=had)
     entries = [run.entries[name] for name in plan.names]
     await start_tasks(equipment, run, claim, entries, deadline)
     await bring_up(equipment, run, plan.names)
@@ -189,40 +189,3 @@ async def _end(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadline:
         ) from None
     for name in plan.names:
         equipment.gates.forget(run.entries[name].task.task_id)
-
-
-async def _place(
-    equipment: Equipment,
-    run: GraphRun,
-    plan: RestartPlan,
-    fixed: Mapping[str, Assignment],
-    deadline: float,
-) -> Claim:
-    """Find places: first for what may go anywhere, because what was held before is free for a while."""
-    requests = {name: run.entries[name].template.request for name in plan.names}
-    graph_id = run.graph.graph_id
-    anew = {name: requests[name] for name in plan.anywhere}
-    place = equipment.queue.place
-    first = await place(graph_id, anew, deadline=deadline) if anew else None
-    if not fixed:
-        assert first is not None  # noqa: S101 - a plan has at least one task
-        return first
-    again = {name: requests[name] for name in plan.in_place}
-    try:
-        second = await place(graph_id, again, deadline=deadline, fixed=fixed)
-    except BaseException:
-        if first is not None:
-            ids = [offer["id"]["value"] for offer in first]
-            equipment.framework.decline(ids, refuse_seconds=0.0)
-        raise
-    return second if first is None else _joined(first, second)
-
-
-def _joined(one: Claim, other: Claim) -> Claim:
-    """Return both claims as one."""
-    places = {**one.offers, **other.offers}
-    return Claim(
-        Placement({**one.placement.assignments, **other.placement.assignments}),
-        {**one.agents, **other.agents},
-        {p: [*one.offers.get(p, ()), *other.offers.get(p, ())] for p in places},
-    )
