@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from scheduler.embedded.executors import (
     Running,
     SandboxError,
 )
+from scheduler.embedded.identifiers import new_uuid
 from scheduler.embedded.model import (
     AgentInfo,
     FrameworkInfo,
@@ -145,7 +145,7 @@ class Agent:
 
     def launch(self, framework: FrameworkInfo, task: TaskInfo) -> None:
         """Start a task; what becomes of it comes as status updates."""
-        container_id = str(uuid.uuid4())
+        container_id = str(new_uuid())
         sandbox = self._runs_folder(framework.id, task.id) / container_id
         self._start(Run(framework, task, container_id, sandbox))
 
@@ -154,12 +154,12 @@ class Agent:
         key = (framework.id, executor_id)
         group = self.groups.get(key)
         if group is None:
-            container_id = str(uuid.uuid4())
+            container_id = str(new_uuid())
             sandbox = self._runs_folder(framework.id, executor_id) / container_id
             group = Group(executor_id, framework, container_id, sandbox, tasks.executor)
             self.groups[key] = group
         for task in tasks.tasks:
-            container_id = str(uuid.uuid4())
+            container_id = str(new_uuid())
             sandbox = group.sandbox / "containers" / container_id
             run = Run(framework, task, container_id, sandbox, group)
             group.runs.append(run)

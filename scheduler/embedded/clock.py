@@ -45,15 +45,18 @@ class LoopClock:
     ----------
     failed
         Told of an exception that a callback has raised; a loop would only log it.
+    epoch
+        Unix time at the loop's time 0, for a loop in virtual time; None: the system's clock counts.
     """
 
-    def __init__(self, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, failed: Callable[[Exception], None], epoch: float | None = None) -> None:
+        self._epoch = epoch
         self._loop = asyncio.get_running_loop()
         self._failed = failed
 
     def time(self) -> float:
         """Return Unix time, s."""
-        return time.time()
+        return time.time() if self._epoch is None else self._epoch + self._loop.time()
 
     def monotonic(self) -> float:
         """Return the loop's time, s."""

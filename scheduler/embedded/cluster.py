@@ -21,6 +21,7 @@ from scheduler.embedded.checks import Prober
 from scheduler.embedded.clock import Clock, LoopClock
 from scheduler.embedded.executors import Executor
 from scheduler.embedded.executors.process import ProcessExecutor
+from scheduler.embedded.faults import Faults
 from scheduler.embedded.http import make_application
 from scheduler.embedded.master import Master, Settings
 from scheduler.embedded.model import AgentInfo, AgentSpec
@@ -135,6 +136,8 @@ class Cluster:
         self._clock: Clock | None = None
         self.agents = Agents(self._make_agent, self._agent_address)
         """The agents, which can be killed, frozen, started again …"""
+        self.faults = Faults(self)
+        """What can be made go wrong."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -258,7 +261,10 @@ class Cluster:
         try:
             master = self._make_master(listener.getsockname()[1])
             master.ready_at = master.clock.monotonic() + recovery
-            self._api = SchedulerApi(master, self._framework_credentials)
+            self.faults.befall(master)
+            self._api = SchedulerApi(
+                master, self._framework_credentials, gate=self.faults.before_call
+            )
             self._operator_api = OperatorApi(master)
             application = make_application(
                 master, self._api, self._operator_api, self._operator_credentials

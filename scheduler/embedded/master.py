@@ -10,15 +10,15 @@ agents' comings and goings in :mod:`~scheduler.embedded.membership`.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scheduler.embedded import subscriptions
 from scheduler.embedded.agent import Agent
 from scheduler.embedded.clock import Clock, Timer
+from scheduler.embedded.identifiers import new_uuid
 from scheduler.embedded.maintenance import Maintenance
 from scheduler.embedded.membership import Membership
 from scheduler.embedded.messages import agent_message
@@ -90,7 +90,7 @@ class Master:
         settings: Settings | None = None,
         registry: Registry | None = None,
     ) -> None:
-        self.id = str(uuid.uuid4())
+        self.id = str(new_uuid())
         self.clock = clock
         self.address = address
         self.hostname = hostname
@@ -107,6 +107,8 @@ class Master:
         self.maintenance = Maintenance(self)
         self.desk = OfferDesk(clock, self.agents, self.frameworks, self.id, self.maintenance)
         self.counters: Counter[str] = Counter()
+        self.open_stream: Callable[[], EventStream] = EventStream
+        """Makes the stream of a subscriber."""
         self._framework_count = 0
         self._agent_count = 0
         self.ready_at = 0.0

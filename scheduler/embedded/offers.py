@@ -5,7 +5,7 @@ The desk keeps the books of what is used and offered on each agent, and the filt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scheduler.embedded.allocator import Claimant, Refusal, allocate
@@ -57,12 +57,14 @@ class OfferDesk:
         self._count = 0
         self.offers: dict[str, Offer] = {}
         self.refusals: dict[tuple[str, str, str], list[Refusal]] = {}
+        self.withheld: Collection[str] = ()
+        """Host names of agents of which nothing is offered; a fault."""
 
     def run(self) -> list[Offer]:
         """Allocate, send the OFFERS events, and return the new offers."""
         now = self._clock.monotonic()
         self._expire(now)
-        free = {a.info.id: a.free for a in self._agents.values() if a.active}
+        free = {a.info.id: a.free for a in self._agents.values() if self._may_offer(a)}
         claimants = list(self._claimants())
         if not claimants:
             return []
@@ -74,6 +76,9 @@ class OfferDesk:
             framework = self._frameworks[framework_id]
             framework.send("OFFERS", offers=[self.message(framework, o) for o in offers])
         return [offer for offers in made.values() for offer in offers]
+
+    def _may_offer(self, agent: AgentRecord) -> bool:
+        return agent.active and agent.info.spec.hostname not in self.withheld
 
     def message(self, framework: Framework, offer: Offer) -> dict[str, Any]:
         """Write an ``Offer`` message for its framework."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -37,9 +38,17 @@ class SchedulerApi:
         Who is spoken to.
     credentials
         Of those who may speak; None: everybody may.
+    gate
+        Sees every valid call before the master does, and may answer it instead (status, text); for faults.
     """
 
-    def __init__(self, master: Master, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        master: Master,
+        credentials: Credentials | None = None,
+        gate: Callable[[Document], Awaitable[tuple[int, str] | None]] | None = None,
+    ) -> None:
+        self._gate = gate
         self._master = master
         self._credentials = credentials
         self._calls = SchedulerCalls(master)
@@ -66,6 +75,8 @@ class SchedulerApi:
             return text(400, str(exc))
         if (problem := validate_call(call, principal)) is not None:
             return text(400, f"Failed to validate scheduler::Call: {problem}")
+        if self._gate is not None and (answer := await self._gate(call)) is not None:
+            return text(*answer) if answer[1] else web.Response(status=answer[0])
         stream_id = request.headers.get(STREAM_ID)
         if call["type"] != "SUBSCRIBE":
             return self._call(call, stream_id)

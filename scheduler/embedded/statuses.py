@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scheduler.embedded.checks import Check
+from scheduler.embedded.identifiers import new_uuid
 from scheduler.embedded.model import AgentInfo, TaskState
 from scheduler.embedded.runs import Run
 
@@ -41,7 +41,7 @@ def make_status(
     source, message, reason, data, healthy, limitation
         Fields of the status; left out when there is nothing in them.
     """
-    update_id = base64.b64encode(uuid.uuid4().bytes).decode()
+    update_id = base64.b64encode(new_uuid().bytes).decode()
     status: dict[str, Any] = {"task_id": {"value": run.task.id}, "state": state.value}
     if message is not None:
         status["message"] = message
@@ -101,5 +101,5 @@ def unknown_status(
         "agent_id": {"value": info.id},
         "executor_id": {"value": executor_id},
         "timestamp": time,
-        "uuid": base64.b64encode(uuid.uuid4().bytes).decode(),
+        "uuid": base64.b64encode(new_uuid().bytes).decode(),
     }

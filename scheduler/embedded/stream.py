@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from scheduler.embedded import recordio
+from scheduler.embedded.identifiers import new_uuid
 
 MAX_BACKLOG = 64 * 1024 * 1024
 """Bytes that may wait for a subscriber that does not read; beyond it the connection is cut."""
@@ -28,7 +28,7 @@ class EventStream:
     """
 
     def __init__(self, max_backlog: int = MAX_BACKLOG) -> None:
-        self.id = str(uuid.uuid4())
+        self.id = str(new_uuid())
         """The ``Mesos-Stream-Id``."""
         self._max_backlog = max_backlog
         self._records: deque[bytes] = deque()

@@ -24,7 +24,7 @@ _LONGEST_FAILOVER = 10 * 365 * 86400.0
 def subscribe(master: Master, call: Mapping[str, Any]) -> EventStream:
     """Open the stream of a validated SUBSCRIBE; what is wrong with it comes as an ERROR event."""
     body = call["subscribe"]
-    stream = EventStream()
+    stream = master.open_stream()
     framework_id = body["framework_info"].get("id", {}).get("value", "")
     known = master.frameworks.get(framework_id)
     suppressed = body.get("suppressed_roles", [])

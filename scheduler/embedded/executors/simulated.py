@@ -192,6 +192,12 @@ class SimulatedContainer:
             self._begun.set_result(False)
         self._running.pop(self.launch.container_id, None)
 
+    def discard(self) -> None:
+        """Let it be no more, without anybody hearing of it."""
+        for timer in self._timers:
+            timer.cancel()
+        self._running.pop(self.launch.container_id, None)
+
     async def run_beside(self, command: Mapping[str, Any]) -> int:
         """Return the exit status of a check: 1 while the script says that it is unhealthy."""
         age = self._clock.monotonic() - self._since
