@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import aiohttp
 
 from scheduler.errors import SchedulerError, TopologyError
+from scheduler.packing import Idle
 from scheduler.quantities import Ranges, Resources, millis
 from scheduler.topology import AgentSnapshot, merge_offers
 from scheduler.views import AgentView
@@ -34,8 +35,13 @@ class _Agent:
     view: AgentView
     total: AgentSnapshot | None = None
     """With all that it has; None when it is quarantined."""
-    free: AgentSnapshot | None = None
-    """With what no task uses; None when it is quarantined or inactive."""
+    rest: AgentSnapshot | None = None
+    """With what no task uses; None when it is quarantined."""
+
+    @property
+    def free(self) -> AgentSnapshot | None:
+        """With what can be used now; None when it is quarantined or inactive."""
+        return self.rest if self.view.active else None
 
 
 class Agents:
@@ -82,9 +88,35 @@ class Agents:
         """Return every active agent with what no task uses."""
         return [agent.free for agent in self._agents.values() if agent.free is not None]
 
+    def idle(self, offered: Collection[str]) -> list[Idle]:
+        """Return what could be free and is not offered to us, with the reason.
+
+        Parameters
+        ----------
+        offered
+            Ids of the agents whose offers we hold.
+        """
+        found = []
+        for agent_id, agent in self._agents.items():
+            if reason := _withheld(agent, agent_id in offered):
+                found.append(Idle(host=agent.view.host, reason=reason, agent=agent.rest))
+        return found
+
     def views(self) -> tuple[AgentView, ...]:
         """Return all agents, by host."""
         return tuple(sorted((a.view for a in self._agents.values()), key=lambda view: view.host))
+
+
+def _withheld(agent: _Agent, offered: bool) -> str:
+    """Say why an agent gives nothing, although it could; empty where that is not so."""
+    if agent.view.quarantine:
+        return f"quarantined: {agent.view.quarantine}"
+    if not agent.view.active:
+        return "drained, deactivated or disconnected"
+    left = agent.view.free
+    if not offered and (left.scalars.get("cpus") or left.scalars.get("mem")):
+        return "not offered to us: another framework may hold the offer"
+    return ""
 
 
 async def fetch(master: str, credentials: aiohttp.BasicAuth | None, seconds: float) -> object:
@@ -132,12 +164,12 @@ def _read(agent_id: str, entry: Mapping[str, Any]) -> _Agent:
         left = everything - used if everything.contains(used) else Resources()
         attributes = _attributes(entry.get("attributes", {}))
         total = _snapshot(agent_id, host, attributes, everything)
-        free = replace(total, free=_snapshot(agent_id, host, attributes, left).free)
+        rest = replace(total, free=_snapshot(agent_id, host, attributes, left).free)
     except (SchedulerError, TypeError, AttributeError, ValueError) as exc:
         view = AgentView(agent_id=agent_id, host=host, active=active, quarantine=str(exc))
         return _Agent(entry, view)
     view = AgentView(agent_id=agent_id, host=host, total=everything, free=left, active=active)
-    return _Agent(entry, view, total, free if active else None)
+    return _Agent(entry, view, total, rest)
 
 
 def _snapshot(

@@ -1,7 +1,9 @@
-"""Run-to-completion graphs: every node is placed by itself, once what it needs has finished.
+"""Run-to-completion graphs: every node is placed by itself, once what it needs has been decided.
 
-A node that fails is tried again under a new id, up to a number of attempts; each attempt may take no longer
-than the node's ``max_run_time``. A node that needs one that failed is never tried.
+A FINISHED edge is critical: the node is skipped if what it needs did not finish. An ENDED edge is not: the
+node is run in any case, unless its condition (:mod:`scheduler.conditions`) says otherwise. A node that fails is
+tried again under a new id, up to a number of attempts; one that had to make room is run again without using
+one up. Each attempt may take no longer than the node's ``max_run_time``.
 """
 
 from __future__ import annotations
@@ -9,19 +11,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Collection
+from typing import Final
 
+from scheduler.conditions import CONDITIONS
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import GraphError, LaunchError, SchedulerError
 from scheduler.graph import EdgeKind, PhysicalGraph, ReadyKind
 from scheduler.launch import LOG_SECONDS
+from scheduler.packing.shortage import listed
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.shutdown import kill_until_dead
 from scheduler.starting import start_tasks
-from scheduler.task import KillAsked
-from scheduler.views import BatchResult, NodeResult
+from scheduler.task import KillAsked, TaskState
+from scheduler.views import Attempt, BatchResult, NodeResult
 
 logger = logging.getLogger(__name__)
+
+MAX_HISTORY: Final = 20
+"""Executions of a node that are told of."""
 
 
 def check(graph: PhysicalGraph) -> None:
@@ -41,6 +50,11 @@ def check(graph: PhysicalGraph) -> None:
         f"the readiness check {task.ready.kind.value!r} of {task.name}"
         for task in graph.logical.tasks
         if task.ready.kind not in (ReadyKind.RUNNING, ReadyKind.EXIT)
+    ]
+    wrong += [
+        f"the condition {task.run_if!r} of {task.name}, which is none of {', '.join(CONDITIONS)}"
+        for task in graph.logical.tasks
+        if task.run_if is not None and task.run_if not in CONDITIONS
     ]
     if wrong:
         raise GraphError(
@@ -79,7 +93,7 @@ async def run_to_completion(
     failed = tuple(
         name
         for name, node in nodes.items()
-        if not node.finished and graph.tasks[name].template.critical
+        if not node.finished and not node.excused and graph.tasks[name].template.critical
     )
     return BatchResult(graph.graph_id, nodes, failed)
 
@@ -96,6 +110,7 @@ class _Batch:
         self._deadline = deadline
         self._priority = priority
         self._results: dict[str, NodeResult] = {}
+        self._ran_at: dict[str, float] = {}
         self._placing = asyncio.Lock()
         """Graph and placement are written one node after the other."""
 
@@ -107,27 +122,65 @@ class _Batch:
         return result
 
     async def _run_node(self, name: str) -> NodeResult:
-        needs = self._run.edges.targets(name, EdgeKind.FINISHED)
-        after = self._run.edges.targets(name, EdgeKind.ENDED)
+        critical = self._run.edges.targets(name, EdgeKind.FINISHED)
+        needs = (*critical, *self._run.edges.targets(name, EdgeKind.ENDED))
         with contextlib.suppress(LaunchError):  # taken down: seen below
-            await self._run.until(lambda: self._decided((*needs, *after)))
-        if not all(need in self._results and self._results[need].finished for need in needs):
-            await self._equipment.runs.apply(
-                self._run.entries[name], KillAsked("what it needs has not finished")
-            )
-            return NodeResult(name=name, attempts=0, death=None)
-        for attempt in range(1, self._attempts + 1):
-            if attempt > 1:
-                await self._renew(name)
+            await self._run.until(lambda: self._decided(needs))
+        if (skipped := self._skipped(name, critical, needs)) is not None:
+            await self._equipment.runs.apply(self._run.entries[name], KillAsked(skipped.skipped))
+            return skipped
+        history: deque[Attempt] = deque(maxlen=MAX_HISTORY)
+        counted = 0
+        while True:
             entry = self._run.entries[name]
             tried = await self._attempt(entry)
+            history.append(self._told(entry))
+            counted += not (entry.preempted and not entry.finished)
             if entry.finished or not tried or self._run.stop_cause is not None:
                 break
+            if counted >= self._attempts:
+                break
+            await self._renew(name)
         return NodeResult(
-            name=name, attempts=attempt, death=entry.life.death, log_tail=entry.log_tail
+            name=name,
+            attempts=counted,
+            death=entry.life.death,
+            log_tail=entry.log_tail,
+            history=tuple(history),
         )
 
-    def _decided(self, needs: Iterable[str]) -> bool:
+    def _skipped(
+        self, name: str, critical: Collection[str], needs: Collection[str]
+    ) -> NodeResult | None:
+        """Return the result of a node that shall not run; None if it shall."""
+        if self._run.stop_cause is not None:
+            return NodeResult(name=name, attempts=0, death=None, skipped=self._run.stop_cause)
+        missing = [self._results[need] for need in critical if not self._results[need].finished]
+        if missing:
+            why = f"{listed([result.name for result in missing])} did not finish"
+            excused = all(result.excused for result in missing)
+            return NodeResult(name=name, attempts=0, death=None, skipped=why, excused=excused)
+        condition = self._run.graph.tasks[name].template.run_if
+        results = {need: self._results[need] for need in needs}
+        if condition is None or CONDITIONS[condition](results):
+            return None
+        why = f"its condition '{condition}' does not hold"
+        return NodeResult(name=name, attempts=0, death=None, skipped=why, excused=True)
+
+    def _told(self, entry: TaskEntry) -> Attempt:
+        """Tell of an attempt that has ended."""
+        reached = {step.target: step.at for step in entry.life.history}
+        return Attempt(
+            task_id=entry.task.task_id,
+            host=entry.assignment.host if entry.assignment is not None else "",
+            placed_at=reached.get(TaskState.PLACED),
+            ran_at=self._ran_at.get(entry.task.task_id),
+            ended_at=reached.get(TaskState.DEAD, 0.0),
+            death=entry.life.death,
+            preempted=entry.preempted,
+        )
+
+    def _decided(self, needs: Collection[str]) -> bool:
         return all(need in self._results for need in needs)
 
     async def _renew(self, name: str) -> None:
@@ -162,7 +215,9 @@ class _Batch:
             {entry.name: entry.template.request},
             deadline=self._deadline,
             priority=self._priority,
+            queue=self._run.queue,
         )
+        entry.ends_by = self._ends_by(entry)
         async with self._placing:
             await start_tasks(
                 self._equipment, self._run, claim, [entry], self._deadline, gated=False
@@ -176,11 +231,21 @@ class _Batch:
                 await self._run.until(lambda: entry.life.running or entry.dead)
         except TimeoutError:
             await self._end(entry, f"it did not run within {timeout:g} s")
+        if entry.life.running:
+            self._ran_at[entry.task.task_id] = asyncio.get_running_loop().time()
+        entry.ends_by = self._ends_by(entry)
         try:
             async with asyncio.timeout(limit):
                 await self._run.until(lambda: entry.dead)
         except TimeoutError:
             await self._end(entry, f"it ran longer than {limit:g} s")
+
+    def _ends_by(self, entry: TaskEntry) -> float:
+        """Return when an attempt that begins now has ended at the latest."""
+        limit = entry.template.max_run_time
+        if limit is None:
+            return self._deadline
+        return min(asyncio.get_running_loop().time() + limit, self._deadline)
 
     async def _end(self, entry: TaskEntry, cause: str) -> None:
         await kill_until_dead(self._equipment, self._run, entry, cause)

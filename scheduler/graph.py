@@ -109,6 +109,8 @@ class TaskTemplate:
     """Seconds between SIGTERM and SIGKILL."""
     max_run_time: float | None = None
     """Seconds that the task may run; None: it runs until it is told to end."""
+    run_if: str | None = None
+    """Batch: name of the condition on which it is run; see :mod:`scheduler.conditions`."""
     restart: Restart = Restart.NEVER
     tolerates_maintenance: bool = False
     """Whether it may be on an agent whose announced maintenance begins before the task has ended."""

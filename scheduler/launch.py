@@ -123,7 +123,7 @@ async def _launch_once(equipment: Equipment, run: GraphRun, deadline: float, pri
     await insist(deadline, lambda: equipment.journal.record_graph(graph))
     requests = {task.name: task.request for task in graph.logical.tasks}
     claim = await equipment.queue.place(
-        graph.graph_id, requests, deadline=deadline, priority=priority
+        graph.graph_id, requests, deadline=deadline, priority=priority, queue=run.queue
     )
     await start_tasks(equipment, run, claim, list(run.entries.values()), deadline)
     await bring_up(equipment, run, run.entries)

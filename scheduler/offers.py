@@ -37,8 +37,8 @@ class OfferPool:
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
         self._merged: MergedOffers | None = None
-        self.version = 0
-        """Grows with every change."""
+        self.gained = 0
+        """Grows whenever offers come: what did not fit before may fit then."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -52,6 +52,7 @@ class OfferPool:
                 continue
             if len(self._held) < MAX_OFFERS:
                 self._held[str(offer_id)] = _Held(offer, str(agent_id), at)
+        self.gained += 1
         self._changed()
 
     def rescind(self, offer_id: str) -> None:
@@ -94,7 +95,6 @@ class OfferPool:
         return self._merged
 
     def _changed(self) -> None:
-        self.version += 1
         self._merged = None
 
 

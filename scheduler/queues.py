@@ -1,8 +1,12 @@
-"""Who is tried next: graphs that wait for their place.
+"""Graphs that wait for their place: the shell around :mod:`scheduler.turns`.
 
-Graphs wait in the order of their priority, then of their arrival. Each time the offers change, every one is
-tried in turn with what those before it have left; packing runs off the event loop. The one worker takes a
-placed graph's offers out of the pool before it looks at the next graph, so no two graphs get the same offer.
+Each time something changes (offers, the cluster, who waits), turns are decided off the event loop until there
+is nothing to do. One worker does it, and takes a placed graph's offers out of the pool before it goes on, so no
+two graphs get the same offer. While nothing changes, it explains why those that wait do not fit, and then
+searches on for them, longer each time.
+
+Nobody holds offers for himself while he waits: all who wait share the pool, which gives back what it has held
+for long (``Timing.offer_hold``). So two that wait cannot starve each other.
 """
 
 from __future__ import annotations
@@ -10,100 +14,39 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol
 
+from scheduler.claims import Claim, beside_fixed, claimed
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
-from scheduler.offers import Offer, OfferPool
-from scheduler.packing import Shortage, pack, warm_up
+from scheduler.offers import OfferPool
+from scheduler.packing import (
+    ITERATIONS,
+    Circumstances,
+    Explanation,
+    Idle,
+    Occupant,
+    Shortage,
+    Verdict,
+    diagnose,
+    pack,
+    place,
+    warm_up,
+)
 from scheduler.placement import Assignment, Placement
+from scheduler.policy import REALTIME, Queue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
+from scheduler.turns import Agents, Preempt, Reservation, Start, State, Turn, Waiting, decide
 
 logger = logging.getLogger(__name__)
 
-
-Place: TypeAlias = tuple[str, str]
-"""Where offers can be used together: agent id and role."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A placed graph: its offers are out of the pool and belong to it."""
-
-    placement: Placement
-    agents: Mapping[Place, AgentSnapshot]
-    """Those that the placement uses."""
-    offers: Mapping[Place, Sequence[Offer]]
-
-    def __iter__(self) -> Iterator[Offer]:
-        """Yield all its offers."""
-        return itertools.chain.from_iterable(self.offers.values())
-
-
-def claimed(placement: Placement, agents: Sequence[AgentSnapshot], pool: OfferPool) -> Claim | None:
-    """Take the offers of a placement out of the pool; None when one of them is not there any more.
-
-    Parameters
-    ----------
-    agents
-        What the placement was made on: its assignments name these by their `agent_id`.
-    """
-    used = {assignment.agent_id for assignment in placement.assignments.values()}
-    chosen = {agent.agent_id: agent for agent in agents if agent.agent_id in used}
-    taken = pool.take(offer_id for agent in chosen.values() for offer_id in agent.offer_ids)
-    if taken is None:
-        return None
-    by_id = {offer["id"]["value"]: offer for offer in taken}
-    assignments = {
-        name: replace(
-            assignment,
-            agent_id=chosen[assignment.agent_id].mesos_agent_id,
-            role=chosen[assignment.agent_id].role,
-        )
-        for name, assignment in placement.assignments.items()
-    }
-    places = {(agent.mesos_agent_id, agent.role): agent for agent in chosen.values()}
-    offers = {place: [by_id[i] for i in agent.offer_ids] for place, agent in places.items()}
-    return Claim(Placement(assignments), places, offers)
-
-
-def in_place(
-    agents: Sequence[AgentSnapshot],
-    requests: Mapping[str, TaskRequest],
-    fixed: Mapping[str, Assignment],
-) -> tuple[Placement, list[AgentSnapshot]] | None:
-    """Give tasks what they had.
-
-    Returns
-    -------
-    placement, agents
-        Their places, and what is left on the agents; None when some of it is not offered.
-    """
-    by_place = {(agent.mesos_agent_id, agent.role): agent for agent in agents}
-    again: dict[str, Assignment] = {}
-    for name, assignment in fixed.items():
-        place = assignment.agent_id, assignment.role
-        agent, wanted = by_place.get(place), assignment.resources(requests[name])
-        if agent is None or not agent.free.contains(wanted):
-            return None
-        by_place[place] = replace(agent, free=agent.free - wanted)
-        again[name] = replace(assignment, agent_id=agent.agent_id)
-    return Placement(again), list(by_place.values())
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    graph_id: str
-    requests: Mapping[str, TaskRequest]
-    rank: tuple[int, int]
-    claim: asyncio.Future[Claim]
-    fixed: Mapping[str, Assignment] | None = None
-    """Where some of its tasks must go again."""
-    shortage: Shortage | None = None
-    tried: object = None
-    """Versions of the offers and of the cluster that it was last tried with."""
+LEVELS: Final = 4
+"""While nothing changes, a graph is searched for so often again, with twice the steps each time."""
+QUICK: Final = 2000
+"""Steps of the search for a reservation, and for whose end would make room."""
 
 
 class Cluster(Protocol):
@@ -111,6 +54,40 @@ class Cluster(Protocol):
 
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         """Return a version and every agent with all that it has; None while that is not certain."""
+
+    def idle(self, offered: Collection[str]) -> Sequence[Idle]:
+        """Return what could be free and is not among the agents of these ids, with the reason."""
+
+
+class Tenants(Protocol):
+    """What of ours runs."""
+
+    def occupants(self) -> Sequence[Occupant]:
+        """Return everything that holds resources."""
+
+    def preempt(self, names: Collection[str], cause: str) -> None:
+        """Begin to end these occupants."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One that waits, and what is known of its case."""
+
+    waiting: Waiting
+    claim: asyncio.Future[Claim]
+    shortage: Shortage | None = None
+    agents: Agents = ()
+    """What the shortage is of."""
+    explanation: Explanation | None = None
+    level: int = 0
+    """How often it was searched for again while nothing changed."""
+
+    @property
+    def searchable(self) -> bool:
+        """Whether searching on may help."""
+        found = self.explanation
+        open_ = found is not None and found.verdict is Verdict.NOT_FOUND
+        return open_ and self.level < LEVELS and not self.claim.done()
 
 
 @dataclass(slots=True)
@@ -123,21 +100,27 @@ class LaunchQueue:
         The offers that we hold.
     cluster
         Tells what could ever be free.
+    tenants
+        Tells what of ours runs.
     offers_wanted
         Is called with whether anybody waits, whenever that changes.
     """
 
     pool: OfferPool
     cluster: Cluster
+    tenants: Tenants
     offers_wanted: Callable[[bool], None]
-    _waiting: list[_Waiting] = field(default_factory=list)
+    _entries: dict[int, _Entry] = field(default_factory=dict)
     _serial: itertools.count[int] = field(default_factory=itertools.count)
     _poked: asyncio.Event = field(default_factory=asyncio.Event)
+    _reservations: Mapping[int, Reservation] = field(default_factory=dict)
+    _failed: Mapping[int, object] = field(default_factory=dict)
+    _leaving: frozenset[str] = frozenset()
 
     @property
     def busy(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._waiting)
+        return bool(self._entries)
 
     def poke(self) -> None:
         """Say that something changed: offers, or what is known of the cluster."""
@@ -150,6 +133,7 @@ class LaunchQueue:
         *,
         deadline: float,
         priority: int = 0,
+        queue: Queue = REALTIME,
         fixed: Mapping[str, Assignment] | None = None,
     ) -> Claim:
         """Wait for a place for all these tasks together.
@@ -159,66 +143,94 @@ class LaunchQueue:
         deadline
             Time of the event loop's clock.
         priority
-            Higher comes first.
+            Higher comes first in its queue.
         fixed
             For some of the tasks: nothing else will do than these agents, devices and ports.
 
         Raises
         ------
         NeverFitsError
-            If no agent could ever give what one of the tasks asks for.
+            If it is proven that the cluster could never give what they ask for.
         NoFitError
-            If they did not fit before the deadline; says what was short.
+            If they did not fit before the deadline; says why.
         SchedulerError
             What :meth:`withdraw` was given.
         """
-        loop = asyncio.get_running_loop()
-        rank = (-priority, next(self._serial))
-        waiting = _Waiting(graph_id, requests, rank, loop.create_future(), fixed)
-        self._waiting.append(waiting)
-        self._waiting.sort(key=lambda other: other.rank)
+        serial = next(self._serial)
+        waiting = Waiting(
+            graph_id=graph_id,
+            serial=serial,
+            requests=requests,
+            queue=queue,
+            priority=priority,
+            deadline=deadline,
+            fixed=fixed or {},
+        )
+        entry = _Entry(waiting, asyncio.get_running_loop().create_future())
+        self._entries[serial] = entry
         self.offers_wanted(True)
         self.poke()
         try:
-            async with asyncio.timeout_at(deadline):
-                return await waiting.claim
+            return await self._claim(entry)
+        finally:
+            del self._entries[serial]
+            if self._entries:
+                self.poke()  # what was kept for it is free for others
+            else:
+                self.offers_wanted(False)
+
+    async def _claim(self, entry: _Entry) -> Claim:
+        try:
+            async with asyncio.timeout_at(entry.waiting.deadline):
+                return await entry.claim
         except TimeoutError:
-            if (claim := _result(waiting.claim)) is not None:  # at the last moment
+            if (claim := _result(entry.claim)) is not None:  # at the last moment
                 return claim
+            if entry.shortage is not None and entry.explanation is None:
+                await self._explain(entry)
             raise NoFitError(
-                f"graph {graph_id} did not fit before its deadline: {self._why(waiting)}"
+                f"graph {entry.waiting.graph_id} did not fit before its deadline: {self._why(entry)}"
             ) from None
         except asyncio.CancelledError:
-            if (claim := _result(waiting.claim)) is not None:  # nobody will use it
-                now = asyncio.get_running_loop().time()
-                self.pool.add(claim, now)
+            if (claim := _result(entry.claim)) is not None:  # nobody will use it
+                self.pool.add(claim, asyncio.get_running_loop().time())
             raise
-        finally:
-            self._waiting.remove(waiting)
-            if not self._waiting:
-                self.offers_wanted(False)
 
     def withdraw(self, graph_id: str, error: SchedulerError) -> None:
         """Let a graph wait no longer."""
-        for waiting in self._waiting:
-            if waiting.graph_id == graph_id and not waiting.claim.done():
-                waiting.claim.set_exception(error)
+        for entry in self._entries.values():
+            if entry.waiting.graph_id == graph_id and not entry.claim.done():
+                entry.claim.set_exception(error)
+
+    # ------------------------------------------------------------------ what is told
 
     def explain(self, graph_id: str) -> str:
         """Say why a graph still waits, for people; empty when it does not."""
-        for number, waiting in enumerate(self._waiting):
-            if waiting.graph_id == graph_id:
-                ahead = f"{number} graphs are ahead; " if number else ""
-                return ahead + self._why(waiting)
+        order = sorted(self._entries.values(), key=lambda entry: entry.waiting.rank)
+        for number, entry in enumerate(order):
+            if entry.waiting.graph_id == graph_id:
+                ahead = f"{number} ahead in the queues; " if number else ""
+                return ahead + self._why(entry)
         return ""
 
-    def _why(self, waiting: _Waiting) -> str:
-        if waiting.shortage is not None:
-            return str(waiting.shortage)
-        if waiting.fixed is not None:
-            hosts = sorted({assignment.host for assignment in waiting.fixed.values()})
+    def explanation(self, graph_id: str) -> Explanation | None:
+        """Say why a graph still waits, as data; None when it does not, or it was not looked into yet."""
+        for entry in self._entries.values():
+            if entry.waiting.graph_id == graph_id and entry.explanation is not None:
+                return entry.explanation
+        return None
+
+    def _why(self, entry: _Entry) -> str:
+        if entry.explanation is not None:
+            return str(entry.explanation)
+        if entry.shortage is not None:
+            return str(entry.shortage)
+        if entry.waiting.fixed:
+            hosts = sorted({assignment.host for assignment in entry.waiting.fixed.values()})
             return f"what it had on {', '.join(hosts)} is not free"
         return "no offers have come" if not len(self.pool) else "it was not tried yet"
+
+    # ------------------------------------------------------------------ the worker
 
     async def work(self) -> None:
         """Try whoever waits, for ever."""
@@ -226,62 +238,127 @@ class LaunchQueue:
         while True:
             await self._poked.wait()
             self._poked.clear()
-            for waiting in tuple(self._waiting):
-                if not waiting.claim.done():
-                    await self._try(waiting)
+            while await self._turn():
+                pass
+            while not self._poked.is_set() and await self._improve():
+                pass
 
-    async def _try(self, waiting: _Waiting) -> None:
+    async def _turn(self) -> bool:
+        """Decide and do one turn; tell whether there may be more to do."""
+        state = self._state()
+        if not state.waiting or not (state.agents or state.capacity):
+            return False
+        turn = await asyncio.to_thread(decide, state, self._placing(state), _quick)
+        self._reservations, self._failed = turn.reservations, turn.failed
+        self._note(turn)
+        match turn.act:
+            case Start():
+                self._start(turn.act)
+            case Preempt(waiting, victims):
+                names = {victim.name for victim in victims}
+                logger.info("%s makes room for graph %s", sorted(names), waiting.graph_id)
+                self._leaving = state.leaving | names
+                self.tenants.preempt(names, f"graph {waiting.graph_id} needs its place")
+            case None:
+                return False
+        return not self._poked.is_set()
+
+    def _state(self) -> State:
         totals = self.cluster.totals()
         version, capacity = totals if totals is not None else (None, None)
-        looked_at = (self.pool.version, version)
-        if waiting.tried == looked_at or not (len(self.pool) or capacity):
-            return
-        waiting.tried = looked_at
-        agents = self.pool.merged().agents
-        result = await _packed(waiting, agents, capacity)
-        if result is None:
-            return
-        if waiting.claim.done():  # its time has passed meanwhile
-            return
-        if isinstance(result, Placement):
-            self._take(waiting, result, agents)
-        elif result.never:
-            # What is free now does not matter then, and without offers it would look like nothing at all.
-            waiting.claim.set_exception(
-                NeverFitsError(
-                    f"graph {waiting.graph_id} can never run on this cluster: {result.hopeless}"
-                )
-            )
-        elif agents:
-            waiting.shortage = result
+        occupants = self.tenants.occupants()
+        return State(
+            waiting=[e.waiting for e in self._entries.values() if not e.claim.done()],
+            agents=self.pool.merged().agents,
+            capacity=capacity,
+            occupants=occupants,
+            leaving=self._leaving & {occupant.name for occupant in occupants},
+            reservations=self._reservations,
+            gained=(self.pool.gained, version),
+            failed=self._failed,
+        )
 
-    def _take(
-        self, waiting: _Waiting, placement: Placement, agents: Sequence[AgentSnapshot]
-    ) -> None:
-        claim = claimed(placement, agents, self.pool)
+    def _placing(self, state: State) -> Callable[[Waiting, Agents], Placement | Shortage | None]:
+        """Return how graphs are placed in this turn: with the effort that each is worth now."""
+        efforts = {serial: (e.level, e.shortage) for serial, e in self._entries.items()}
+
+        def placing(waiting: Waiting, agents: Agents) -> Placement | Shortage | None:
+            level, before = efforts[waiting.serial]
+            packing = partial(
+                pack,
+                seed=level,
+                iterations=ITERATIONS << level,
+                capacity=state.capacity,
+                start=None if before is None else before.partial,
+            )
+            return beside_fixed(agents, waiting.requests, waiting.fixed, packing)
+
+        return placing
+
+    def _note(self, turn: Turn) -> None:
+        """Remember why those that were tried in vain do not fit."""
+        for serial, (shortage, agents) in turn.shortages.items():
+            entry = self._entries.get(serial)
+            if entry is None or entry.claim.done():  # its time has passed meanwhile
+                continue
+            if shortage.never:
+                # What is free now does not matter then, and without offers it would look like nothing at all.
+                self._refuse(entry, shortage.hopeless)
+            elif agents:
+                if entry.agents is not agents:
+                    entry.explanation = None
+                entry.shortage, entry.agents = shortage, agents
+
+    def _refuse(self, entry: _Entry, why: str) -> None:
+        entry.claim.set_exception(
+            NeverFitsError(f"graph {entry.waiting.graph_id} can never run on this cluster: {why}")
+        )
+
+    def _start(self, start: Start) -> None:
+        entry = self._entries.get(start.waiting.serial)
+        if entry is None or entry.claim.done():
+            return
+        claim = claimed(start.placement, start.agents, self.pool)
         if claim is None:  # an offer was rescinded meanwhile
             self.poke()
         else:
-            waiting.claim.set_result(claim)
+            entry.claim.set_result(claim)
+
+    async def _improve(self) -> bool:
+        """Explain one case that is not explained yet, or else search on for one; False if there is none."""
+        entries = sorted(self._entries.values(), key=lambda entry: entry.waiting.rank)
+        for entry in entries:
+            if entry.shortage is not None and entry.explanation is None and not entry.claim.done():
+                await self._explain(entry)
+                return True
+        for entry in entries:
+            if entry.searchable:
+                entry.level += 1
+                self._failed = {s: f for s, f in self._failed.items() if s != entry.waiting.serial}
+                await self._turn()
+                return True
+        return False
+
+    async def _explain(self, entry: _Entry) -> None:
+        state, shortage = self._state(), entry.shortage
+        if shortage is None:
+            return
+        offered = {agent.mesos_agent_id for agent in state.agents}
+        around = Circumstances(
+            capacity=state.capacity, occupants=state.occupants, idle=self.cluster.idle(offered)
+        )
+        found = await asyncio.to_thread(
+            diagnose, entry.agents, entry.waiting.requests, shortage, around
+        )
+        if entry.shortage is not shortage:
+            return
+        entry.explanation = found
+        if found.verdict is Verdict.NEVER and not entry.claim.done():
+            self._refuse(entry, found.hopeless)
 
 
-async def _packed(
-    waiting: _Waiting, agents: Sequence[AgentSnapshot], capacity: Sequence[AgentSnapshot] | None
-) -> Placement | Shortage | None:
-    """Try to place a graph; None when what it must have again is not there."""
-    fixed, requests, left = waiting.fixed or {}, waiting.requests, agents
-    again = Placement()
-    if fixed:
-        if (found := in_place(agents, requests, fixed)) is None:
-            return None
-        again, left = found
-    anew = {name: request for name, request in requests.items() if name not in fixed}
-    if not anew:
-        return again
-    result = await asyncio.to_thread(pack, left, anew, capacity=capacity)
-    if isinstance(result, Placement) and fixed:
-        return Placement({**again.assignments, **result.assignments})
-    return result
+def _quick(waiting: Waiting, agents: Agents) -> Placement | None:
+    return place(agents, waiting.requests, iterations=QUICK)
 
 
 def _result(claim: asyncio.Future[Claim]) -> Claim | None:

@@ -169,7 +169,9 @@ async def _restart(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadl
     run.renew(graph)
     equipment.runs.index(run)
     requests = {name: run.entries[name].template.request for name in plan.names}
-    claim = await equipment.queue.place(graph.graph_id, requests, deadline=deadline, fixed=had)
+    claim = await equipment.queue.place(
+        graph.graph_id, requests, deadline=deadline, queue=run.queue, fixed=had
+    )
     entries = [run.entries[name] for name in plan.names]
     await start_tasks(equipment, run, claim, entries, deadline)
     await bring_up(equipment, run, plan.names)

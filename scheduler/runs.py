@@ -16,6 +16,7 @@ from scheduler.errors import LaunchError
 from scheduler.graph import EdgeIndex, PhysicalGraph, PhysicalTask, TaskTemplate
 from scheduler.journal import GraphPhase, Journal, TaskRecord
 from scheduler.placement import Assignment, Placement
+from scheduler.policy import REALTIME
 from scheduler.quantities import Resources
 from scheduler.task import (
     Effect,
@@ -63,6 +64,10 @@ class TaskEntry:
     log_done: asyncio.Event = field(default_factory=_set_event)
     """Not set while its log is fetched."""
     expected_death: bool = False
+    preempted: bool = False
+    """Whether it was told to end to make room, and shall be run again."""
+    ends_by: float | None = None
+    """When it will have ended at the latest, by the loop's clock; None: it runs until it is told to end."""
     news_at: float = 0.0
     """When something was last heard or asked; time of the event loop."""
     recorded: TaskRecord | None = None
@@ -154,6 +159,10 @@ class GraphRun:
         self.entries: dict[str, TaskEntry] = {}
         self.renew(graph)
         self.phase = GraphPhase.LAUNCHING
+        self.queue = REALTIME
+        """Where it waited for its place."""
+        self.batch = False
+        """Whether its tasks run to completion, each by itself."""
         self.late_values: LateValues | None = None
         """Asked for what go-aheads carry."""
         self.resumed = False

@@ -26,13 +26,16 @@ from scheduler.goahead import GoAhead
 from scheduler.graph import PhysicalGraph
 from scheduler.graphs import Graphs
 from scheduler.journal import GraphPhase, Journal
+from scheduler.occupancy import Occupancy
 from scheduler.offers import OfferPool
-from scheduler.packing import Shortage, pack
+from scheduler.packing import Circumstances, Explanation, pack_or_explain
 from scheduler.placement import Placement
+from scheduler.policy import BATCH, REALTIME, Queue
 from scheduler.queues import LaunchQueue
 from scheduler.recovery import restore
 from scheduler.restart import RestartPlan
-from scheduler.runs import GraphRun, LateValues, Runs
+from scheduler.runs import GraphRun, LateValues, Runs, TaskEntry
+from scheduler.shutdown import kill_until_dead
 from scheduler.subscription import Subscription, Timing
 from scheduler.task import TaskState
 from scheduler.views import (
@@ -71,6 +74,8 @@ class Scheduler:
         Base URLs at which tasks can reach this and other controllers; the own one if none are given.
     principal, secret
         Credentials at the master.
+    queues
+        Where graphs can wait for their place; ``realtime`` and ``batch`` are used where none is named.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Scheduler:
         secret: str | None = None,
         failover_timeout: float = WEEK,
         timing: Timing | None = None,
+        queues: Sequence[Queue] = (REALTIME, BATCH),
     ) -> None:
         self._settings = FrameworkSettings(
             master=master,
@@ -104,10 +110,12 @@ class Scheduler:
         self._goahead_urls = tuple(goahead_urls)
         self._pool = OfferPool()
         self._agents = Agents()
-        self._queue = LaunchQueue(self._pool, self._agents, self._want_offers)
+        self._queues = {queue.name: queue for queue in queues}
         self._background = Background(self._died)
         self._effects = Effects(self._gates, self._background, self._tell)
         self._runs = Runs(journal, self._effects)
+        self._occupancy = Occupancy(self._runs, self._end_for_others)
+        self._queue = LaunchQueue(self._pool, self._agents, self._occupancy, self._want_offers)
         self._subscribers: list[Callable[[Change], None]] = []
         self._framework: Framework | None = None
         self._subscription: Subscription | None = None
@@ -218,6 +226,10 @@ class Scheduler:
             raise FrameworkError("the scheduler is not running")
         return self._equipment, self._graphs
 
+    def _end_for_others(self, run: GraphRun, entry: TaskEntry, cause: str) -> None:
+        if self._equipment is not None and not self._background.closed:
+            self._background.spawn(kill_until_dead(self._equipment, run, entry, cause))
+
     def _want_offers(self, wanted: bool) -> None:
         if self._subscription is not None and not self._background.closed:
             self._subscription.want_offers(wanted)
@@ -230,6 +242,7 @@ class Scheduler:
         *,
         timeout: float,
         priority: int = 0,
+        queue: str = REALTIME.name,
         late_values: LateValues | None = None,
     ) -> None:
         """Bring a graph up: returns when every task is ready.
@@ -240,8 +253,8 @@ class Scheduler:
         ----------
         timeout
             Seconds within which the graph must find its place.
-        priority
-            Higher comes first among those that wait.
+        queue, priority
+            Where it waits; higher comes first in its queue.
         late_values
             Given a task's name, returns what its go-ahead shall carry. Awaited before each go-ahead, when all
             that the task waits for is ready: what the task must find when it begins can be made here. A
@@ -250,7 +263,7 @@ class Scheduler:
         Raises
         ------
         GraphError
-            If the graph cannot be run, or one of that id exists.
+            If the graph cannot be run, one of that id exists, or there is no such queue.
         NoFitError, NeverFitsError, LaunchError
             If it could not be brought up. Its tasks are dead then, or still being killed if one does not end
             (its agent is unreachable, say); :meth:`tasks` shows them.
@@ -258,8 +271,9 @@ class Scheduler:
             If the intent could not be written.
         """
         _, graphs = self._ready()
+        waits_in = self._queue_named(queue)
         run = graphs.admit(graph)
-        run.late_values = late_values
+        run.queue, run.late_values = waits_in, late_values
         await self._launch(run, timeout=timeout, priority=priority)
 
     async def resume(
@@ -348,7 +362,13 @@ class Scheduler:
         )
 
     async def run_batch(
-        self, graph: PhysicalGraph, *, attempts: int = 2, timeout: float, priority: int = 0
+        self,
+        graph: PhysicalGraph,
+        *,
+        attempts: int = 2,
+        timeout: float,
+        priority: int = 0,
+        queue: str = BATCH.name,
     ) -> BatchResult:
         """Run every node of a graph until it has finished, or its attempts are used up.
 
@@ -362,13 +382,15 @@ class Scheduler:
         Raises
         ------
         GraphError
-            If the graph is none that runs to completion, or one of that id exists.
+            If the graph is none that runs to completion, one of that id exists, or there is no such queue.
         JournalError
             If the intent could not be written.
         """
         equipment, graphs = self._ready()
         batch.check(graph)
+        waits_in = self._queue_named(queue)
         run = graphs.admit(graph)
+        run.queue, run.batch = waits_in, True
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             result = await batch.run_to_completion(
@@ -389,15 +411,27 @@ class Scheduler:
         if (run := self._runs.get(graph_id)) is not None:
             await graphs.stop(run, "it is taken down")
 
-    async def plan(self, graph: PhysicalGraph) -> Placement | Shortage:
-        """Say where a graph would go now, or what is short, without launching anything.
+    async def plan(self, graph: PhysicalGraph) -> Placement | Explanation:
+        """Say where a graph would go now, or why it would not and what would help, without launching anything.
 
-        It looks at what no task uses on active agents, as the master last told.
+        It looks at what no task uses on active agents, as the master last told. What of ours would have to end
+        for it is among the remedies, and in :attr:`~scheduler.packing.Explanation.displaces`.
         """
         requests = {task.name: task.request for task in graph.logical.tasks}
         if self._subscription is not None:
             await self._subscription.look_at_agents()
-        return await asyncio.to_thread(pack, self._agents.free(), requests)
+        agents = self._agents.free()
+        totals = self._agents.totals()
+        around = Circumstances(
+            capacity=None if totals is None else totals[1],
+            occupants=self._occupancy.occupants(),
+            idle=self._agents.idle({agent.agent_id for agent in agents}),
+        )
+        return await asyncio.to_thread(pack_or_explain, agents, requests, around)
+
+    def explanation(self, graph_id: str) -> Explanation | None:
+        """Say as data why a graph waits for its place; None when it does not, or it is not known yet."""
+        return self._queue.explanation(graph_id)
 
     def explain(self, graph_id: str) -> str:
         """Say what a graph waits for, for people; empty when it waits for nothing."""
@@ -417,6 +451,15 @@ class Scheduler:
         )
 
     # ------------------------------------------------------------------ what is known
+
+    def queues(self) -> tuple[Queue, ...]:
+        """Return the queues in which graphs can wait."""
+        return tuple(self._queues.values())
+
+    def _queue_named(self, name: str) -> Queue:
+        if name not in self._queues:
+            raise GraphError(f"there is no queue {name!r}, only {', '.join(self._queues)}")
+        return self._queues[name]
 
     def graphs(self) -> tuple[str, ...]:
         """Return the ids of the graphs that are not dead."""

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from scheduler.claims import Claim, Place
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import FrameworkError, GraphError, LaunchError, QuantityError
 from scheduler.goahead import new_token, wrapped, wrapper_environment
 from scheduler.offers import Ledger
 from scheduler.placement import Placement
 from scheduler.pymesos_driver import CallUncertain
-from scheduler.queues import Claim, Place
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import Accepted, LetThrough, Placed, StatusUpdate
 from scheduler.taskinfo import (

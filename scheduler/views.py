@@ -91,19 +91,53 @@ Change: TypeAlias = TaskChanged | AgentsChanged | LinkChanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One execution of a node of a batch graph."""
+
+    task_id: str
+    host: str = ""
+    """Empty when it found no place."""
+    placed_at: float | None = None
+    """When it had a place; time of the event loop's clock, as the others."""
+    ran_at: float | None = None
+    """When it was first known to run; None if it never was."""
+    ended_at: float = 0.0
+    death: Death | None = None
+    preempted: bool = False
+    """Whether it had to make room; such an attempt does not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResult:
     """How one node of a batch graph ended."""
 
     name: str
     attempts: int
+    """How many counted; see `history` for all."""
     death: Death | None
-    """Of the last attempt; None when it was never tried because something that it needs failed."""
+    """Of the last attempt; None when it was never tried: see `skipped`."""
     log_tail: tuple[str, ...] = ()
+    history: tuple[Attempt, ...] = ()
+    """Every execution, oldest first; the last ones only, if there were many."""
+    skipped: str = ""
+    """Why it was not tried; empty when it was."""
+    excused: bool = False
+    """Whether that is as it should be: its own condition, or that of something it needs, did not hold."""
 
     @property
     def finished(self) -> bool:
         """Whether it ended with success."""
         return self.death is not None and self.death.outcome.value == "finished"
+
+    @property
+    def exit_status(self) -> int | None:
+        """Of the last attempt; None where it has none, or it is not known."""
+        return None if self.death is None else self.death.exit_status
+
+    @property
+    def host(self) -> str:
+        """Where the last attempt was; empty when it had no place."""
+        return self.history[-1].host if self.history else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +153,4 @@ class BatchResult:
         return not self.failed
 
     failed: tuple[str, ...] = ()
-    """Names of the critical nodes that did not finish."""
+    """Names of the critical nodes that did not finish and are not excused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.packing.check import missing, violations
 from scheduler.packing.circumstances import Circumstances, Idle, Occupant
-from scheduler.packing.diagnose import diagnose, warm_up
+from scheduler.packing.diagnose import diagnose, pack_or_explain, warm_up
 from scheduler.packing.explanation import Explanation, Verdict
 from scheduler.packing.shortage import Lack, Nearest, Shortage, TooBig, Total
 from scheduler.packing.solve import ITERATIONS, pack, place
@@ -24,6 +24,7 @@ __all__ = [
     "diagnose",
     "missing",
     "pack",
+    "pack_or_explain",
     "place",
     "violations",
     "warm_up",

@@ -20,7 +20,8 @@ class Occupant:
     holds: Mapping[str, Resources] = field(default_factory=dict)
     """By agent id."""
     ends_by: float | None = None
-    """When it has ended at the latest, by the clock of whoever asks; None: nobody knows."""
+    """When it has ended at the latest, by the clock of whoever asks; infinity: some time; None: it runs until
+    it is told to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +70,21 @@ def with_freed(
 
 
 def _together(free: Resources, freed: Sequence[Resources], whole: Resources | None) -> Resources:
-    scalars, ranges = dict(free.scalars), dict(free.ranges)
     for held in freed:
-        for name, amount in held.scalars.items():
-            scalars[name] = scalars.get(name, 0) + amount
-        for name, members in held.ranges.items():
-            ranges[name] = ranges.get(name, Ranges()) | members
-    if whole is not None:
-        scalars = {name: min(n, whole.scalars.get(name, n)) for name, n in scalars.items()}
+        free = pooled(free, held)
+    if whole is None:
+        return free
+    scalars = {name: min(n, whole.scalars.get(name, n)) for name, n in free.scalars.items()}
+    return Resources(scalars, free.ranges)
+
+
+def pooled(one: Resources, other: Resources | None) -> Resources:
+    """Add up, where members of ranges may be in both."""
+    if other is None:
+        return one
+    scalars, ranges = dict(one.scalars), dict(one.ranges)
+    for name, amount in other.scalars.items():
+        scalars[name] = scalars.get(name, 0) + amount
+    for name, members in other.ranges.items():
+        ranges[name] = ranges.get(name, Ranges()) | members
     return Resources(scalars, ranges)

@@ -11,6 +11,7 @@ from scheduler.packing.explanation import Binding, Explanation, Verdict, Withhel
 from scheduler.packing.relaxation import Relaxation, relax
 from scheduler.packing.remedies import Case, Trials, remedies
 from scheduler.packing.shortage import Shortage
+from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot, NumaNode, Topology
@@ -57,6 +58,18 @@ def diagnose(
         remedies=found,
         tried=trials.made,
     )
+
+
+def pack_or_explain(
+    agents: Sequence[AgentSnapshot],
+    tasks: Mapping[str, TaskRequest],
+    circumstances: Circumstances = ALONE,
+) -> Placement | Explanation:
+    """Place tasks like :func:`~scheduler.packing.pack`, or explain why not."""
+    answer = solve.pack(agents, tasks, capacity=circumstances.capacity)
+    if isinstance(answer, Placement):
+        return answer
+    return diagnose(agents, tasks, answer, circumstances)
 
 
 def _ever(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
+from scheduler.claims import Claim
 from scheduler.errors import LaunchError, NeverFitsError, NoFitError
 from scheduler.offers import OfferPool
+from scheduler.packing import Idle, Occupant, Verdict
+from scheduler.policy import BATCH, REALTIME, Queue
 from scheduler.quantities import Resources
-from scheduler.queues import Claim, LaunchQueue
+from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot, Topology
 
@@ -22,18 +25,38 @@ class Everything:
 
     agents: list[AgentSnapshot] | None = None
 
+    idle_agents: list[Idle] = field(default_factory=list)
+
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         return None if self.agents is None else (len(self.agents), self.agents)
+
+    def idle(self, offered: Collection[str]) -> Sequence[Idle]:
+        return self.idle_agents
+
+
+@dataclass
+class Others:
+    """What runs."""
+
+    running: list[Occupant] = field(default_factory=list)
+    told_to_end: list[str] = field(default_factory=list)
+
+    def occupants(self) -> Sequence[Occupant]:
+        return self.running
+
+    def preempt(self, names: Collection[str], cause: str) -> None:
+        self.told_to_end += names
 
 
 @dataclass
 class Desk:
     pool: OfferPool = field(default_factory=OfferPool)
     cluster: Everything = field(default_factory=Everything)
+    tenants: Others = field(default_factory=Others)
     wanted: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.queue = LaunchQueue(self.pool, self.cluster, self.wanted.append)
+        self.queue = LaunchQueue(self.pool, self.cluster, self.tenants, self.wanted.append)
 
     def offer(self, number: int, cpus: int) -> None:
         self.pool.add(
@@ -50,12 +73,17 @@ class Desk:
         self.queue.poke()
 
     def place(
-        self, name: str, cpus: int, *, priority: int = 0, seconds: float = 60.0
+        self,
+        name: str,
+        *cpus: int,
+        priority: int = 0,
+        seconds: float = 60.0,
+        queue: Queue = REALTIME,
     ) -> asyncio.Task[Claim]:
         deadline = asyncio.get_running_loop().time() + seconds
-        requests = {"t": TaskRequest.of(cpus=cpus)}
+        requests = {f"t{n or ''}": TaskRequest.of(cpus=each) for n, each in enumerate(cpus)}
         return asyncio.create_task(
-            self.queue.place(name, requests, deadline=deadline, priority=priority)
+            self.queue.place(name, requests, deadline=deadline, priority=priority, queue=queue)
         )
 
 
@@ -159,3 +187,100 @@ async def test_a_graph_can_be_withdrawn(desk: Desk) -> None:
     with pytest.raises(LaunchError, match="not wanted"):
         await placed
     assert desk.wanted == [True, False]
+
+
+def whole(number: int, cpus: int) -> AgentSnapshot:
+    return AgentSnapshot(
+        agent_id=f"a{number}",
+        host=f"host{number}",
+        topology=Topology(),
+        free=Resources({"cpus": 1000 * cpus}),
+        address="127.0.0.1",
+    )
+
+
+async def until_explained(desk: Desk, name: str) -> None:
+    while desk.queue.explanation(name) is None:  # noqa: ASYNC110 - a worker thread does not tell us
+        await asyncio.sleep(0.001)
+
+
+async def test_who_waits_is_told_what_binds_and_what_would_help(desk: Desk) -> None:
+    desk.cluster.agents = [whole(0, 8), whole(1, 8)]
+    desk.tenants.running = [
+        Occupant(name="image.7", holds={"a0": Resources({"cpus": 4000})}, preemptible=True)
+    ]
+    desk.offer(0, 4)
+    desk.offer(1, 4)
+    placed = desk.place("g", 5)
+    await until_explained(desk, "g")
+    found = desk.queue.explanation("g")
+    assert found is not None
+    assert (found.verdict, found.fits_empty) == (Verdict.NOT_NOW, True)
+    assert found.displaces == ("image.7",)
+    assert "the end of image.7" in desk.queue.explain("g")
+    placed.cancel()
+
+
+async def test_a_graph_as_a_whole_that_can_never_run_is_refused(desk: Desk) -> None:
+    """Each task fits, and the sums suffice; all together they do not, whatever ends."""
+    desk.cluster.agents = [whole(0, 5), whole(1, 5)]
+    desk.offer(0, 5)
+    desk.offer(1, 5)
+    with pytest.raises(NeverFitsError, match="even with the cluster empty"):
+        await desk.place("g", 3, 3, 3)
+
+
+async def test_at_the_deadline_the_whole_explanation_is_told(desk: Desk) -> None:
+    desk.offer(0, 5)
+    desk.offer(1, 5)
+    with pytest.raises(NoFitError, match="What binds: "):
+        await desk.place("g", 3, 3, 3, seconds=1.0)
+
+
+async def test_what_is_kept_for_one_is_free_for_others_when_it_goes(desk: Desk) -> None:
+    desk.cluster.agents = [whole(0, 4), whole(1, 4)]
+    desk.tenants.running = [
+        Occupant(name="x", holds={"a0": Resources({"cpus": 2000})}, ends_by=1e9)
+    ]
+    large, small = desk.place("large", 4, 4), desk.place("small", 1, queue=BATCH)
+    desk.offer(0, 2)
+    desk.offer(1, 4)
+    await until_explained(desk, "small")
+    assert not small.done()
+    large.cancel()
+    await small
+
+
+async def test_batch_makes_room_where_a_queue_says_so(desk: Desk) -> None:
+    urgent = Queue(name="urgent", priority=10, preempts=True)
+    spare = {"preemptible": True, "ends_by": 1e9}
+    desk.cluster.agents = [whole(0, 4)]
+    desk.tenants.running = [
+        Occupant(name=f"image.{n}", holds={"a0": Resources({"cpus": 1000})}, **spare)  # type: ignore[arg-type]
+        for n in range(3)
+    ]
+    placed = desk.place("g", 2, queue=urgent)
+    desk.offer(0, 1)
+    while not desk.tenants.told_to_end:  # noqa: ASYNC110 - a worker thread does not tell us
+        await asyncio.sleep(0.001)
+    (victim,) = desk.tenants.told_to_end
+    desk.tenants.running = [o for o in desk.tenants.running if o.name != victim]
+    desk.offer(1, 2)
+    await placed
+    assert desk.tenants.told_to_end == [victim], "and nobody else"
+
+
+async def test_a_graph_that_nothing_proves_impossible_is_searched_for_again(desk: Desk) -> None:
+    """By effort that grows while nothing changes, and that comes to an end."""
+    cpus = [6, 6, 5, 5, 4, 4, 3, 3, 2, 2]  # 40 of 40: some luck is needed
+    for number in range(4):
+        desk.offer(number, 10)
+    assert (await desk.place("g", *cpus)).agents.keys()
+    desk.pool.clear()
+    for number in range(3):
+        desk.offer(number, 10)
+    waiting = desk.place("h", 7, 7, 4, 4, 4, 2, 2)  # 30 of 30, and no way
+    await until_explained(desk, "h")
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    waiting.cancel()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from scheduler.claims import claimed
 from scheduler.embedded import Cluster
 from scheduler.journal import MemoryJournal
 from scheduler.offers import Ledger, OfferPool
 from scheduler.packing import pack
 from scheduler.placement import Placement
 from scheduler.quantities import Resources
-from scheduler.queues import claimed
 from scheduler.requests import TaskRequest
 from scheduler.topology import merge_offers
 from tests.scheduler.programs import eventually, physical, scheduler_on, shell

@@ -14,7 +14,7 @@ from scheduler.errors import GraphError, JournalError, LaunchError, NeverFitsErr
 from scheduler.framework import Framework
 from scheduler.graph import Edge, EdgeKind, PhysicalGraph, ReadyCheck, ReadyKind
 from scheduler.journal import MemoryJournal
-from scheduler.packing import Shortage
+from scheduler.packing import Explanation, Verdict
 from scheduler.placement import Placement
 from scheduler.pymesos_driver import CallUncertain
 from scheduler.requests import TaskRequest
@@ -353,8 +353,23 @@ async def test_plan_says_what_launch_would_do(scheduler: Scheduler, tmp_path: Pa
     assert isinstance(await scheduler.plan(six(tmp_path / "log")), Placement)
     huge = physical("huge", shell("t", "true", request=TaskRequest.of(cpus=3)))
     answer = await scheduler.plan(huge)
-    assert isinstance(answer, Shortage)
+    assert isinstance(answer, Explanation)
+    assert answer.remedies
     assert scheduler.graphs() == ()
+
+
+async def test_plan_says_what_would_have_to_end(scheduler: Scheduler) -> None:
+    await eventually(lambda: len(scheduler.agents()) == 3)
+    big = TaskRequest.of(cpus=1.5, mem_mib=16)
+    running = physical("running", *(shell(f"t{n}", "sleep 1000", request=big) for n in range(3)))
+    await scheduler.launch(running, timeout=20)
+    await eventually(lambda: all(a.free != a.total for a in scheduler.agents()))
+    wanted = physical("wanted", shell("t", "true", request=big))
+    answer = await scheduler.plan(wanted)
+    assert isinstance(answer, Explanation)
+    assert answer.verdict in (Verdict.NOT_NOW, Verdict.NOT_FOUND)
+    assert answer.displaces == ("running",)
+    assert scheduler.graphs() == ("running",)
 
 
 # ---------------------------------------------------------------------- batch

@@ -1,0 +1,103 @@
+"""From a placement on offers to a claim on them, and the way back to what a task had before."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from scheduler.offers import Offer, OfferPool
+from scheduler.packing import Shortage
+from scheduler.placement import Assignment, Placement
+from scheduler.requests import TaskRequest
+from scheduler.topology import AgentSnapshot
+
+Place: TypeAlias = tuple[str, str]
+"""Where offers can be used together: agent id and role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A placed graph: its offers are out of the pool and belong to it."""
+
+    placement: Placement
+    agents: Mapping[Place, AgentSnapshot]
+    """Those that the placement uses."""
+    offers: Mapping[Place, Sequence[Offer]]
+
+    def __iter__(self) -> Iterator[Offer]:
+        """Yield all its offers."""
+        return itertools.chain.from_iterable(self.offers.values())
+
+
+def claimed(placement: Placement, agents: Sequence[AgentSnapshot], pool: OfferPool) -> Claim | None:
+    """Take the offers of a placement out of the pool; None when one of them is not there any more.
+
+    Parameters
+    ----------
+    agents
+        What the placement was made on: its assignments name these by their `agent_id`.
+    """
+    used = {assignment.agent_id for assignment in placement.assignments.values()}
+    chosen = {agent.agent_id: agent for agent in agents if agent.agent_id in used}
+    taken = pool.take(offer_id for agent in chosen.values() for offer_id in agent.offer_ids)
+    if taken is None:
+        return None
+    by_id = {offer["id"]["value"]: offer for offer in taken}
+    assignments = {
+        name: replace(
+            assignment,
+            agent_id=chosen[assignment.agent_id].mesos_agent_id,
+            role=chosen[assignment.agent_id].role,
+        )
+        for name, assignment in placement.assignments.items()
+    }
+    places = {(agent.mesos_agent_id, agent.role): agent for agent in chosen.values()}
+    offers = {place: [by_id[i] for i in agent.offer_ids] for place, agent in places.items()}
+    return Claim(Placement(assignments), places, offers)
+
+
+def in_place(
+    agents: Sequence[AgentSnapshot],
+    requests: Mapping[str, TaskRequest],
+    fixed: Mapping[str, Assignment],
+) -> tuple[Placement, list[AgentSnapshot]] | None:
+    """Give tasks what they had.
+
+    Returns
+    -------
+    placement, agents
+        Their places, and what is left on the agents; None when some of it is not offered.
+    """
+    by_place = {(agent.mesos_agent_id, agent.role): agent for agent in agents}
+    again: dict[str, Assignment] = {}
+    for name, assignment in fixed.items():
+        place = assignment.agent_id, assignment.role
+        agent, wanted = by_place.get(place), assignment.resources(requests[name])
+        if agent is None or not agent.free.contains(wanted):
+            return None
+        by_place[place] = replace(agent, free=agent.free - wanted)
+        again[name] = replace(assignment, agent_id=agent.agent_id)
+    return Placement(again), list(by_place.values())
+
+
+def beside_fixed(
+    agents: Sequence[AgentSnapshot],
+    requests: Mapping[str, TaskRequest],
+    fixed: Mapping[str, Assignment],
+    pack: Callable[
+        [Sequence[AgentSnapshot], Mapping[str, TaskRequest]], Placement | Shortage | None
+    ],
+) -> Placement | Shortage | None:
+    """Place tasks of which some must have again what they had; None when that is not there."""
+    if not fixed:
+        return pack(agents, requests)
+    if (found := in_place(agents, requests, fixed)) is None:
+        return None
+    again, left = found
+    anew = {name: request for name, request in requests.items() if name not in fixed}
+    result = pack(left, anew) if anew else Placement()
+    if isinstance(result, Placement):
+        return Placement({**again.assignments, **result.assignments})
+    return result

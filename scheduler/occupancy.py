@@ -1,0 +1,69 @@
+"""What of ours runs, as the queues see it: who holds what, until when, and whether it may be ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+from scheduler.packing import Occupant
+from scheduler.packing.circumstances import pooled
+from scheduler.quantities import Resources
+from scheduler.runs import GraphRun, Runs, TaskEntry
+
+
+class Occupancy:
+    """The tasks that run, and the way to end some of them.
+
+    Parameters
+    ----------
+    runs
+        All graphs.
+    end
+        Begins to end a task, with the cause.
+    """
+
+    def __init__(self, runs: Runs, end: Callable[[GraphRun, TaskEntry, str], None]) -> None:
+        self._runs = runs
+        self._end = end
+
+    def occupants(self) -> list[Occupant]:
+        """Return every node of a batch graph by itself, every other graph as one."""
+        found: list[Occupant] = []
+        for run in self._runs:
+            holding = [entry for entry in run.entries.values() if entry.resources]
+            if run.batch:
+                found += (_occupant(run, entry.task.task_id, [entry]) for entry in holding)
+            elif holding:
+                found.append(_occupant(run, run.graph.graph_id, holding))
+        return found
+
+    def preempt(self, names: Collection[str], cause: str) -> None:
+        """Begin to end batch nodes, to be run again later; others are left alone."""
+        for run, entry in self._nodes(names):
+            if not entry.dead:
+                entry.preempted = True
+                self._end(run, entry, cause)
+
+    def _nodes(self, names: Collection[str]) -> Iterator[tuple[GraphRun, TaskEntry]]:
+        for name in names:
+            entry = self._runs.entry(name)
+            run = None if entry is None else self._runs.get(entry.graph_id)
+            if entry is not None and run is not None and run.batch:
+                yield run, entry
+
+
+def _occupant(run: GraphRun, name: str, entries: Iterable[TaskEntry]) -> Occupant:
+    holds: dict[str, Resources] = {}
+    ends: list[float | None] = []
+    for entry in entries:
+        if entry.assignment is not None:
+            agent_id = entry.assignment.agent_id
+            holds[agent_id] = pooled(entry.resources, holds.get(agent_id))
+            ends.append(entry.ends_by)
+    known = [end for end in ends if end is not None]
+    return Occupant(
+        name=name,
+        priority=run.queue.priority,
+        preemptible=run.batch and run.queue.preemptible,
+        holds=holds,
+        ends_by=max(known) if known and len(known) == len(ends) else None,
+    )

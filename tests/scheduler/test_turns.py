@@ -1,0 +1,354 @@
+"""Whose turn it is, in virtual time, on a small cluster on which nothing takes longer than said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.packing import Occupant, Shortage, pack, place
+from scheduler.placement import Placement
+from scheduler.policy import Order, Queue
+from scheduler.quantities import Resources
+from scheduler.requests import TaskRequest
+from scheduler.topology import AgentSnapshot
+from scheduler.turns import Agents, Preempt, Start, State, Turn, Waiting, decide
+from tests.scheduler.packing.machines import make_agent
+
+REALTIME = Queue(name="realtime", priority=10)
+BATCH = Queue(name="batch")
+URGENT = Queue(name="urgent", priority=20, preempts=True)
+SPARE = Queue(name="spare", preemptible=True)
+
+
+def placing(waiting: Waiting, agents: Agents) -> Placement | Shortage:
+    return pack(agents, waiting.requests, iterations=200)
+
+
+def quickly(waiting: Waiting, agents: Agents) -> Placement | None:
+    return place(agents, waiting.requests, iterations=200)
+
+
+@dataclass
+class Running:
+    waiting: Waiting
+    placement: Placement
+    began: float
+    ends: float | None
+    """None: it runs until it is told to end."""
+
+
+@dataclass
+class World:
+    """Agents with memory only, what runs on them, and who waits."""
+
+    capacity: list[AgentSnapshot]
+    known: bool = True
+    """Whether the capacity is known to whoever decides."""
+    now: float = 0.0
+    waiting: dict[int, tuple[Waiting, float | None]] = field(default_factory=dict)
+    """With how long it will run."""
+    running: dict[str, Running] = field(default_factory=dict)
+    turn: Turn = field(default_factory=Turn)
+    gained: int = 0
+    started: dict[str, float] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
+    arrived: int = 0
+
+    @classmethod
+    def of(cls, mems: Iterable[int], **facts: bool) -> World:
+        return cls([make_agent(f"a{n}", mem=1000 * mem) for n, mem in enumerate(mems)], **facts)
+
+    def arrive(
+        self,
+        name: str,
+        mems: Iterable[int],
+        seconds: float | None,
+        queue: Queue = BATCH,
+        **facts: float,
+    ) -> Waiting:
+        self.arrived += 1
+        serial = self.arrived
+        requests = {f"t{n}": TaskRequest.of(mem_mib=mem) for n, mem in enumerate(mems)}
+        waiting = Waiting(graph_id=name, serial=serial, requests=requests, queue=queue, **facts)  # type: ignore[arg-type]
+        self.waiting[serial] = waiting, seconds
+        return waiting
+
+    def held(self, run: Running) -> Mapping[str, Resources]:
+        held: dict[str, Resources] = {}
+        for name, assignment in run.placement.assignments.items():
+            drawn = assignment.resources(run.waiting.requests[name])
+            held[assignment.agent_id] = held.get(assignment.agent_id, Resources()) + drawn
+        return held
+
+    def state(self) -> State:
+        free = {agent.agent_id: agent.free for agent in self.capacity}
+        occupants = []
+        for name, run in self.running.items():
+            held = self.held(run)
+            for agent_id, resources in held.items():
+                free[agent_id] -= resources  # raises if anything is given twice
+            occupants.append(
+                Occupant(
+                    name=name,
+                    priority=run.waiting.queue.priority,
+                    preemptible=run.waiting.queue.preemptible,
+                    holds=held,
+                    ends_by=run.ends,
+                )
+            )
+        agents = [replace(a, free=free[a.agent_id]) for a in self.capacity]
+        return State(
+            waiting=[waiting for waiting, _ in self.waiting.values()],
+            agents=[agent for agent in agents if agent.free],
+            capacity=self.capacity if self.known else None,
+            occupants=occupants,
+            leaving=frozenset(self.leaving & self.running.keys()),
+            reservations=self.turn.reservations,
+            gained=self.gained,
+            failed=self.turn.failed,
+        )
+
+    def settle(self) -> list[str]:
+        """Take turns until there is nothing to do; return who started."""
+        began: list[str] = []
+        for _ in range(1000):
+            self.turn = decide(self.state(), placing, quickly)
+            match self.turn.act:
+                case Start(waiting, placement):
+                    _, seconds = self.waiting.pop(waiting.serial)
+                    ends = None if seconds is None else self.now + seconds
+                    self.running[waiting.graph_id] = Running(waiting, placement, self.now, ends)
+                    self.started[waiting.graph_id] = self.now
+                    began.append(waiting.graph_id)
+                case Preempt(_, victims):
+                    self.leaving |= {victim.name for victim in victims}
+                case None:
+                    return began
+        raise AssertionError("turns do not come to an end")
+
+    def end(self, name: str) -> None:
+        del self.running[name]
+        self.gained += 1
+
+    def advance(self, to: float) -> None:
+        """Let time pass, with every end at its moment."""
+        while True:
+            ends = [(run.ends, name) for name, run in self.running.items() if run.ends is not None]
+            at, name = min(ends, default=(None, ""))
+            if at is None or at > to:
+                break
+            self.now = at
+            self.end(name)
+            self.settle()
+        self.now = to
+
+
+def test_higher_queues_then_higher_priorities_then_who_came_first() -> None:
+    world = World.of([1])
+    world.arrive("late", [1], 1)
+    world.arrive("later", [1], 1)
+    world.arrive("important", [1], 1, priority=1)
+    world.arrive("observation", [1], 1, REALTIME)
+    world.settle()
+    world.advance(10)
+    assert sorted(world.started, key=world.started.__getitem__) == [
+        "observation",
+        "important",
+        "late",
+        "later",
+    ]
+
+
+def test_a_queue_can_go_by_deadline() -> None:
+    due = Queue(name="due", order=Order.DEADLINE)
+    world = World.of([1])
+    world.arrive("patient", [1], 1, due, deadline=100)
+    world.arrive("hasty", [1], 1, due, deadline=10)
+    assert world.settle() == ["hasty"]
+
+
+def test_small_ones_pass_a_large_one_on_what_it_does_not_need() -> None:
+    world = World.of([10, 10])
+    world.arrive("now", [8], 100)
+    world.settle()
+    world.arrive("large", [10, 9], 100)
+    world.arrive("tiny", [1], 1000)
+    world.arrive("small", [2], 1000)
+    assert world.settle() == ["tiny"], "of the 20, 19 are kept for the large one"
+    world.advance(100)
+    assert world.started["large"] == 100
+
+
+def test_those_that_pass_do_not_take_together_what_each_might() -> None:
+    world = World.of([10])
+    world.arrive("now", [6], 10)
+    world.settle()
+    world.arrive("large", [8], 10)
+    for n in range(2):
+        world.arrive(f"small.{n}", [2], 1000)
+    assert world.settle() == ["small.0"]
+    world.advance(10)
+    assert world.started["large"] == 10
+
+
+def test_a_stream_of_small_ones_cannot_starve_a_large_one() -> None:
+    world = World.of([4, 4])
+    for n in range(4):
+        world.arrive(f"first.{n}", [2], 10 + n)
+    world.settle()
+    world.arrive("large", [4, 4], 10)
+    for n in range(50):
+        world.arrive(f"small.{n}", [1], 3)
+        world.settle()
+        world.advance(world.now + 1)
+    assert world.started["large"] == 13, "when the last of those that ran before has ended"
+
+
+def test_a_queue_without_backfill_waits_for_its_turn() -> None:
+    strict = Queue(name="strict", backfill=False)
+    world = World.of([4, 4])
+    world.arrive("now", [3], 5)
+    world.settle()
+    world.arrive("large", [4, 2], 1)
+    world.arrive("small", [1], 1, strict)
+    assert world.settle() == []
+    world.advance(10)
+    assert world.started["small"] >= world.started["large"]
+
+
+def test_what_can_never_run_holds_nobody_up() -> None:
+    world = World.of([4])
+    world.arrive("impossible", [8], 1)
+    world.arrive("small", [4], 1)
+    assert world.settle() == ["small"]
+
+
+def test_a_graph_that_preempts_ends_no_more_than_it_needs_and_gets_their_place() -> None:
+    world = World.of([4, 4])
+    for n in range(4):
+        world.arrive(f"spare.{n}", [2], 1000, SPARE)
+    world.settle()
+    world.arrive("urgent", [2, 2], None, URGENT)
+    world.arrive("greedy", [2], 1000, SPARE)
+    assert world.settle() == []
+    assert len(world.leaving) == 2
+    one, two = sorted(world.leaving)
+    world.end(one)
+    assert world.settle() == [], "what is left by the first is not given to others"
+    world.end(two)
+    assert world.settle() == ["urgent"]
+
+
+def test_spare_tasks_may_use_what_is_kept_for_one_that_can_have_it_back() -> None:
+    world = World.of([4])
+    world.arrive("observation", [2], None, REALTIME)
+    world.settle()
+    world.arrive("urgent", [4], None, URGENT)
+    world.arrive("plain", [1], 10)
+    world.arrive("spare", [1], 1000, SPARE)
+    assert world.settle() == ["spare"]
+    world.end("observation")
+    assert world.settle() == []
+    assert world.leaving == {"spare"}
+    world.end("spare")
+    assert world.settle() == ["urgent"]
+
+
+def test_nobody_is_ended_in_vain() -> None:
+    world = World.of([4])
+    world.arrive("observation", [3], None, REALTIME)
+    world.arrive("spare", [1], 1000, SPARE)
+    world.settle()
+    world.arrive("urgent", [4], None, URGENT)
+    world.settle()
+    assert not world.leaving
+
+
+def test_a_queue_uses_only_its_roles() -> None:
+    mine = replace(make_agent("a", mem=4000), role="sdp/batch")
+    other = replace(make_agent("b", mem=4000), role="sdp")
+    queue = Queue(name="batch", roles=("sdp/batch",))
+    request = {"t": TaskRequest.of(mem_mib=4)}
+    waiting = [Waiting(graph_id=f"g{n}", serial=n, requests=request, queue=queue) for n in range(2)]
+    turn = decide(State(waiting=waiting, agents=[other, mine]), placing, quickly)
+    assert isinstance(turn.act, Start)
+    assert [a.host for a in turn.act.agents] == ["a"]
+
+
+def test_the_nodes_of_one_graph_do_not_hold_each_other_up() -> None:
+    """Only the first of a graph has something kept for it; others that fit go on."""
+    world = World.of([4])
+    world.arrive("observation", [3], None, REALTIME)
+    world.settle()
+    for n in range(20):
+        waiting = world.arrive(f"node.{n}", [2], 1)
+        same = replace(waiting, graph_id="nodes")
+        world.waiting[waiting.serial] = same, 1
+    world.arrive("small", [1], 1)
+    turn = decide(world.state(), placing, quickly)
+    assert len(turn.reservations) == 1
+
+
+jobs = st.tuples(
+    st.lists(st.integers(1, 8), min_size=1, max_size=3),
+    st.integers(1, 9),
+    st.sampled_from([BATCH, BATCH, REALTIME]),
+    st.integers(0, 4),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(6, 10), min_size=1, max_size=3),
+    st.lists(jobs, min_size=1, max_size=14),
+    st.booleans(),
+)
+def test_everyone_who_fits_starts_and_who_is_first_is_never_delayed_by_those_behind(
+    mems: list[int], arrivals: list[tuple[list[int], int, Queue, int]], known: bool
+) -> None:
+    """Who is first starts once all that ran when it became first has ended, whatever came later."""
+    world = World.of(mems, known=known)
+    first = First(world)
+    for number, (asked, seconds, queue, pause) in enumerate(arrivals):
+        first.arrived(world.arrive(f"g{number}", asked, seconds, queue))
+        world.settle()
+        first.watch()
+        for _ in range(pause):
+            world.advance(world.now + 1)
+            first.watch()
+    while world.running:
+        world.advance(world.now + 1)
+        first.watch()
+    assert not first.able - world.started.keys(), "starved"
+
+
+@dataclass
+class First:
+    """Watches whoever is first in the queues, and can run at all."""
+
+    world: World
+    able: set[str] = field(default_factory=set)
+    name: str = ""
+    at_latest: float = 0.0
+    """The end of the last that ran when it became first."""
+
+    def arrived(self, waiting: Waiting) -> None:
+        if isinstance(placing(waiting, self.world.capacity), Placement):
+            self.able.add(waiting.graph_id)
+        if waiting.queue is REALTIME:  # it goes before others by right
+            self.name = ""
+
+    def watch(self) -> None:
+        world = self.world
+        if self.name in world.started:
+            assert world.started[self.name] <= self.at_latest
+        waiting = [w for w, _ in world.waiting.values() if w.graph_id in self.able]
+        now_first = min(waiting, key=lambda w: w.rank).graph_id if waiting else ""
+        if now_first == self.name:
+            assert not self.name or world.now <= self.at_latest
+        else:
+            ends = [run.ends for run in world.running.values() if run.ends is not None]
+            self.name, self.at_latest = now_first, max(ends, default=world.now)
