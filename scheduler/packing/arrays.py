@@ -1,10 +1,15 @@
 """The arrays that packing works on, and their layout.
 
 Everything that can be drawn from is a *slot*, an integer amount in one array ``free``. Slots lie agent by
-agent: the agent's own (CPUs, memory, disk, ports), then two for each NUMA node (cores, memory), each GPU
-(compute, memory) and each interface (in, out), and one for each volume asked for. What is not counted, such as
-memory by node where an agent does not advertise it, has :data:`PLENTY`, so that the loops need no case for
-it. A *device* is a GPU or an interface; a *want* is a task's request for one.
+agent: the agent's own (CPUs, memory, disk, ports), then two for each GPU (compute, memory) and each interface
+(in, out), three for each NUMA node (cores, memory, whole physical cores), two for each L3 cache (cores, whole
+ones), and one for each volume asked for. What is not counted, such as memory by node where an agent does not
+advertise it, has :data:`PLENTY`, so that the loops need no case for it. A *device* is a GPU or an interface; a
+*want* is a task's request for one.
+
+What tasks may not do beside each other is a slot, too: a *ticket*. Whoever draws all of it keeps the others
+out, who draw one each. Tickets of a zone (an agent, a rack) are found as volumes are, and lie behind the slots
+of all agents; those of a device lie behind its own.
 """
 
 from __future__ import annotations
@@ -20,8 +25,12 @@ Floats = NDArray[np.float64]
 
 OWN_SLOTS: Final = 4
 """CPUs, memory, disk, ports."""
+CORE_DRAWS: Final = 5
+"""Slots of a node and of an L3 cache that one task draws from, at most."""
 MEM: Final = 1
 """Place of memory among an agent's own slots, and of a node's memory after its cores."""
+WHOLE: Final = 2
+"""Place of whole physical cores after a node's cores; after those of an L3 cache they come next."""
 NOWHERE: Final = -1
 """Stands for no task, place, node or device."""
 
@@ -31,6 +40,9 @@ OWN: Final = 2
 CORES: Final = 3
 DEVICE: Final = 4
 DEVICE_END: Final = 5
+L3: Final = 6
+WIDTH: Final = 7
+NODE_CORES: Final = 8
 """Columns of `Cluster.places`."""
 
 N_CORES: Final = 0
@@ -41,9 +53,14 @@ WANT: Final = 4
 WANT_END: Final = 5
 VOLUME: Final = 6
 VOLUME_END: Final = 7
+N_WHOLE: Final = 8
+NODE_SHARE: Final = 9
+BREAKS: Final = 10
 """Columns of `Demand.task`."""
-GPU: Final = 0
-"""Number of the service that GPUs give; networks have the other numbers."""
+SERVICE: Final = 3
+TICKET: Final = 4
+TICKET_END: Final = 5
+"""Columns of `Demand.want`."""
 
 PLENTY: Final = 1 << 60
 """Amount of what is not counted: more than all tasks together can ask for."""
@@ -62,18 +79,26 @@ class Cluster(NamedTuple):
     """Where the slots of each agent are. Indices of nodes and devices run over all agents."""
 
     places: Ints
-    """(nodes + agents, 6) where a task can be: agent, node or NOWHERE, first slot of the agent, slot of the
-    node's cores (its memory is the next) or NOWHERE, first device, end of the devices. First come the nodes,
-    for tasks that need one, then the agents, for those that do not."""
+    """(nodes + agents + L3 caches, 9) where a task can be: agent, node or NOWHERE, first slot of the agent,
+    slot of the node's cores (its memory and its whole cores are the next) or NOWHERE, first device, end of
+    the devices, slot of the cores of the L3 cache (its whole cores are the next) or NOWHERE, logical CPUs of a
+    whole core, and those of the node, whether free or not. First come the nodes, for tasks that need one, then
+    the agents, for those that do not, then the caches, for those whose cores share one; of these there are
+    none if no task asks."""
     device: Ints
     """(devices, 2) slot of compute or of the bandwidth in (memory or out is the next); node or NOWHERE. The
     GPUs of an agent come before its interfaces."""
     serves: Bytes
     """(devices, services) whether it gives that service."""
+    device_ticket: Ints
+    """(devices, tickets) slot, NOWHERE where the ticket is not asked for."""
     volume_slot: Ints
-    """(agents, volume names) slot, NOWHERE where the agent has no such volume."""
+    """(agents, volume names and tickets) slot, NOWHERE where the agent has no such volume, or is in no zone."""
     admits: Bytes
-    """(kinds of admission, agents) whether tasks of that kind may run on the agent."""
+    """(kinds of admission, agents) whether tasks of that kind may run on the agent: 0 no, 1 yes, 2 yes, but
+    rather elsewhere."""
+    zone: Ints
+    """(ties, agents) zone of the agent, NOWHERE if it is in none."""
     rank: Ints
     """(agents,) priority: higher is kept free longer."""
     weight: Floats
@@ -86,12 +111,18 @@ class Demand(NamedTuple):
     own: Ints
     """(tasks, OWN_SLOTS) amounts; CPUs include those under pinned cores."""
     task: Ints
-    """(tasks, 8) number of pinned cores; row of `Cluster.admits`; first and end of the places, of the wants,
-    and of the volume requests that concern the task. Wants for GPUs come before those for interfaces."""
+    """(tasks, 11) number of pinned cores; row of `Cluster.admits`; first and end of the places, of the wants,
+    and of the volume requests and tickets that concern the task; number of those cores that are to be whole;
+    least share of the node in thousandths; 1 if its cores may have to be counted as whole ones that it breaks.
+    Wants for GPUs come before those for interfaces."""
     want: Ints
-    """(wants, 4) amounts of the device's two slots, affinity, service."""
+    """(wants, 6) amounts of the device's two slots, affinity, service; first and end of its tickets."""
+    want_ticket: Ints
+    """(any, 2) ticket of a device, amount."""
     volume: Ints
-    """(volume requests, 2) volume name, disk."""
+    """(volume requests and tickets, 2) volume name or ticket, amount."""
+    tie: Ints
+    """(tasks, facts) tie that the task is in, NOWHERE if none. All tasks of one tie are in one zone."""
     size: Floats
     """(tasks,) all that the task asks for, each relative to the mean that is free in such slots."""
 
@@ -115,6 +146,10 @@ class Plan(NamedTuple):
     """(agents,) a task on each agent, or NOWHERE: head of a doubly linked list."""
     links: Ints
     """(tasks, 2) next and previous task on the same agent."""
+    tie: Ints
+    """As `Demand.tie`."""
+    tied: Ints
+    """(ties, 2) number of its tasks that are placed; the zone in which they are."""
 
 
 class Best(NamedTuple):
@@ -129,7 +164,8 @@ def empty_plan(free: Ints, n_agents: int, demand: Demand) -> Plan:
     n_tasks = len(demand.own)
     wants = int((demand.task[:, WANT_END] - demand.task[:, WANT]).max(initial=0))
     volumes = int((demand.task[:, VOLUME_END] - demand.task[:, VOLUME]).max(initial=0))
-    draws = OWN_SLOTS + 2 + 2 * wants + volumes
+    tickets = int((demand.want[:, TICKET_END] - demand.want[:, TICKET]).max(initial=0))
+    draws = OWN_SLOTS + CORE_DRAWS + (2 + tickets) * wants + volumes
     return Plan(
         free=free.copy(),
         where=np.full(n_tasks, NOWHERE, np.int64),
@@ -139,4 +175,6 @@ def empty_plan(free: Ints, n_agents: int, demand: Demand) -> Plan:
         amount=np.zeros((n_tasks, draws), np.int64),
         first=np.full(n_agents, NOWHERE, np.int64),
         links=np.full((n_tasks, 2), NOWHERE, np.int64),
+        tie=demand.tie,
+        tied=np.zeros((int(demand.tie.max(initial=NOWHERE)) + 1, 2), np.int64),
     )

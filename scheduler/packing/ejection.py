@@ -10,12 +10,15 @@ from typing import Final
 
 import numpy as np
 
+from scheduler.packing.admission import NO
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
     NOWHERE,
     PLACE,
     PLACE_END,
+    TICKET,
+    TICKET_END,
     TIGHTEST,
     WANT,
     WANT_END,
@@ -28,7 +31,14 @@ from scheduler.packing.arrays import (
 )
 from scheduler.packing.compiled import Random, below, compiled, inlined
 from scheduler.packing.greedy import insert
-from scheduler.packing.placing import least_short_device, left_at, needs_at, put_on, remove
+from scheduler.packing.placing import (
+    least_short_device,
+    left_at,
+    needs_at,
+    put_on,
+    remove,
+    tied_elsewhere,
+)
 
 LOOKS: Final = 100
 """Places that are looked at for one ejection."""
@@ -36,6 +46,8 @@ SIZE_COST: Final = 2.0
 """How much dearer it is to eject a large task than a small one, which finds a new place more easily."""
 NEIGHBOURS: Final = 48
 """Tasks on one agent that are considered for ejection together."""
+UNTIED: Final = 8
+"""One in so many times, tasks that must be in one zone are all taken out of theirs."""
 SET_SIZE: Final = 3
 """Tasks that are ejected at once, at most."""
 
@@ -61,11 +73,26 @@ def shortfalls(free: Ints, needs: Ints, n: int, short: Ints) -> int:
 
 
 @inlined
-def need_device(needs: Ints, n: int, slot: int, want: Ints, w: int) -> int:
+def need_device(
+    needs: Ints,
+    n: int,
+    device: Ints,
+    device_ticket: Ints,
+    d: int,
+    want: Ints,
+    w: int,
+    tickets: Ints,
+) -> int:
     """Append to `n` needs what want `w` draws from a device; return how many there are now."""
     for i in range(2):
-        needs[n + i, 0], needs[n + i, 1] = slot + i, want[w, i]
-    return n + 2
+        needs[n + i, 0], needs[n + i, 1] = device[d, 0] + i, want[w, i]
+    n += 2
+    for i in range(want[w, TICKET], want[w, TICKET_END]):
+        slot = device_ticket[d, tickets[i, 0]]
+        if slot != NOWHERE:
+            needs[n, 0], needs[n, 1] = slot, tickets[i, 1]
+            n += 1
+    return n
 
 
 @inlined
@@ -186,7 +213,7 @@ def find_candidates(
         place = begin + (i + task * len(candidates)) % n_places
         if n == len(candidates):
             break
-        if admits[tasks[task, ADMISSION], places[place, AGENT]] == 0:
+        if admits[tasks[task, ADMISSION], places[place, AGENT]] == NO:
             continue
         left = left_at(
             places,
@@ -202,6 +229,8 @@ def find_candidates(
             volume,
             task,
             needs,
+            cluster.device_ticket,
+            demand.want_ticket,
         )
         if left < np.inf:
             candidates[n] = place
@@ -229,6 +258,7 @@ def find_ejection(
     weight, volume_slot, free = cluster.weight, cluster.volume_slot, plan.free
     first, links, draws, slot, amount = plan.first, plan.links, plan.draws, plan.slot, plan.amount
     own, tasks, want, volume = demand.own, demand.task, demand.want, demand.volume
+    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
     needs = np.empty((slot.shape[1], 2), np.int64)
     short = np.empty((slot.shape[1], 2), np.int64)
     who = np.empty(NEIGHBOURS, np.int64)
@@ -241,10 +271,12 @@ def find_ejection(
         if n_candidates > LOOKS:
             offset = below(random, n_candidates)
         place = candidates[(offset + look) % n_candidates]
+        if tied_elsewhere(cluster.zone, demand.tie, plan.tied, task, places[place, AGENT]):
+            continue
         n = needs_at(places, place, volume_slot, own, tasks, volume, task, needs)
         for w in range(tasks[task, WANT], tasks[task, WANT_END]):
             d = least_short_device(device, serves, weight, free, places, place, want, w, random)
-            n = need_device(needs, n, device[d, 0], want, w)
+            n = need_device(needs, n, device, device_ticket, d, want, w, tickets)
             chosen[w - tasks[task, WANT]] = d
         k = shortfalls(free, needs, n, short)
         m = reliefs(first[places[place, AGENT]], links, draws, slot, amount, short, k, who, relief)
@@ -254,6 +286,23 @@ def find_ejection(
             found[0] = place
             found[1 + SET_SIZE :] = chosen
     return best < np.inf
+
+
+@compiled
+def untie(cluster: Cluster, demand: Demand, plan: Plan, task: int, pool: Ints, n: int) -> int:
+    """Take away all that must be in one zone with a task, so that it can be another zone.
+
+    They are added to `n` tasks in the pool; returns how many are in the pool then.
+    """
+    for t in demand.tie[task]:
+        if t == NOWHERE or plan.tied[t, 0] == 0:
+            continue
+        for other in range(len(demand.own)):
+            if plan.where[other] != NOWHERE and np.any(demand.tie[other] == t):
+                remove(cluster, plan, other)
+                pool[n] = other
+                n += 1
+    return n
 
 
 @compiled
@@ -272,6 +321,8 @@ def make_room(
 
     Returns how many are in the pool then.
     """
+    if demand.tie.shape[1] > 0 and below(random, UNTIED) == 0:
+        n = untie(cluster, demand, plan, task, pool, n)
     found = np.full(1 + SET_SIZE + plan.device.shape[1], NOWHERE, np.int64)
     if len(candidates) and find_ejection(
         cluster, demand, plan, task, candidates, penalty, random, found

@@ -1,4 +1,4 @@
-"""A packing problem laid out in arrays, and arrays read back as assignments."""
+"""A packing problem laid out in arrays."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from scheduler.packing.admission import Traffic
 from scheduler.packing.arrays import (
-    AGENT,
-    DEVICE,
-    GPU,
+    L3,
     MOST,
     N_CORES,
+    N_WHOLE,
     NODE,
+    NODE_CORES,
+    NODE_SHARE,
     NOWHERE,
     WANT,
     WANT_END,
+    WIDTH,
     Cluster,
     Demand,
     Floats,
@@ -24,11 +28,16 @@ from scheduler.packing.arrays import (
     Plan,
     empty_plan,
 )
-from scheduler.packing.layout import PORTS, Kind, Names, lay_out
+from scheduler.packing.layout import Kind, Names, lay_out
+from scheduler.packing.relations import Tickets, Ties, device_tickets, ties, zone_tickets
+from scheduler.packing.ties import keep_together
 from scheduler.placement import Assignment
-from scheduler.quantities import Ranges
-from scheduler.requests import TaskRequest
+from scheduler.requests import MAX_SHARE, GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
+
+Tasks = Sequence[tuple[str, TaskRequest]]
+Running = Sequence[tuple[TaskRequest, Assignment]]
+"""What runs on the agents already, as far as it matters beside what it has drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +51,43 @@ class Problem:
     free: Ints
     """(slots,) what is free at the start."""
 
+    @property
+    def n_caches(self) -> int:
+        """Number of L3 caches, which are the last of the places."""
+        return int(np.count_nonzero(self.cluster.places[:, L3] != NOWHERE))
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes, which are the first of the places."""
+        return len(self.cluster.places) - len(self.agents) - self.n_caches
+
     def empty_plan(self) -> Plan:
         """Return a plan with no task placed."""
         return empty_plan(self.free, len(self.agents), self.demand)
 
 
-def flatten(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]) -> Problem:
+def flatten(
+    agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest], running: Running = ()
+) -> Problem:
     """Lay agents and tasks out in arrays."""
-    names = Names()
     items = tuple(tasks.items())
-    rows = _Rows(names)
-    for _, request in items:
-        rows.add(request)
-    cluster, free, means = lay_out(agents, names)
-    n_nodes = len(cluster.places) - len(agents)
-    demand = rows.demand(means, n_nodes, len(agents))
+    traffic = Traffic.of(
+        [
+            (assignment.agent_id.partition("/")[0], nic, number)
+            for request, assignment in running
+            for nic, number in zip(request.nics, assignment.nics, strict=True)
+        ]
+    )
+    silent = any(not nic.multicast_loopback for agent in agents for nic in agent.topology.nics)
+    tied, names = ties(items), Names(traffic)
+    rows = _Rows(names, tied)
+    for number, (_, request) in enumerate(items):
+        rows.add(number, request)
+    by_zone, by_device = zone_tickets(items), device_tickets(rows.asked, loopback_off=silent)
+    cluster, free, means = lay_out(agents, names, (by_zone, by_device), tied.facts)
+    demand = rows.demand(means, cluster, len(agents), by_zone, by_device)
+    if tied.facts:
+        cluster, demand = keep_together(cluster, demand, free, tied)
     return Problem(agents, items, cluster, demand, free)
 
 
@@ -67,135 +98,153 @@ def needs_node(request: TaskRequest) -> bool:
     """
     return bool(
         request.cores
+        or request.numa_share
         or any(gpu.affinity for gpu in request.gpus)
         or any(nic.affinity for nic in request.nics)
     )
 
 
+NODES, AGENTS, CACHES = range(3)
+"""Where a task looks for its place."""
+
+
 class _Rows:
     """Requests being laid out, task by task."""
 
-    def __init__(self, names: Names) -> None:
-        self.names = names
+    def __init__(self, names: Names, tied: Ties) -> None:
+        self.names, self.tied = names, tied
         self.own: list[tuple[int, int, int, int]] = []
-        self.task: list[tuple[int, int, bool, int, int, int, int]] = []
+        self.task: list[tuple[int, ...]] = []
         self.want: list[tuple[int, int, bool, int]] = []
-        self.volume: list[tuple[int, int]] = []
+        self.asked: list[GpuRequest | NicRequest] = []
+        self.volumes: list[list[tuple[int, int]]] = []
 
-    def add(self, request: TaskRequest) -> None:
-        cores, want, volume = len(request.cores), len(self.want), len(self.volume)
+    def add(self, number: int, request: TaskRequest) -> None:
+        names, cores, want = self.names, len(request.cores), len(self.want)
         cpus = min(request.cpus + 1000 * cores, MOST)
         disk, ports = min(request.disk, MOST), len(request.ports)
         self.own.append((cpus, min(request.mem, MOST), disk, ports))
         for gpu in request.gpus:
-            self.want.append((min(gpu.compute, MOST), min(gpu.mem, MOST), gpu.affinity, GPU))
+            service = names.gpu_service(gpu)
+            self.want.append((min(gpu.compute, MOST), min(gpu.mem, MOST), gpu.affinity, service))
         for nic in request.nics:
             bandwidth = min(nic.bandwidth_in, MOST), min(nic.bandwidth_out, MOST)
-            self.want.append((*bandwidth, nic.affinity, self.names.service(nic.network)))
-        for v in request.volumes:
-            self.volume.append((self.names.volume(v.name), min(v.disk, MOST)))
-        spans = want, len(self.want), volume, len(self.volume)
-        admission = self.names.admission(request)
-        self.task.append((cores, admission, needs_node(request), *spans))
+            self.want.append((*bandwidth, nic.affinity, names.nic_service(nic)))
+        self.asked += (*request.gpus, *request.nics)
+        self.volumes.append([(names.volume(v.name), min(v.disk, MOST)) for v in request.volumes])
+        names.whole_cores |= request.whole_cores
+        names.one_l3 |= request.one_l3
+        admission = names.admission(request, self.tied.of_task.get(number, ()))
+        where = CACHES if request.one_l3 else NODES if needs_node(request) else AGENTS
+        spans = want, len(self.want)
+        whole = cores if request.whole_cores else 0
+        self.task.append((cores, admission, where, *spans, whole, request.numa_share))
 
-    def demand(self, means: Floats, n_nodes: int, n_agents: int) -> Demand:
+    def demand(
+        self, means: Floats, cluster: Cluster, n_agents: int, by_zone: Tickets, by_device: Tickets
+    ) -> Demand:
         own = np.array(self.own, np.int64).reshape(-1, 4)
         rows = np.array(self.task, np.int64).reshape(-1, 7)
-        pinned = rows[:, 2] != 0
-        first = np.where(pinned, 0, n_nodes)
-        end = np.where(pinned, n_nodes, n_nodes + n_agents)
-        task = np.column_stack((rows[:, :2], first, end, rows[:, 3:]))
-        want = np.array(self.want, np.int64).reshape(-1, 4)
+        volume, volume_spans = self._volumes(by_zone)
+        want, want_ticket = self._wants(by_device)
+        task = np.column_stack(
+            (
+                rows[:, :2],
+                _place_spans(rows[:, 2], cluster, n_agents),
+                rows[:, 3:5],
+                volume_spans,
+                rows[:, 5:7],
+                _may_break(rows),
+            )
+        )
         return Demand(
             own=own,
             task=np.ascontiguousarray(task),
             want=want,
-            volume=np.array(self.volume, np.int64).reshape(-1, 2),
-            size=_sizes(own, task, want, means),
+            want_ticket=want_ticket,
+            volume=volume,
+            tie=self._tied(),
+            size=_sizes(own, task, want, self._on_nic(), means, cluster),
         )
 
+    def _on_nic(self) -> NDArray[np.bool_]:
+        return np.array([isinstance(want, NicRequest) for want in self.asked], np.bool_)
 
-def _sizes(own: Ints, task: Ints, want: Ints, means: Floats) -> Floats:
+    def _volumes(self, tickets: Tickets) -> tuple[Ints, Ints]:
+        """Return requests for volumes and tickets of all tasks, and where those of each begin and end."""
+        first_ticket = len(self.names.volumes)
+        for number, shares in tickets.shares.items():
+            self.volumes[number] += ((first_ticket + ticket, amount) for ticket, amount in shares)
+        flat = [row for rows in self.volumes for row in rows]
+        return np.array(flat, np.int64).reshape(-1, 2), _spans(list(map(len, self.volumes)))
+
+    def _wants(self, tickets: Tickets) -> tuple[Ints, Ints]:
+        """Return wants with the spans of their tickets, and these tickets."""
+        shares = [tickets.shares.get(number, []) for number in range(len(self.want))]
+        flat = [share for of_want in shares for share in of_want]
+        want = np.array(self.want, np.int64).reshape(-1, 4)
+        spans = _spans(list(map(len, shares)))
+        return np.hstack((want, spans)), np.array(flat, np.int64).reshape(-1, 2)
+
+    def _tied(self) -> Ints:
+        """Return the ties of each task, filled up with NOWHERE."""
+        most = max(map(len, self.tied.of_task.values()), default=0)
+        tie = np.full((len(self.task), most), NOWHERE, np.int64)
+        for number, found in self.tied.of_task.items():
+            tie[number, : len(found)] = found
+        return tie
+
+
+def _spans(lengths: Sequence[int]) -> Ints:
+    """Return (n, 2) where each of `n` runs of these lengths begins and ends, one behind the other."""
+    ends = np.cumsum(np.array(lengths, np.int64))
+    return np.column_stack((ends - np.array(lengths, np.int64), ends)).astype(np.int64)
+
+
+def _place_spans(where: Ints, cluster: Cluster, n_agents: int) -> Ints:
+    """Return (tasks, 2) the first and the end of the places for tasks that look there."""
+    n_caches = int(np.count_nonzero(cluster.places[:, L3] != NOWHERE))
+    n_nodes = len(cluster.places) - n_agents - n_caches
+    spans: Ints = _spans([n_nodes, n_agents, n_caches])[where]
+    return spans
+
+
+def _may_break(rows: Ints) -> Ints:
+    """Return for each task whether its cores of one cache may break whole cores that others count on.
+
+    Those are others that take whole cores of any cache of the node. Then whole cores are counted as if none
+    were broken already: no more is promised than is there.
+    """
+    in_cache, whole = rows[:, 2] == CACHES, rows[:, 5] > 0
+    found: Ints = (in_cache & ~whole & np.any(whole & ~in_cache)).astype(np.int64)
+    return found
+
+
+def _sizes(
+    own: Ints,
+    task: Ints,
+    want: Ints,
+    on_nic: NDArray[np.bool_],
+    means: Floats,
+    cluster: Cluster,
+) -> Floats:
     """Return all that each task asks for, relative to the mean that is free in slots of that kind."""
     weights = np.divide(1, means, out=np.zeros_like(means), where=means > 0)
-    on_nic = want[:, 3] != GPU
     first = np.where(on_nic, weights[Kind.NIC_IN], weights[Kind.GPU_COMPUTE])
     second = np.where(on_nic, weights[Kind.NIC_OUT], weights[Kind.GPU_MEM])
     of_want = np.append(0.0, np.cumsum(want[:, 0] * first + want[:, 1] * second))
     size: Floats = (own * weights[Kind.CPUS : Kind.PORTS + 1]).sum(axis=1)
-    size += task[:, N_CORES] * weights[Kind.CORES]
+    size += _mean_cores(task, cluster) * weights[Kind.CORES]
     size += of_want[task[:, WANT_END]] - of_want[task[:, WANT]]
     return size
 
 
-@dataclass(slots=True)
-class _Pools:
-    """What of an agent's cores and ports is not yet given to a task of this placement."""
-
-    cores: Ranges
-    ports: Ranges
-
-
-def assignments(problem: Problem, where: Ints, device: Ints) -> dict[str, Assignment]:
-    """Turn the arrays of an answer into assignments of the tasks that have a place, by name.
-
-    Parameters
-    ----------
-    where, device
-        As in :class:`~scheduler.packing.arrays.Plan`.
-    """
-    pools: dict[int, _Pools] = {}
-    result: dict[str, Assignment] = {}
-    places = problem.cluster.places.tolist()
-    first_node: dict[int, int] = {}
-    for place in places:
-        first_node.setdefault(place[AGENT], place[NODE])
-    for t, (number, row) in enumerate(zip(where.tolist(), device.tolist(), strict=True)):
-        if number == NOWHERE:
-            continue
-        place = places[number]
-        a = place[AGENT]
-        ranges = problem.agents[a].free.ranges
-        if a not in pools:
-            ports = ranges.get("ports", Ranges()) & PORTS
-            pools[a] = _Pools(ranges.get("cores", Ranges()), ports)
-        local_node = place[NODE] - first_node[a]
-        devices = [d - place[DEVICE] for d in row]
-        name, request = problem.tasks[t]
-        result[name] = _assignment(name, request, problem.agents[a], local_node, devices, pools[a])
-    return result
-
-
-def _assignment(
-    name: str,
-    request: TaskRequest,
-    agent: AgentSnapshot,
-    node: int,
-    devices: Sequence[int],
-    pools: _Pools,
-) -> Assignment:
-    topology = agent.topology
-    cores: tuple[int, ...] = ()
-    if request.cores:
-        taken = (pools.cores & topology.numa[node].cores).take(len(request.cores))
-        pools.cores -= taken
-        cores = tuple(taken)
-    ports = pools.ports.take(len(request.ports))
-    if ports:
-        pools.ports -= ports
-    n_gpus, n_devices = len(request.gpus), len(request.gpus) + len(request.nics)
-    volume_numbers = {volume.name: n for n, volume in enumerate(topology.volumes)}
-    volumes = tuple(volume_numbers[volume.name] for volume in request.volumes)
-    return Assignment(
-        task=name,
-        agent_id=agent.agent_id,
-        host=agent.host,
-        numa=node if cores else None,
-        cores=cores,
-        ports=tuple(ports),
-        gpus=tuple(devices[:n_gpus]),
-        nics=tuple(d - len(topology.gpus) for d in devices[n_gpus:n_devices]),
-        volumes=volumes,
-        numa_mem=bool(cores) and topology.numa[node].mem_mib is not None,
-        volume_disk=tuple(topology.volumes[v].disk_mib is not None for v in volumes),
-    )
+def _mean_cores(task: Ints, cluster: Cluster) -> Floats:
+    """Return how many logical CPUs each task takes on a node such as there are."""
+    nodes = cluster.places[cluster.places[:, NODE] != NOWHERE]
+    if not len(nodes):
+        return task[:, N_CORES].astype(np.float64)
+    width, cores = nodes[:, WIDTH].mean(), nodes[:, NODE_CORES].mean()
+    share = task[:, NODE_SHARE] / MAX_SHARE * cores
+    taken: Floats = np.maximum(task[:, N_CORES] + (width - 1) * task[:, N_WHOLE], share)
+    return taken

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
+from scheduler.packing.admission import NO, RATHER_ELSEWHERE
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
@@ -19,7 +22,10 @@ from scheduler.packing.arrays import (
     Plan,
 )
 from scheduler.packing.compiled import compiled
-from scheduler.packing.placing import left_at, put, remove
+from scheduler.packing.placing import left_at, put, remove, tied_elsewhere
+
+FAR: Final = 1 << 50
+"""Added to what a place leaves over and to its priority, where a task had rather be elsewhere."""
 
 
 @compiled
@@ -29,14 +35,18 @@ def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: 
     admits, weight, rank = cluster.admits, cluster.weight, cluster.rank
     volume_slot, free = cluster.volume_slot, plan.free
     own, tasks, want, volume = demand.own, demand.task, demand.want, demand.volume
+    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
+    zone, tie, tied = cluster.zone, demand.tie, plan.tied
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
     best, best_left, best_rank = NOWHERE, np.inf, 0
     for place in range(tasks[task, PLACE], tasks[task, PLACE_END]):
         agent = places[place, AGENT]
-        if admits[tasks[task, ADMISSION], agent] == 0:
+        grade = admits[tasks[task, ADMISSION], agent]
+        if grade == NO or tied_elsewhere(zone, tie, tied, task, agent):
             continue
-        humbler = rule == HUMBLEST and rank[agent] < best_rank
-        if rule == HUMBLEST and best != NOWHERE and rank[agent] > best_rank:
+        far = FAR if grade == RATHER_ELSEWHERE else 0
+        humbler = rule == HUMBLEST and rank[agent] + far < best_rank
+        if rule == HUMBLEST and best != NOWHERE and rank[agent] + far > best_rank:
             continue
         left = left_at(
             places,
@@ -52,9 +62,12 @@ def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: 
             volume,
             task,
             needs,
+            device_ticket,
+            tickets,
         )
+        left += far
         if left < best_left or (humbler and left < np.inf):
-            best, best_left, best_rank = place, left, rank[agent]
+            best, best_left, best_rank = place, left, rank[agent] + far
             if rule == FIRST:
                 break
     return best
@@ -71,8 +84,10 @@ def insert(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: int) -
     # several wants clash there: take the first place where they do not
     for other in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
         agent = cluster.places[other, AGENT]
-        if cluster.admits[demand.task[task, ADMISSION], agent] and put(
-            cluster, demand, plan, task, other
+        if (
+            cluster.admits[demand.task[task, ADMISSION], agent] != NO
+            and not tied_elsewhere(cluster.zone, demand.tie, plan.tied, task, agent)
+            and put(cluster, demand, plan, task, other)
         ):
             return True
     return False
@@ -94,7 +109,7 @@ def mark_fits(cluster: Cluster, demand: Demand, plan: Plan, fits: Bytes) -> None
     for task in range(len(demand.own)):
         for place in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
             agent = cluster.places[place, AGENT]
-            if fits[task, agent] or cluster.admits[demand.task[task, ADMISSION], agent] == 0:
+            if fits[task, agent] or cluster.admits[demand.task[task, ADMISSION], agent] == NO:
                 continue
             if put(cluster, demand, plan, task, place):
                 remove(cluster, plan, task)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scheduler.packing.layout import PORTS, admits, count_common
+from scheduler.packing.admission import Admission, GpuService, Multicast, NicService, untouched
+from scheduler.packing.cores import caches, n_held, physical_cores, whole_ones, wholly_free
+from scheduler.packing.layout import PORTS, count_common
 from scheduler.packing.shortage import Lack
 from scheduler.quantities import Millis, Ranges, Resources
-from scheduler.requests import TaskRequest
+from scheduler.requests import GpuRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 
 MIB, MBITS = "MiB", "Mbit/s"
@@ -37,8 +39,8 @@ class Need:
 
 def needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:
     """Yield each thing that a task asks for, looked at by itself, with what `agent` has of it."""
-    if not admits(agent, request.host, request.subsystem):
-        yield Need("admission", 0, 0, absent=_not_admitted(request))
+    if refusal := Admission.of(request).refusal(agent):
+        yield Need("admission", 0, 0, absent=refusal)
     scalars, ranges = free.scalars, free.ranges
     yield Need("cpus", request.cpus + 1000 * len(request.cores), scalars.get("cpus", 0))
     yield Need("mem", request.mem, scalars.get("mem", 0), MIB)
@@ -48,7 +50,7 @@ def needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterat
         1000 * len(request.ports),
         1000 * count_common(ranges.get("ports", Ranges()), PORTS),
     )
-    if request.cores:
+    if request.cores or request.numa_share:
         yield from _node_needs(agent, free, request)
     yield from _gpu_needs(agent, free, request)
     yield from _nic_needs(agent, free, request)
@@ -64,40 +66,72 @@ def lacks(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> tuple[
     combined = (
         "each thing asked for is there, but not on one NUMA node or not from separate devices"
     )
+    if request.together or request.apart or request.at_most:
+        combined += ", or not where its relations to other tasks allow it"
     return (Lack("combination", 0, 0, fact=combined),)
 
 
-def _not_admitted(request: TaskRequest) -> str:
-    if request.host is not None:
-        return f"asks for host {request.host}"
-    return f"does not serve subsystem {request.subsystem or '(none)'}"
-
-
 def _node_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:
-    offered = free.ranges.get("cores", Ranges())
-    nodes = agent.topology.numa
-    cores = max((count_common(offered, node.cores) for node in nodes), default=0)
-    yield Need("cores on one NUMA node", 1000 * len(request.cores), 1000 * cores)
+    offered, topology = free.ranges.get("cores", Ranges()), agent.topology
+    physical = [physical_cores(topology, n) for n in range(len(topology.numa))]
+    whole = [whole_ones(cores) for cores in physical]
+    taken = [
+        len(request.cores) + n_held(request, width, len(node.cores))
+        for node, (_, width) in zip(topology.numa, whole, strict=True)
+    ]
+    cores = [count_common(offered, node.cores) for node in topology.numa]
+    most = max(zip(cores, taken, strict=True), key=lambda n: n[0] - n[1], default=None)
+    have, asked = most if most is not None else (0, max(1, len(request.cores)))
+    yield Need("cores on one NUMA node", 1000 * asked, 1000 * have)
     counted = [
         free.scalars.get(f"numa.{n}.mem", 0) if node.mem_mib is not None else request.mem
-        for n, node in enumerate(nodes)
+        for n, node in enumerate(topology.numa)
     ]
     yield Need("mem on one NUMA node", request.mem, max(counted, default=request.mem), MIB)
+    if request.whole_cores:
+        unbroken = max((len(wholly_free(cores, offered)) for cores, _ in whole), default=0)
+        yield Need("whole cores on one NUMA node", 1000 * len(request.cores), 1000 * unbroken)
+    if request.one_l3:
+        groups = [cache for n in range(len(topology.numa)) for cache in caches(topology, n)]
+        in_one = max((count_common(offered, cache) for cache in groups), default=0)
+        yield Need("cores on one L3 cache", 1000 * len(request.cores), 1000 * in_one)
+
+
+def _absent_gpu(gpu: GpuRequest) -> str:
+    """Say what GPU there is none of, for people."""
+    like = f" like {gpu.name}" if gpu.name is not None else ""
+    if gpu.min_capability is not None:
+        like += " of compute capability {}.{} or higher".format(*gpu.min_capability)
+    return f"no GPU{like}" + (" that nobody uses" if gpu.exclusive else "")
 
 
 def _gpu_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:
-    count = range(len(agent.topology.gpus))
+    def amount(number: int, field: str) -> Millis:
+        return free.scalars.get(f"gpu.{number}.{field}", 0)
+
     for gpu in request.gpus:
-        absent = "" if count else "no GPU"
+        service = GpuService.of(gpu)
+        numbers = [
+            n
+            for n, there in enumerate(agent.topology.gpus)
+            if service.given_by(
+                there, untouched=untouched(there, amount(n, "compute"), amount(n, "mem"))
+            )
+        ]
+        absent = "" if numbers else _absent_gpu(gpu)
         for field, asked, unit in (("compute", gpu.compute, ""), ("mem", gpu.mem, MIB)):
-            most = max((free.scalars.get(f"gpu.{n}.{field}", 0) for n in count), default=0)
+            most = max((amount(n, field) for n in numbers), default=0)
             yield Need(f"gpu.{field} on one GPU", asked, most, unit, absent)
 
 
 def _nic_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:
     for nic in request.nics:
-        numbers = [n for n, n_ in enumerate(agent.topology.nics) if nic.network in n_.networks]
-        absent = "" if numbers else f"no interface on network {nic.network}"
+        service = NicService.of(nic, Multicast())
+        numbers = [
+            n for n, there in enumerate(agent.topology.nics) if service.given_by(there, Multicast())
+        ]
+        verbs = " with an InfiniBand device" if nic.ibverbs else ""
+        absent = "" if numbers else f"no interface on network {nic.network}{verbs}"
         for field, asked in (("in", nic.bandwidth_in), ("out", nic.bandwidth_out)):
             most = max((free.scalars.get(f"nic.{n}.{field}", 0) for n in numbers), default=0)
             resource = f"bandwidth {field} on one interface of {nic.network}"

@@ -12,19 +12,29 @@ import numpy as np
 
 from scheduler.packing.arrays import (
     AGENT,
+    BREAKS,
     CORES,
     DEVICE,
     DEVICE_END,
+    L3,
     MEM,
     N_CORES,
+    N_WHOLE,
     NODE,
+    NODE_CORES,
+    NODE_SHARE,
     NOWHERE,
     OWN,
     OWN_SLOTS,
+    SERVICE,
+    TICKET,
+    TICKET_END,
     VOLUME,
     VOLUME_END,
     WANT,
     WANT_END,
+    WHOLE,
+    WIDTH,
     Bytes,
     Cluster,
     Demand,
@@ -33,11 +43,44 @@ from scheduler.packing.arrays import (
     Plan,
 )
 from scheduler.packing.compiled import Random, below, compiled, inlined
+from scheduler.requests import MAX_SHARE
 
 BACKTRACKS: Final = 2000
 """Steps of the search for devices of one task in one place; for up to six wants and three devices, all."""
 EXPLORED: Final = 3
 """See :func:`least_short_device`."""
+
+
+@inlined
+def need_cores(
+    places: Ints, place: int, own: Ints, tasks: Ints, task: int, needs: Ints
+) -> tuple[int, int]:
+    """Write (slot, amount) of the cores that a task needs and of the memory beside them.
+
+    Returns how many logical CPUs that takes, those held along included, and how many rows are written.
+    """
+    slot, cache = places[place, CORES], places[place, L3]
+    n_cores, whole = tasks[task, N_CORES], tasks[task, N_WHOLE]
+    width = places[place, WIDTH]
+    named = n_cores + (width - 1) * whole
+    share = tasks[task, NODE_SHARE] * places[place, NODE_CORES]
+    taken = max(named, (share + MAX_SHARE - 1) // MAX_SHARE)
+    needs[0, 0], needs[0, 1] = slot, taken
+    needs[1, 0], needs[1, 1] = slot + MEM, own[task, MEM]
+    n = 2
+    unbroken = whole
+    if tasks[task, BREAKS] > 0:
+        unbroken = (n_cores + width - 1) // width
+    if unbroken > 0:
+        needs[n, 0], needs[n, 1] = slot + WHOLE, unbroken
+        n += 1
+    if cache != NOWHERE:
+        needs[n, 0], needs[n, 1] = cache, named
+        n += 1
+        if whole > 0:
+            needs[n, 0], needs[n, 1] = cache + 1, whole
+            n += 1
+    return taken, n
 
 
 @inlined
@@ -53,18 +96,22 @@ def needs_at(
 ) -> int:
     """Write (slot, amount) of all that a task needs in a place but devices; return how many.
 
-    Returns NOWHERE if a volume is not there. The arrays are those of `Cluster` and `Demand`.
+    Returns NOWHERE if a volume is not there, or the agent is in no zone of a ticket. The arrays are those of
+    `Cluster` and `Demand`.
     """
     n = 0
-    for i in range(OWN_SLOTS):
+    n_cores = tasks[task, N_CORES]
+    taken = n_cores
+    if taken > 0 or tasks[task, NODE_SHARE] > 0:
+        taken, n = need_cores(places, place, own, tasks, task, needs)
+    cpus = own[task, 0] + 1000 * (taken - n_cores)
+    if cpus > 0:
+        needs[n, 0], needs[n, 1] = places[place, OWN], cpus
+        n += 1
+    for i in range(1, OWN_SLOTS):
         if own[task, i] > 0:
             needs[n, 0], needs[n, 1] = places[place, OWN] + i, own[task, i]
             n += 1
-    if tasks[task, N_CORES] > 0:
-        slot = places[place, CORES]
-        needs[n, 0], needs[n, 1] = slot, tasks[task, N_CORES]
-        needs[n + 1, 0], needs[n + 1, 1] = slot + 1, own[task, MEM]
-        n += 2
     for i in range(tasks[task, VOLUME], tasks[task, VOLUME_END]):
         slot = volume_slot[places[place, AGENT], volume[i, 0]]
         if slot == NOWHERE:
@@ -77,9 +124,21 @@ def needs_at(
 @inlined
 def usable(device: Ints, serves: Bytes, d: int, want: Ints, w: int, node: int) -> bool:
     """Whether device `d` gives what want `w` is for, as far as its kind and its node go."""
-    if serves[d, want[w, 3]] == 0:
+    if serves[d, want[w, SERVICE]] == 0:
         return False
     return want[w, 2] == 0 or (node != NOWHERE and device[d, 1] == node)
+
+
+@inlined
+def tickets_left(
+    device_ticket: Ints, free: Ints, d: int, want: Ints, w: int, tickets: Ints
+) -> bool:
+    """Whether what must not be beside want `w` on device `d` is not there."""
+    for i in range(want[w, TICKET], want[w, TICKET_END]):
+        slot = device_ticket[d, tickets[i, 0]]
+        if slot != NOWHERE and free[slot] < tickets[i, 1]:
+            return False
+    return True
 
 
 @inlined
@@ -92,6 +151,8 @@ def tightest_device(
     place: int,
     want: Ints,
     w: int,
+    device_ticket: Ints,
+    tickets: Ints,
 ) -> tuple[int, float]:
     """Return the device in a place that would have least left, and how much that is.
 
@@ -104,6 +165,8 @@ def tightest_device(
         slot = device[d, 0]
         first, second = free[slot] - want[w, 0], free[slot + 1] - want[w, 1]
         if first < 0 or second < 0:
+            continue
+        if not tickets_left(device_ticket, free, d, want, w, tickets):
             continue
         left = first * weight[slot] + second * weight[slot + 1]
         if left < best_left:
@@ -167,14 +230,17 @@ def undraw(plan: Plan, task: int, keep: int) -> None:
 
 
 @compiled
-def draw_device(plan: Plan, task: int, slot: int, want: Ints, w: int) -> bool:
-    """Draw what is wanted from the two slots of a device; False, and nothing drawn, if one is short."""
-    if not draw(plan, task, slot, want[w, 0]):
-        return False
-    if draw(plan, task, slot + 1, want[w, 1]):
-        return True
-    undraw(plan, task, plan.draws[task] - 1)
-    return False
+def draw_device(cluster: Cluster, demand: Demand, plan: Plan, task: int, d: int, w: int) -> bool:
+    """Draw what want `w` needs of a device; False, and nothing drawn, if something is short."""
+    want, slot, keep = demand.want, cluster.device[d, 0], plan.draws[task]
+    ok = draw(plan, task, slot, want[w, 0]) and draw(plan, task, slot + 1, want[w, 1])
+    for i in range(want[w, TICKET], want[w, TICKET_END]):
+        ticket = cluster.device_ticket[d, demand.want_ticket[i, 0]]
+        if ok and ticket != NOWHERE:
+            ok = draw(plan, task, ticket, demand.want_ticket[i, 1])
+    if not ok:
+        undraw(plan, task, keep)
+    return ok
 
 
 @compiled
@@ -188,11 +254,22 @@ def draw_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place:
     )
     keep = plan.draws[task]
     for w in range(first_want, end_want):
-        d, _ = tightest_device(device, serves, weight, plan.free, places, place, want, w)
+        d, _ = tightest_device(
+            device,
+            serves,
+            weight,
+            plan.free,
+            places,
+            place,
+            want,
+            w,
+            cluster.device_ticket,
+            demand.want_ticket,
+        )
         if d == NOWHERE:
             undraw(plan, task, keep)
             return w > first_want and search_devices(cluster, demand, plan, task, place)
-        draw_device(plan, task, device[d, 0], want, w)
+        draw_device(cluster, demand, plan, task, d, w)
         plan.device[task, w - first_want] = d
     return True
 
@@ -220,7 +297,7 @@ def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, plac
             continue
         candidate[w] += 1
         if usable(device, serves, d, want, first_want + w, node) and draw_device(
-            plan, task, device[d, 0], want, first_want + w
+            cluster, demand, plan, task, d, first_want + w
         ):
             plan.device[task, w] = d
             w += 1
@@ -246,6 +323,8 @@ def left_at(
     volume: Ints,
     task: int,
     needs: Ints,
+    device_ticket: Ints,
+    tickets: Ints,
 ) -> float:
     """Return how much a task would leave of the slots it needs in a place; infinity if it does not fit.
 
@@ -262,7 +341,9 @@ def left_at(
             return np.inf
         left += rest * weight[needs[i, 0]]
     for w in range(tasks[task, WANT], tasks[task, WANT_END]):
-        left += tightest_device(device, serves, weight, free, places, place, want, w)[1]
+        left += tightest_device(
+            device, serves, weight, free, places, place, want, w, device_ticket, tickets
+        )[1]
         if left == np.inf:
             break
     return left
@@ -288,6 +369,16 @@ def draw_needs(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: i
     return ok
 
 
+@inlined
+def tied_elsewhere(zone: Ints, tie: Ints, tied: Ints, task: int, agent: int) -> bool:
+    """Whether tasks that must be in one zone with `task` are in another one than `agent`."""
+    for i in range(tie.shape[1]):
+        t = tie[task, i]
+        if t != NOWHERE and tied[t, 0] > 0 and tied[t, 1] != zone[t, agent]:
+            return True
+    return False
+
+
 @compiled
 def link(cluster: Cluster, plan: Plan, task: int, place: int) -> None:
     """Enter a task that has drawn all it needs into the list of its agent."""
@@ -298,6 +389,10 @@ def link(cluster: Cluster, plan: Plan, task: int, place: int) -> None:
     if head != NOWHERE:
         plan.links[head, 1] = task
     plan.first[agent] = task
+    for t in plan.tie[task]:
+        if t != NOWHERE:
+            plan.tied[t, 0] += 1
+            plan.tied[t, 1] = cluster.zone[t, agent]
 
 
 @compiled
@@ -320,8 +415,7 @@ def put_on(
     ok = draw_needs(cluster, demand, plan, task, place)
     first_want = demand.task[task, WANT]
     for w in range(demand.task[task, WANT_END] - first_want):
-        slot = cluster.device[devices[w], 0]
-        ok = ok and draw_device(plan, task, slot, demand.want, first_want + w)
+        ok = ok and draw_device(cluster, demand, plan, task, devices[w], first_want + w)
         plan.device[task, w] = devices[w]
     if not ok:
         undraw(plan, task, 0)
@@ -342,3 +436,6 @@ def remove(cluster: Cluster, plan: Plan, task: int) -> None:
     if after != NOWHERE:
         plan.links[after, 1] = before
     plan.where[task] = NOWHERE
+    for t in plan.tie[task]:
+        if t != NOWHERE:
+            plan.tied[t, 0] -= 1

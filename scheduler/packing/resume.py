@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from scheduler.packing.admission import NO
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
     DEVICE,
     DEVICE_END,
+    NODE,
     NOWHERE,
     WANT,
     WANT_END,
     Ints,
     Plan,
 )
+from scheduler.packing.cores import caches
 from scheduler.packing.flat import Problem, needs_node
-from scheduler.packing.placing import put_on, usable
+from scheduler.packing.placing import put_on, tied_elsewhere, usable
 from scheduler.placement import Assignment, Placement
+from scheduler.topology import AgentSnapshot
 
 
 def resumed(problem: Problem, start: Placement) -> Plan:
@@ -28,15 +32,15 @@ def resumed(problem: Problem, start: Placement) -> Plan:
     """
     plan = problem.empty_plan()
     numbers = {agent.agent_id: number for number, agent in enumerate(problem.agents)}
-    n_nodes = len(problem.cluster.places) - len(problem.agents)
-    first_node = np.searchsorted(problem.cluster.places[:n_nodes, AGENT], np.arange(len(numbers)))
+    nodes = problem.cluster.places[: problem.n_nodes, AGENT]
+    first_node = np.searchsorted(nodes, np.arange(len(numbers)))
     for task, (name, _) in enumerate(problem.tasks):
         assignment = start.assignments.get(name)
         number = None if assignment is None else numbers.get(assignment.agent_id)
         if assignment is None or number is None:
             continue
         place, devices = _place(problem, task, number, int(first_node[number]), assignment)
-        if place != NOWHERE and _allowed(problem, task, place, devices):
+        if place != NOWHERE and _allowed(problem, plan, task, place, devices):
             put_on(problem.cluster, problem.demand, plan, task, place, devices)
     return plan
 
@@ -46,8 +50,7 @@ def _place(
 ) -> tuple[int, Ints]:
     """Return the place and the devices of an assignment; NOWHERE, if there is no such node."""
     agent, request = problem.agents[number], problem.tasks[task][1]
-    n_nodes = len(problem.cluster.places) - len(problem.agents)
-    agent_place = n_nodes + number
+    agent_place = problem.n_nodes + number
     n_gpus = len(agent.topology.gpus)
     local = (*assignment.gpus, *(n_gpus + nic for nic in assignment.nics))
     devices = problem.cluster.places[agent_place, DEVICE] + np.array(local, np.int64)
@@ -60,15 +63,33 @@ def _place(
         near = [n for nic, n in zip(request.nics, assignment.nics, strict=False) if nic.affinity]
         nodes += [agent.topology.nics[n].numa for n in near if n < len(agent.topology.nics)]
         node = nodes[0] if nodes else None
-    known = node is not None and node < len(agent.topology.numa)
-    return (first_node + node if node is not None and known else NOWHERE), devices
+    if node is None or node >= len(agent.topology.numa):
+        return NOWHERE, devices
+    if request.one_l3:
+        return _cache_place(problem, agent, first_node + node, node, assignment), devices
+    return first_node + node, devices
 
 
-def _allowed(problem: Problem, task: int, place: int, devices: Ints) -> bool:
+def _cache_place(
+    problem: Problem, agent: AgentSnapshot, node_place: int, node: int, assignment: Assignment
+) -> int:
+    """Return the place of the L3 cache of a node that has the cores of an assignment."""
+    first = problem.n_nodes + len(problem.agents)
+    nodes = problem.cluster.places[first:, NODE]
+    first += int(np.searchsorted(nodes, problem.cluster.places[node_place, NODE]))
+    for number, cache in enumerate(caches(agent.topology, node)):
+        if assignment.cores and assignment.cores[0] in cache:
+            return first + number
+    return NOWHERE
+
+
+def _allowed(problem: Problem, plan: Plan, task: int, place: int, devices: Ints) -> bool:
     """Whether the task may be in that place on these devices, amounts apart."""
     cluster, demand = problem.cluster, problem.demand
     row, here = demand.task[task], cluster.places[place]
-    if not cluster.admits[row[ADMISSION], here[AGENT]]:
+    if cluster.admits[row[ADMISSION], here[AGENT]] == NO:
+        return False
+    if tied_elsewhere(cluster.zone, demand.tie, plan.tied, task, here[AGENT]):
         return False
     wants = range(row[WANT], row[WANT_END])
     if len(wants) != len(devices):

@@ -9,10 +9,11 @@ from typing import Final
 
 import numpy as np
 
+from scheduler.packing.answer import assignments
 from scheduler.packing.arrays import FIRST, HUMBLEST, N_CORES, NOWHERE, TIGHTEST, Best, Ints, Plan
 from scheduler.packing.ejection import search
 from scheduler.packing.explain import explain, hopeless
-from scheduler.packing.flat import Problem, assignments, flatten
+from scheduler.packing.flat import Problem, Running, flatten
 from scheduler.packing.greedy import insert_all
 from scheduler.packing.resume import resumed
 from scheduler.packing.shortage import Shortage
@@ -50,6 +51,7 @@ def pack(
     seconds: float | None = None,
     capacity: Sequence[AgentSnapshot] | None = None,
     start: Placement | None = None,
+    running: Running = (),
 ) -> Placement | Shortage:
     """Place all tasks on the agents, or none.
 
@@ -74,13 +76,16 @@ def pack(
     start
         The fullest plan of an earlier attempt (`Shortage.partial`): what of it still holds is where the search
         begins when greedy orders fail. Give another `seed` then, lest the same ways be tried again.
+    running
+        What runs on the agents already. What it draws is not free any more; it is asked for its multicast
+        groups.
 
     Returns
     -------
     Placement or Shortage
         Every task's assignment, or why they do not all fit.
     """
-    problem = flatten(agents, tasks)
+    problem = flatten(agents, tasks, running)
     best, missing = _greedy(problem)
     if missing and iterations > 0 and not hopeless(agents, tasks, _left_out(problem, best)):
         effort = Effort(seed, iterations, seconds)

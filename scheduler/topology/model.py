@@ -49,6 +49,7 @@ class Topology:
         _check_groups("sdp.smt", self.smt, self.cores)
         _check_groups("sdp.l3", self.l3, self.cores)
         _check_smt_nodes(self.smt, self.numa)
+        _check_smt_caches(self.smt, self.l3)
         for kind, parts in (("gpu", self.gpus), ("nic", self.nics), ("volume", self.volumes)):
             _check_locality(kind, parts, len(self.numa))
         _check_unique("sdp.gpu.N.uuid", (g.uuid for g in self.gpus if g.uuid is not None))
@@ -189,6 +190,13 @@ def _check_smt_nodes(smt: Sequence[Ranges], nodes: Sequence[NumaNode]) -> None:
     for n, group in enumerate(smt):
         if sum(1 for node in nodes if group & node.cores) > 1:
             refuse(f"sdp.smt.{n}", group, "the siblings of a core are on one NUMA node")
+
+
+def _check_smt_caches(smt: Sequence[Ranges], l3: Sequence[Ranges]) -> None:
+    cache = {cpu: n for n, group in enumerate(l3) for cpu in group}
+    for n, group in enumerate(smt):
+        if len({cache.get(cpu) for cpu in group}) > 1:
+            refuse(f"sdp.smt.{n}", group, "the siblings of a core share their L3 cache")
 
 
 def _check_locality(kind: str, parts: Iterable[Gpu | Nic | Volume], nodes: int) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.packing import Shortage, missing, pack, violations
+from scheduler.packing.answer import assignments
 from scheduler.packing.arrays import NOWHERE
-from scheduler.packing.flat import assignments, flatten
+from scheduler.packing.flat import flatten
 from scheduler.packing.resume import resumed
 from scheduler.placement import Assignment, Placement
 from scheduler.requests import GpuRequest, TaskRequest

@@ -1,0 +1,181 @@
+"""Which agents a task may run on at all, and which devices can serve a request, whatever is free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from fnmatch import translate
+from functools import lru_cache
+from typing import Final
+
+from scheduler.constraints import Constraint, DataAt, Rule
+from scheduler.quantities import Millis
+from scheduler.requests import MAX_SHARE, GpuRequest, NicRequest, TaskRequest
+from scheduler.topology import AgentSnapshot, Gpu, Nic
+
+NO: Final = 0
+YES: Final = 1
+RATHER_ELSEWHERE: Final = 2
+"""Grades of admission: the task's data are elsewhere, though it may run here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What decides on which agents a task may run."""
+
+    host: str | None = None
+    subsystem: str | None = None
+    constraints: tuple[Constraint, ...] = ()
+    data: tuple[DataAt, ...] = ()
+
+    @classmethod
+    def of(cls, request: TaskRequest) -> Admission:
+        """Take it from a request."""
+        return cls(request.host, request.subsystem, request.constraints, request.data)
+
+    def grade(self, agent: AgentSnapshot) -> int:
+        """Tell whether tasks may run on the agent: NO, YES or RATHER_ELSEWHERE."""
+        if self.refusal(agent):
+            return NO
+        at_data = all(agent.fact(data.fact) in data.values for data in self.data)
+        return YES if at_data else RATHER_ELSEWHERE
+
+    def refusal(self, agent: AgentSnapshot) -> str:
+        """Say why tasks may not run on the agent, for people; empty if they may."""
+        if self.host is not None and self.host != agent.host:
+            return f"asks for host {self.host}"
+        subsystems = agent.topology.subsystems
+        if subsystems and self.subsystem not in subsystems:
+            return f"does not serve subsystem {self.subsystem or '(none)'}"
+        for constraint in self.constraints:
+            if not _holds(constraint, told := agent.fact(constraint.fact)):
+                return f"asks for {constraint}, here it is {told or 'not told'}"
+        for data in self.data:
+            if data.required and agent.fact(data.fact) not in data.values:
+                return f"asks for {data}"
+        return ""
+
+
+def _holds(constraint: Constraint, value: str | None) -> bool:
+    match constraint.rule:
+        case Rule.EQUAL:
+            return value == constraint.value
+        case Rule.NOT:
+            return value != constraint.value
+        case Rule.LIKE:
+            return value is not None and re.fullmatch(constraint.value, value) is not None
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(translate(text))
+
+
+def named(pattern: str, name: str) -> bool:
+    """Whether a GPU's name is like a pattern (``*``, ``?``, ``[…]``), whatever the case of its letters."""
+    return _pattern(pattern.lower()).fullmatch(name.lower()) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Multicast:
+    """Multicast groups that run on an interface already."""
+
+    sent: frozenset[str] = frozenset()
+    """By ibverbs."""
+    received: frozenset[str] = frozenset()
+
+
+Interface = tuple[str, int]
+"""Mesos' id of the agent, number of the interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuService:
+    """What a GPU must be to serve a request."""
+
+    name: str | None = None
+    min_capability: tuple[int, int] | None = None
+    exclusive: bool = False
+
+    @classmethod
+    def of(cls, request: GpuRequest) -> GpuService:
+        """Take it from a request."""
+        return cls(request.name, request.min_capability, request.exclusive)
+
+    def given_by(self, gpu: Gpu, *, untouched: bool) -> bool:
+        """Whether a GPU gives it, of which all is free or not."""
+        if self.name is not None and not named(self.name, gpu.name):
+            return False
+        if self.min_capability is not None:
+            capability = gpu.compute_capability
+            if capability is None or capability < self.min_capability:
+                return False
+        return untouched or not self.exclusive
+
+
+def untouched(gpu: Gpu, compute: Millis, mem: Millis) -> bool:
+    """Whether all of a GPU is free, of which so much is."""
+    return compute >= MAX_SHARE and mem >= 1000 * (gpu.mem_mib or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class NicService:
+    """What an interface must be to serve a request."""
+
+    network: str
+    ibverbs: bool = False
+    sends: frozenset[str] = frozenset()
+    """By ibverbs: groups that somebody may receive already, or that the request itself receives."""
+    receives: frozenset[str] = frozenset()
+    """Groups that somebody may send by ibverbs already."""
+
+    @classmethod
+    def of(cls, request: NicRequest, running: Multicast) -> NicService:
+        """Take it from a request; `running` is all multicast traffic of the cluster."""
+        sends = frozenset(request.sends if request.ibverbs else ())
+        own = sends.intersection(request.receives)
+        received = running.sent.intersection(request.receives)
+        return cls(
+            request.network, request.ibverbs, own | (sends & running.received), own | received
+        )
+
+    def given_by(self, nic: Nic, running: Multicast) -> bool:
+        """Whether an interface gives it that carries that traffic already."""
+        if self.network not in nic.networks or (self.ibverbs and not nic.infiniband):
+            return False
+        if nic.multicast_loopback:
+            return True
+        heard = running.sent | self.sends, running.received | self.receives
+        return not (self.sends & heard[1] or self.receives & heard[0])
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Multicast traffic that runs already."""
+
+    by_interface: Mapping[Interface, Multicast] = field(default_factory=dict)
+    all: Multicast = Multicast()
+
+    @classmethod
+    def of(cls, running: Collection[tuple[str, NicRequest, int]]) -> Traffic:
+        """Add up what runs: Mesos' id of the agent, the request, the number of the interface."""
+        sent: dict[Interface, set[str]] = {}
+        received: dict[Interface, set[str]] = {}
+        for agent_id, request, number in running:
+            received.setdefault((agent_id, number), set()).update(request.receives)
+            if request.ibverbs:
+                sent.setdefault((agent_id, number), set()).update(request.sends)
+        here = {
+            key: Multicast(frozenset(sent.get(key, ())), frozenset(received[key]))
+            for key in received
+        }
+        everything = Multicast(
+            frozenset().union(*(m.sent for m in here.values())),
+            frozenset().union(*(m.received for m in here.values())),
+        )
+        return cls(here, everything)
+
+    def on(self, agent: AgentSnapshot, number: int) -> Multicast:
+        """Return what runs on one interface."""
+        return self.by_interface.get((agent.mesos_agent_id, number), Multicast())
