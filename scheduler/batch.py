@@ -19,6 +19,7 @@ from scheduler.conditions import CONDITIONS
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import GraphError, LaunchError, SchedulerError
 from scheduler.graph import EdgeKind, PhysicalGraph, ReadyKind
+from scheduler.journal import GraphPhase
 from scheduler.launch import LOG_SECONDS
 from scheduler.packing.shortage import listed
 from scheduler.runs import GraphRun, TaskEntry
@@ -86,6 +87,8 @@ async def run_to_completion(
     """
     graph = run.graph
     await insist(deadline, lambda: equipment.journal.record_graph(graph))
+    write = equipment.journal.record_phase
+    await insist(deadline, lambda: write(graph.graph_id, GraphPhase.LAUNCHING))
     batch = _Batch(equipment, run, attempts, deadline, priority)
     async with asyncio.TaskGroup() as group:
         tasks = {name: group.create_task(batch.run_node(name)) for name in graph.tasks}
@@ -194,7 +197,7 @@ class _Batch:
         """Run one attempt to its end; False when another one makes no sense."""
         try:
             async with asyncio.timeout_at(self._deadline):
-                await self._start(entry)
+                await self._begin(entry)
                 await self._watch(entry)
         except TimeoutError:
             await self._end(entry, "the time of the whole graph is up")
@@ -202,11 +205,17 @@ class _Batch:
         except SchedulerError as exc:
             await self._end(entry, str(exc))
             return isinstance(exc, LaunchError)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._end(entry, "the batch was cancelled"))
-            raise
         await self._log(entry)
         return True
+
+    async def _begin(self, entry: TaskEntry) -> None:
+        """Start an attempt, unless a predecessor has."""
+        if (
+            entry.life.state is TaskState.PLACED
+        ):  # of a predecessor, which did not live to launch it
+            await self._end(entry, "its launch did not survive the controller")
+        elif entry.life.state is TaskState.PLANNED:
+            await self._start(entry)
 
     async def _start(self, entry: TaskEntry) -> None:
         graph_id = self._run.graph.graph_id

@@ -53,6 +53,15 @@ class Graphs:
         self._runs.add(run)
         return run
 
+    def admit_batch(self, graph: PhysicalGraph) -> GraphRun:
+        """Take up a batch graph: a new one, or one that a predecessor began; raises as :meth:`admit`."""
+        known = self._runs.get(graph.graph_id)
+        if known is not None and known.phase is GraphPhase.LAUNCHING and not known.resumed:
+            return self.resume(graph.graph_id)
+        run = self.admit(graph)
+        run.resumed = True
+        return run
+
     async def stop(self, run: GraphRun, cause: str) -> None:
         """Take a graph down in the order of its KILL edges; returns when all of it is dead."""
         graph_id = run.graph.graph_id
@@ -101,7 +110,7 @@ class Graphs:
         self._runs.add(run)
         for entry in run.entries.values():
             self._open_gate(run, entry)
-        if run.dead:
+        if run.dead and run.phase is not GraphPhase.LAUNCHING:
             self._background.spawn(self.bury(run, keep_views=True))
         elif run.phase is GraphPhase.STOPPING:
             self.abandon(run, "its end did not survive the controller")

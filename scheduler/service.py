@@ -11,7 +11,7 @@ import asyncio
 import getpass
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -369,15 +369,19 @@ class Scheduler:
         timeout: float,
         priority: int = 0,
         queue: str = BATCH.name,
+        concluded: Callable[[BatchResult], Awaitable[None]] | None = None,
     ) -> BatchResult:
         """Run every node of a graph until it has finished, or its attempts are used up.
 
-        Cancelling it takes the graph down in the background.
+        A graph that a predecessor began is gone on with: what has finished is not run again. Cancelling it
+        takes the graph down in the background.
 
         Parameters
         ----------
         timeout
             Seconds after which everything is ended, finished or not.
+        concluded
+            Awaited with the result before the graph is forgotten: what must survive can be written there.
 
         Raises
         ------
@@ -389,13 +393,15 @@ class Scheduler:
         equipment, graphs = self._ready()
         batch.check(graph)
         waits_in = self._queue_named(queue)
-        run = graphs.admit(graph)
+        run = graphs.admit_batch(graph)
         run.queue, run.batch = waits_in, True
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             result = await batch.run_to_completion(
                 equipment, run, attempts=attempts, deadline=deadline, priority=priority
             )
+            if concluded is not None:
+                await concluded(result)
         except asyncio.CancelledError:
             graphs.abandon(run, "the batch was cancelled")
             raise

@@ -6,6 +6,7 @@
     ├── ConfigError        a product configuration that is refused: path, value, rule
     ├── CommandError       a command that cannot be done now; has changed nothing or was undone
     └── StoreError         the configuration database cannot be used
+        └── FencedError    another controller has taken over: this one may not write any more
 """
 
 from __future__ import annotations
@@ -25,3 +26,7 @@ class CommandError(ControllerError):
 
 class StoreError(ControllerError):
     """The configuration database cannot be used."""
+
+
+class FencedError(StoreError):
+    """Another controller has taken over."""

@@ -37,10 +37,13 @@ from sdpcontroller.control import (
     TaskSensor,
 )
 from sdpcontroller.errors import CommandError, StoreError
-from sdpcontroller.multicast import DEFAULT_POOL, MulticastPool
-from sdpcontroller.products.product import TABLE, Product
+from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
+from sdpcontroller.products.product import Product
+from sdpcontroller.products.record import BATCHES, PRODUCTS, KeptBatch
 from sdpcontroller.products.services import Services, Timeouts
-from sdpcontroller.store import Store, Stored
+from sdpcontroller.store import Store
+from sdpcontroller.store.journal import JOURNAL_FORMS
+from sdpcontroller.store.records import Form, Table
 from sdpcontroller.workflows import realtime
 
 logger = logging.getLogger(__name__)
@@ -50,11 +53,17 @@ R = TypeVar("R")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """Product names become parts of sensor names, task ids and folders."""
 
-_STORE_PAUSE: Final = 1.0
-"""Seconds between two tries to write what nobody waits for."""
+_HANDED_OVER: Final = "this controller ends: ask the one that takes over how far it got"
 
 _PLAN_ADDRESS: Final = "239.0.0.1"
 """Stands for multicast addresses in a dry run, which must not take any."""
+
+FORMS: Final[tuple[Form[Any], ...]] = (PRODUCTS, BATCHES, GROUPS, *JOURNAL_FORMS)
+"""Everything that the controller keeps: what a successor must be able to read."""
+
+
+class _LeavingError(Exception):
+    """Ends the task group of a controller that ends in order."""
 
 
 class Master:
@@ -72,6 +81,11 @@ class Master:
         Network of the multicast addresses for products.
     timeouts
         How long products wait.
+    may_act
+        Whether this controller leads at the moment; see :mod:`sdpcontroller.election`.
+    end_products
+        Whether products are taken down when the controller is told to end. Otherwise they run on, for the next
+        controller to go on with.
     """
 
     def __init__(
@@ -82,19 +96,21 @@ class Master:
         address: tuple[str, int],
         multicast: str = DEFAULT_POOL,
         timeouts: Timeouts | None = None,
+        may_act: Callable[[], bool] = lambda: True,
+        end_products: bool = False,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._address = address
         self._multicast = MulticastPool(store, multicast)
         self._timeouts = timeouts or Timeouts()
+        self._may_act = may_act
+        self._end_products = end_products
         self._products: dict[str, Product] = {}
         self._listeners: list[Listener] = []
         self._link = LinkChanged(LinkState.DISCONNECTED, "", "not connected yet")
         self._services: Services | None = None
         self._stopping = False
-        self._leftovers: dict[str, Stored] = {}
-        """Records of an earlier run that are still being cleared up, by product."""
         self._commands: set[asyncio.Task[Any]] = set()
         self._handlers: dict[type[Command[Any]], Callable[[Any], Coroutine[Any, Any, Any]]] = {
             ConfigureProduct: self._configure,
@@ -108,56 +124,100 @@ class Master:
         }
 
     async def run(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
-        """Connect to the cluster, clear up what an earlier run left, serve until `stop` is set.
+        """Connect to the cluster, go on with the products there are, serve until `stop` is set.
 
-        Products are taken down in order before this returns.
+        When it is cancelled, nothing is taken down or undone: another controller leads.
+
+        Raises
+        ------
+        StoreError
+            If the database cannot be read.
         """
-        self._leftovers = await self._store.load(TABLE)
-        async with asyncio.TaskGroup() as background:
-            self._services = Services(
-                scheduler=self._scheduler,
-                store=self._store,
-                multicast=self._multicast,
-                background=background,
-                product_changed=self._product_changed,
-                sensor_changed=self._sensor_changed,
-                timeouts=self._timeouts,
-            )
-            self._scheduler.subscribe(self._scheduler_changed)
+        await self._multicast.load()
+        try:
+            async with asyncio.TaskGroup() as background:
+                await self._run(background, ready, stop)
+                raise _LeavingError  # ends whatever goes on in the background
+        except* _LeavingError:
+            pass
+        finally:
+            self._services = None
+
+    async def _run(
+        self, background: asyncio.TaskGroup, ready: asyncio.Event, stop: asyncio.Event
+    ) -> None:
+        services = Services(
+            scheduler=self._scheduler,
+            store=self._store,
+            multicast=self._multicast,
+            background=background,
+            product_changed=self._product_changed,
+            sensor_changed=self._sensor_changed,
+            timeouts=self._timeouts,
+            may_act=self._may_act,
+        )
+        self._products = await self._load_products(services)
+        self._scheduler.subscribe(self._scheduler_changed)
+        try:
             async with self._scheduler:
-                watch = background.create_task(self._watch_scheduler())
-                clearing = background.create_task(self._clear_up())
-                ready.set()
-                await stop.wait()
-                self._stopping = True
-                clearing.cancel()
-                await self._take_everything_down()
-                watch.cancel()
-        self._services = None
+                try:
+                    await self._serve(services, ready, stop)
+                finally:
+                    services.leaving.set()
+        finally:
+            await self._leave()
+
+    async def _serve(self, services: Services, ready: asyncio.Event, stop: asyncio.Event) -> None:
+        self._services = services
+        services.background.create_task(self._watch_scheduler())
+        self._recover(services)
+        ready.set()
+        await stop.wait()
+        self._stopping = True
+        if self._end_products:
+            await self._take_everything_down()
+
+    async def _load_products(self, services: Services) -> dict[str, Product]:
+        rows = await Table(self._store, PRODUCTS).load()
+        return {
+            name: Product(row.value, services, version=row.version) for name, row in rows.items()
+        }
+
+    def _recover(self, services: Services) -> None:
+        """Go on with everything that an earlier controller has left."""
+        known = frozenset[str]().union(*(p.graph_ids for p in self._products.values()))
+        for product in self._products.values():
+            services.background.create_task(product.recover())
+        for graph_id in self._scheduler.graphs():
+            if graph_id not in known:
+                logger.warning("graph %s belongs to no product: taken down", graph_id)
+                services.background.create_task(self._scheduler.stop(graph_id))
+        services.background.create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Remove what a product has left that died with its controller."""
+        try:
+            for owner in self._multicast.owners - self._products.keys():
+                await self._multicast.release(owner)
+            batches: Table[KeptBatch] = Table(self._store, BATCHES)
+            for graph_id, row in (await batches.load()).items():
+                product = self._products.get(row.value.product)
+                if product is None or row.value.cbid not in product.record.capture_blocks:
+                    await batches.delete(graph_id, event="no capture block needs it")
+        except StoreError as exc:  # the next start tries again
+            logger.warning("what dead products have left stays: %s", exc)
 
     async def _watch_scheduler(self) -> None:
         """Die with the scheduler: without it nothing here means anything."""
-        assert self._scheduler.failed is not None  # noqa: S101 - it was started
-        await asyncio.shield(self._scheduler.failed)
+        if self._scheduler.failed is not None:
+            await asyncio.shield(self._scheduler.failed)
 
-    async def _clear_up(self) -> None:
-        """Take down what products of an earlier run have left; this version does not adopt them."""
-        async with asyncio.TaskGroup() as group:  # one that does not end holds up no other
-            for name, stored in self._leftovers.items():
-                group.create_task(self._clear_up_product(name, stored.value.get("graph_id")))
-
-    async def _clear_up_product(self, name: str, graph_id: str | None) -> None:
-        logger.warning("%s was left by an earlier run of the controller: taken down", name)
-        if graph_id is not None:
-            await self._scheduler.stop(graph_id)
-        while name in self._leftovers:
-            try:
-                await self._store.delete(TABLE, name, event="dead: the controller was restarted")
-            except StoreError as exc:
-                logger.error("%s: %s", name, exc)
-                await asyncio.sleep(_STORE_PAUSE)
-            else:
-                del self._leftovers[name]
+    async def _leave(self) -> None:
+        """End what goes on here, and undo nothing: the tasks run on."""
+        for command in tuple(self._commands):
+            command.cancel()
+        await asyncio.gather(*self._commands, return_exceptions=True)
+        await asyncio.gather(*(product.leave() for product in self._products.values()))
 
     async def _take_everything_down(self) -> None:
         products = list(self._products.values())
@@ -178,17 +238,27 @@ class Master:
         ControllerError
             If it cannot be done; nothing has changed then, or it was undone.
         """
-        if self._services is None or self._stopping:
-            raise CommandError(
-                "the controller is not up" if not self._stopping else "shutting down"
-            )
+        self._up()
         handler = self._handlers[type(command)]
         # A client that goes away in mid-command must not leave the command half done.
         task = asyncio.create_task(handler(command))
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
         task.add_done_callback(_retrieve)
-        return cast(R, await asyncio.shield(task))
+        try:
+            return cast(R, await asyncio.shield(task))
+        except asyncio.CancelledError:
+            if task.cancelled():  # not the client was, but the command
+                raise CommandError(_HANDED_OVER) from None
+            raise
+
+    def _up(self) -> Services:
+        """Return what commands need, or raise ``CommandError`` when none can be done."""
+        if self._stopping:
+            raise CommandError(_HANDED_OVER)
+        if self._services is None:
+            raise CommandError("the controller is not up")
+        return self._services
 
     def products(self) -> Mapping[str, ProductRecord]:
         """All products that are not dead, by name."""
@@ -210,8 +280,7 @@ class Master:
                 "up" if product.record.state is ProductState.CAPTURING else "down",
             )
             for name, product in self._products.items()
-            if product.workflow is not None
-            for stream in product.workflow.simulated
+            for stream in product.simulated
         ]
 
     def system(self) -> SystemRecord:
@@ -237,25 +306,23 @@ class Master:
     async def _configure(self, command: ConfigureProduct) -> ProductAddress:
         name = self._free_name(command.name)
         document = config.parse(command.config)
-        if name in self._leftovers:
-            raise CommandError(
-                f"product {name} was left by an earlier run of the controller and is still being "
-                "taken down: try again later"
-            )
         existing = self._products.get(name)
         if existing is not None:
-            return self._same_product(existing, document)
-        assert self._services is not None  # noqa: S101 - execute() has checked
-        product = Product(name, document, command.config, self._services)
+            return await self._same_product(existing, document)
+        product = Product.new(name, command.config, self._up())
         self._products[name] = product
         await product.configure()
         return ProductAddress(name, *self._address)
 
-    def _same_product(self, product: Product, document: config.ProductConfig) -> ProductAddress:
+    async def _same_product(
+        self, product: Product, document: config.ProductConfig
+    ) -> ProductAddress:
         if product.config != document:
             raise CommandError(
                 f"product {product.name} exists with another configuration: deconfigure it first"
             )
+        if product.record.state is ProductState.CONFIGURING:
+            await product.configured()
         if product.record.state not in (ProductState.IDLE, ProductState.CAPTURING):
             raise CommandError(f"product {product.name} is {product.record.state.value}")
         return ProductAddress(product.name, *self._address)
@@ -264,8 +331,7 @@ class Master:
         """Put the first free number in the place of a ``*``; check the result."""
         if name.count("*") == 1:
             numbered = (name.replace("*", str(number)) for number in itertools.count())
-            taken = self._products.keys() | self._leftovers.keys()
-            name = next(candidate for candidate in numbered if candidate not in taken)
+            name = next(candidate for candidate in numbered if candidate not in self._products)
         if _NAME.fullmatch(name) is None:
             raise CommandError(
                 f"{name!r} is no product name: letters, digits, '_' and '-', at most 63, "
@@ -287,8 +353,7 @@ class Master:
             product
             for product in self._products.values()
             if command.product in (None, product.name)
-            and product.workflow is not None
-            and any(stream.name == command.stream for stream in product.workflow.simulated)
+            and any(stream.name == command.stream for stream in product.simulated)
         ]
         if len(owners) != 1:
             known = ", ".join(sorted(stream.name for stream in self.streams())) or "none"

@@ -146,7 +146,7 @@ class _Demo:
     async def _start_services(self, processes: Processes) -> str:
         """Start Redis, the cluster and the controller; return the address of the Mesos master."""
         output: Path = self.options.output.resolve()
-        redis_port, mesos_port, self._katcp_port = free_ports(3)
+        redis_port, mesos_port, goahead_port, self._katcp_port = free_ports(4)
         # Another demonstration may run on this machine: it must not get our data, nor we its ports.
         first_port = 20_000 + PORTS * randbelow(12_000 // PORTS)
         redis = need_command("redis-server", "redis-server")
@@ -179,11 +179,12 @@ class _Demo:
         async with self._step("The master controller"):
             await processes.start(
                 "master",
-                [*sdp, "master"],
+                [*sdp, "master", "--end-products"],
                 {
                     "mesos": f"127.0.0.1:{mesos_port}",
                     "redis": f"redis://127.0.0.1:{redis_port}/0",
                     "port": self._katcp_port,
+                    "goahead-port": goahead_port,
                     "multicast": f"239.{192 + randbelow(4)}.{randbelow(256)}.0/24",
                 },
                 port=self._katcp_port,

@@ -5,16 +5,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from typing import Any
+import sys
+from typing import Any, Final
 
 from katcp_iface import KatcpServer
+from scheduler import crash_points
 from scheduler.service import Scheduler
+from scheduler.subscription import Timing
 from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
-from sdpcontroller.master import Master
+from sdpcontroller.election import Election, ElectionTiming, Leadership
+from sdpcontroller.master import FORMS, Master
 from sdpcontroller.multicast import DEFAULT_POOL
 from sdpcontroller.products.services import Timeouts
-from sdpcontroller.store import Store
+from sdpcontroller.store import Store, schema
 from sdpcontroller.store.journal import StoreJournal
+
+_ADOPTION: Final = 30.0
+"""Seconds within which products ask to go on with launches of a predecessor; they do at once."""
 
 
 def add_parser(commands: Any) -> None:
@@ -23,7 +30,8 @@ def add_parser(commands: Any) -> None:
         "master",
         help="run the master controller",
         description="Run the master controller: a Mesos framework on one side, a KATCP server on the "
-        "other. SIGTERM takes all products down in order.",
+        "other. Several can share a configuration database: one acts, the others stand by. Products "
+        "outlive the controller; the next one goes on with them.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--mesos", default="127.0.0.1:5050", help="address of the Mesos master")
@@ -40,7 +48,37 @@ def add_parser(commands: Any) -> None:
         default="127.0.0.1",
         help="address at which tasks ask for their go-ahead; must be reachable from all agents",
     )
-    parser.add_argument("--goahead-port", type=int, default=0, help="its port; 0 for any")
+    parser.add_argument(
+        "--goahead-port",
+        type=int,
+        default=5002,
+        help="its port, the same after a restart: waiting tasks ask there; 0 for any",
+    )
+    parser.add_argument(
+        "--goahead-url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="where tasks reach the go-ahead of this and of the other controllers, http://host:port "
+        "each; give the option for each of them (default: this one only)",
+    )
+    parser.add_argument(
+        "--lease",
+        type=float,
+        default=ElectionTiming().lease,
+        metavar="SECONDS",
+        help="how long a leading controller that is silent is waited for; the same for all",
+    )
+    parser.add_argument(
+        "--end-products",
+        action="store_true",
+        help="take all products down in order at SIGTERM, instead of leaving them to the next controller",
+    )
+    parser.add_argument(
+        "--list-crash-points",
+        action="store_true",
+        help=f"list where {crash_points.VARIABLE}=NAME[:N] makes the controller die, for tests",
+    )
     parser.add_argument(
         "--multicast", default=DEFAULT_POOL, help="network of the products' multicast addresses"
     )
@@ -57,34 +95,81 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    if options.list_crash_points:
+        for point in crash_points.crash_points():
+            sys.stdout.write(f"{point.name:<32}{point.meaning}\n")
+        return 0
     set_up_logging(options.log_level)
     return run_until_signal(lambda stop: serve(options, stop))
 
 
 async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then take everything down."""
+    """Stand by until this controller leads, then serve, until `stop` is set.
+
+    Raises
+    ------
+    StoreError
+        If the database holds what this program cannot read: before it leads.
+    LeadershipLostError
+        When another controller has taken over.
+    """
+    crash_points.arm(os.environ.get(crash_points.VARIABLE, ""))
     store = await Store.connect(options.redis, password=os.environ.get("SDP_REDIS_PASSWORD"))
     try:
-        scheduler = Scheduler(
+        await schema.check(store, FORMS)
+        election = Election(
+            store, f"{options.host}:{options.port}", ElectionTiming.of(options.lease)
+        )
+        leadership = await _win(election, stop)
+        if leadership is not None:
+            try:
+                await _lead(options, store, leadership, stop)
+            finally:
+                await leadership.resign()
+    finally:
+        await store.close()
+
+
+async def _win(election: Election, stop: asyncio.Event) -> Leadership | None:
+    """Wait for the leadership; None when `stop` is set before."""
+    winning, stopping = asyncio.create_task(election.win()), asyncio.create_task(stop.wait())
+    await asyncio.wait({winning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if winning.done():
+        return winning.result()
+    winning.cancel()
+    await asyncio.wait({winning})
+    return None
+
+
+async def _lead(
+    options: argparse.Namespace, store: Store, leadership: Leadership, stop: asyncio.Event
+) -> None:
+    master = Master(
+        store,
+        Scheduler(
             master=options.mesos,
             journal=StoreJournal(store),
             framework_name=options.framework_name,
             goahead_host=options.goahead_host,
             goahead_port=options.goahead_port,
-        )
-        master = Master(
-            store,
-            scheduler,
-            address=(options.host, options.port),
-            multicast=options.multicast,
-            timeouts=Timeouts(fit=options.fit_timeout),
-        )
-        ready = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(master.run(ready, stop))
-            group.create_task(_serve_katcp(master, options, ready, running))
-    finally:
-        await store.close()
+            goahead_urls=options.goahead_url,
+            timing=Timing(adoption=_ADOPTION),
+        ),
+        address=(options.host, options.port),
+        multicast=options.multicast,
+        timeouts=Timeouts(fit=options.fit_timeout),
+        may_act=lambda: leadership.held,
+        end_products=options.end_products,
+    )
+    ready = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        keeping = group.create_task(leadership.keep())
+        await schema.migrate(store, FORMS)
+        running = group.create_task(master.run(ready, stop))
+        group.create_task(_serve_katcp(master, options, ready, running))
+        await asyncio.wait({running})
+        keeping.cancel()
 
 
 async def _serve_katcp(

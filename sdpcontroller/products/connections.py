@@ -112,9 +112,16 @@ class TaskConnection:
     """The KATCP link to one task; reconnects by itself as long as it is open."""
 
     def __init__(
-        self, product: str, task: str, host: str, port: int, callback: SensorCallback
+        self,
+        product: str,
+        task: str,
+        host: str,
+        port: int,
+        callback: SensorCallback,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
         self.task = task
+        self._may_act = may_act
         self._endpoint = f"{host}:{port}"
         self._closed = False
         self._limits: set[asyncio.Timeout] = set()
@@ -127,8 +134,29 @@ class TaskConnection:
         Raises
         ------
         CommandError
-            If the task refuses, is not reached, or does not answer within `timeout` seconds.
+            If the task refuses, is not reached, or does not answer within `timeout` seconds; or this
+            controller does not lead.
         """
+        reply, _ = await self._ask(name, *args, timeout=timeout)
+        return [argument.decode(errors="replace") for argument in reply]
+
+    async def sensor(self, name: str, *, timeout: float) -> str:
+        """Return the value of a sensor, as text.
+
+        Raises
+        ------
+        CommandError
+            As :meth:`request`; also if there is no such sensor.
+        """
+        _, informs = await self._ask("sensor-value", name, timeout=timeout)
+        # #sensor-value timestamp count name status value
+        if len(informs) != 1 or len(informs[0].arguments) != 5:
+            raise CommandError(f"{self.task} at {self._endpoint} has no sensor {name}")
+        return informs[0].arguments[4].decode(errors="replace")
+
+    async def _ask(
+        self, name: str, *args: object, timeout: float
+    ) -> tuple[Sequence[bytes], Sequence[aiokatcp.Message]]:
         if self._closed:
             raise CommandError(f"{self.task} at {self._endpoint}: {name}: its link is closed")
         limit = asyncio.timeout(timeout)
@@ -136,7 +164,9 @@ class TaskConnection:
         try:
             async with limit:
                 await self._client.wait_connected()
-                reply, _informs = await self._client.request(name, *args)
+                if not self._may_act():  # it may have slept meanwhile
+                    raise CommandError(f"{self.task}: no {name}: this controller does not lead now")
+                return await self._client.request(name, *args)
         except aiokatcp.FailReply as exc:
             raise CommandError(f"{self.task} refused {name}: {exc}") from exc
         except TimeoutError as exc:
@@ -148,7 +178,6 @@ class TaskConnection:
             raise CommandError(f"{self.task} at {self._endpoint}: {name} failed: {exc}") from exc
         finally:
             self._limits.discard(limit)
-        return [argument.decode(errors="replace") for argument in reply]
 
     async def close(self) -> None:
         """Close the link; requests that wait for an answer fail at once."""

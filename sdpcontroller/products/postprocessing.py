@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Final
 
+from scheduler.crash_points import CrashPoint
 from scheduler.errors import SchedulerError
 from scheduler.graph import instantiate
 from scheduler.views import BatchResult
 from sdpcontroller.config import ProductConfig, Vis
-from sdpcontroller.errors import CommandError, ControllerError
+from sdpcontroller.errors import CommandError, ControllerError, StoreError
+from sdpcontroller.products.record import BATCHES, KeptBatch
 from sdpcontroller.products.services import Services
+from sdpcontroller.store.records import Table
 from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import imaging
-from sdpcontroller.workflows.imaging import ImagingPlan
 
 logger = logging.getLogger(__name__)
 
 Ended = Callable[[str, str], Awaitable[None]]
 """Is told the capture block and, if something failed, the reason for people."""
+
+_KEPT: Final = CrashPoint("postprocessing.kept", "the batch graph is kept, its block is not told")
+_STARTED: Final = CrashPoint("postprocessing.started", "the batch graph is told to run")
+_RAN: Final = CrashPoint("postprocessing.ran", "the batch graph has ended, its block has not")
+_CONCLUDED: Final = CrashPoint("postprocessing.concluded", "the block is dead, its graph is kept")
 
 
 class Postprocessing:
@@ -29,15 +37,19 @@ class Postprocessing:
         self._product = product
         self._services = services
         self._ended = ended
+        self._batches: Table[KeptBatch] = Table(services.store, BATCHES)
         self._running: dict[asyncio.Task[None], str] = {}
         self._ending = False
-        self.graph_ids: set[str] = set()
-        """Ids of the batch graphs that run."""
 
     @property
     def running(self) -> bool:
         """Whether any block is still being processed."""
         return bool(self._running)
+
+    @property
+    def graph_ids(self) -> frozenset[str]:
+        """Ids of the batch graphs that run."""
+        return frozenset(self._running.values())
 
     async def wait(self) -> None:
         """Wait until all that runs now has ended."""
@@ -47,49 +59,83 @@ class Postprocessing:
     async def end(self) -> None:
         """Take all batch graphs down; their blocks end as failed."""
         self._ending = True
-        for graph_id in tuple(self.graph_ids):
+        for graph_id in self.graph_ids:
             await self._services.scheduler.stop(graph_id)
         await self.wait()
 
-    async def start(self, cbid: str, config: ProductConfig, telstate: tuple[str, int]) -> None:
-        """Begin the postprocessing of a block; what was observed is read before this returns."""
-        try:
-            observed = await _observed(cbid, config, telstate)
-            plan = imaging.build(config, self._product, cbid, observed)
-        except ControllerError as exc:
-            logger.error("%s %s: no postprocessing: %s", self._product, cbid, exc)
-            await self._ended(cbid, f"no postprocessing of {cbid}: {exc}")
-            return
+    async def plan(self, cbid: str, config: ProductConfig, telstate: tuple[str, int]) -> str:
+        """Make the batch graph of a block, from what was observed, and keep it.
+
+        Returns
+        -------
+        str
+            Id of the graph; empty when there is nothing to do.
+
+        Raises
+        ------
+        ControllerError
+            If that cannot be found out, or kept.
+        """
+        observed = await _observed(cbid, config, telstate)
+        plan = imaging.build(config, self._product, cbid, observed)
         for line in plan.skipped:
             logger.info("%s %s: %s", self._product, cbid, line)
-        task = self._services.background.create_task(self._run(cbid, plan))
-        self._running[task] = cbid
+        if not plan.images:
+            return ""
+        number = await self._services.store.take_numbers("graph", at_least=1)
+        graph = instantiate(plan.graph, f"{plan.graph.name}-{number}")
+        batch = KeptBatch(self._product, cbid, graph)
+        await self._batches.put(graph.graph_id, batch, event=f"postprocessing of {cbid}")
+        _KEPT.reached()
+        return graph.graph_id
+
+    def start(self, cbid: str, graph_id: str) -> None:
+        """Begin, or go on with, the batch graph of a block; without one, the block ends at once."""
+        task = self._services.background.create_task(self._run(cbid, graph_id))
+        self._running[task] = graph_id
         task.add_done_callback(self._running.pop)
 
-    async def _run(self, cbid: str, plan: ImagingPlan) -> None:
-        reason = ""
-        if plan.images:
-            try:
-                reason = _failure(await self._run_graph(plan))
-            except (SchedulerError, ControllerError) as exc:
-                reason = str(exc)
+    async def _run(self, cbid: str, graph_id: str) -> None:
+        if not graph_id:
+            await self._conclude(cbid, "")
+            return
+        try:
+            await self._run_graph(cbid, graph_id)
+        except (SchedulerError, ControllerError) as exc:
+            # Taken from us, it runs on: another controller will tell how it ended.
+            if self._services.leaving.is_set():
+                return
+            await self._conclude(cbid, str(exc))
+        await self._forget(graph_id)
+
+    async def _run_graph(self, cbid: str, graph_id: str) -> None:
+        row = await self._batches.get(graph_id)
+        if row is None:
+            raise CommandError(f"batch graph {graph_id} is not in the database")
+        if self._ending:
+            raise CommandError("the controller ends")
+
+        async def concluded(result: BatchResult) -> None:
+            await self._conclude(cbid, _failure(result))
+
+        _STARTED.reached()
+        await self._services.scheduler.run_batch(
+            row.value.graph, timeout=self._services.timeouts.batch, concluded=concluded
+        )
+
+    async def _conclude(self, cbid: str, reason: str) -> None:
         if reason:
             reason = f"postprocessing of {cbid}: {reason}"
             logger.error("%s: %s", self._product, reason)
+        _RAN.reached()
         await self._ended(cbid, reason)
+        _CONCLUDED.reached()
 
-    async def _run_graph(self, plan: ImagingPlan) -> BatchResult:
-        number = await self._services.store.take_numbers("graph", at_least=1)
-        if self._ending:
-            raise CommandError("the controller ends")
-        graph = instantiate(plan.graph, f"{plan.graph.name}-{number}")
-        self.graph_ids.add(graph.graph_id)
+    async def _forget(self, graph_id: str) -> None:
         try:
-            return await self._services.scheduler.run_batch(
-                graph, timeout=self._services.timeouts.batch
-            )
-        finally:
-            self.graph_ids.discard(graph.graph_id)
+            await self._batches.delete(graph_id, event="ended")
+        except StoreError as exc:  # a successor finds that no block needs it
+            logger.warning("%s: %s", self._product, exc)
 
 
 async def _observed(

@@ -22,6 +22,8 @@ class Timeouts:
     """For one program to be ready for data."""
     capture_done: float = 300.0
     """For one program to drain."""
+    ask: float = 5.0
+    """For a program to tell which capture block it is at, after a restart of the controller."""
     batch: float = 6 * 3600.0
     """For the postprocessing of one capture block."""
 
@@ -38,3 +40,7 @@ class Services:
     product_changed: Callable[[ProductRecord], None]
     sensor_changed: Callable[[TaskSensor], None]
     timeouts: Timeouts = field(default_factory=Timeouts)
+    may_act: Callable[[], bool] = lambda: True
+    """Whether this controller leads at the moment."""
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when another controller goes on with the products: what is cancelled then is not undone."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final, TypeVar
 
-from scheduler.errors import GraphError, JournalError
+from pydantic import TypeAdapter
+
+from scheduler.errors import JournalError
 from scheduler.graph import PhysicalGraph
 from scheduler.journal import (
     GraphPhase,
@@ -16,16 +19,42 @@ from scheduler.journal import (
 )
 from scheduler.placement import Placement
 from sdpcontroller.errors import StoreError
+from sdpcontroller.store.records import Form, Row, Table
 from sdpcontroller.store.redis_store import Store
 
 T = TypeVar("T")
 
-_FRAMEWORK: Final = "framework"
-_GRAPHS: Final = "graph"
-_PLACEMENTS: Final = "placement"
-_TASKS: Final = "task"
-_PHASES: Final = "graph_phase"
-_DRAINED: Final = "drained"
+_FRAMEWORK_ID: Final = TypeAdapter[str | None](str | None)
+_TEXTS: Final = TypeAdapter(dict[str, str])
+
+FRAMEWORK: Final[Form[str | None]] = Form(
+    "framework",
+    write=lambda framework_id: {"framework_id": framework_id},
+    read=lambda document: _FRAMEWORK_ID.validate_python(document["framework_id"], strict=True),
+)
+GRAPHS: Final = Form("graph", write=PhysicalGraph.to_json, read=PhysicalGraph.from_json)
+PHASES: Final[Form[GraphPhase]] = Form(
+    "graph_phase",
+    write=lambda phase: {"phase": phase.value},
+    read=lambda document: GraphPhase(document["phase"]),
+)
+PLACEMENTS: Final = Form("placement", write=placement_to_json, read=placement_from_json)
+TASKS: Final = Form("task", write=TaskRecord.to_json, read=TaskRecord.from_json)
+DRAINED: Final[Form[Mapping[str, str]]] = Form(
+    "drained",
+    write=lambda hosts: {"hosts": dict(hosts)},
+    read=lambda document: _TEXTS.validate_python(document["hosts"]),
+)
+
+JOURNAL_FORMS: Final[tuple[Form[Any], ...]] = (
+    FRAMEWORK,
+    GRAPHS,
+    PHASES,
+    PLACEMENTS,
+    TASKS,
+    DRAINED,
+)
+"""All that the journal keeps."""
 
 
 class StoreJournal:
@@ -33,83 +62,74 @@ class StoreJournal:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._framework = Table(store, FRAMEWORK)
+        self._graphs = Table(store, GRAPHS)
+        self._phases = Table(store, PHASES)
+        self._placements = Table(store, PLACEMENTS)
+        self._tasks = Table(store, TASKS)
+        self._drained = Table(store, DRAINED)
 
     async def record_framework_id(self, framework_id: str | None) -> None:
         """Keep the id under which Mesos knows us; None after it was given up."""
-        record = {"framework_id": framework_id}
         event = f"framework id {framework_id}" if framework_id else "framework id given up"
-        await self._put(_FRAMEWORK, "id", record, event)
+        await _journalled(self._framework.put("id", framework_id, event=event))
 
     async def record_graph(self, graph: PhysicalGraph) -> None:
         """Keep a graph."""
         event = f"{len(graph.tasks)} tasks of {graph.logical.name}"
-        await self._put(_GRAPHS, graph.graph_id, graph.to_json(), event)
+        await _journalled(self._graphs.put(graph.graph_id, graph, event=event))
 
     async def record_phase(self, graph_id: str, phase: GraphPhase) -> None:
         """Keep what is being done with a graph."""
-        await self._put(_PHASES, graph_id, {"phase": phase.value}, phase.value)
+        await _journalled(self._phases.put(graph_id, phase, event=phase.value))
 
     async def record_drained(self, drained: Mapping[str, str]) -> None:
         """Keep which hosts get no new tasks, and why."""
         event = f"drained: {', '.join(sorted(drained)) or 'none'}"
-        await self._put(_DRAINED, "hosts", {"hosts": dict(drained)}, event)
+        await _journalled(self._drained.put("hosts", drained, event=event))
 
     async def record_placement(self, graph_id: str, placement: Placement) -> None:
         """Keep where a graph goes."""
         hosts = sorted({a.host for a in placement.assignments.values()})
-        await self._put(
-            _PLACEMENTS, graph_id, placement_to_json(placement), f"placed on {', '.join(hosts)}"
-        )
+        event = f"placed on {', '.join(hosts)}"
+        await _journalled(self._placements.put(graph_id, placement, event=event))
 
     async def record_task(self, record: TaskRecord) -> None:
         """Keep the newest state of a task."""
         event = record.state.value if record.death is None else str(record.death)
-        await self._put(_TASKS, record.task_id, record.to_json(), event)
+        await _journalled(self._tasks.put(record.task_id, record, event=event))
 
     async def forget_graph(self, graph_id: str) -> None:
         """Drop a graph with all that was kept of it; the graph itself last."""
-        tasks = await _journalled(self._store.load(_TASKS))
-        for task_id, stored in tasks.items():
-            if TaskRecord.from_json(stored.value).graph_id == graph_id:
-                await _journalled(self._store.delete(_TASKS, task_id, event="forgotten"))
-        for table in (_PLACEMENTS, _PHASES, _GRAPHS):
-            await _journalled(self._store.delete(table, graph_id, event="forgotten"))
+        # A graph's id has no dot: no other graph has a task with such an id.
+        task_ids = [
+            key
+            for key in await _journalled(self._store.keys(TASKS.table))
+            if key.startswith(f"{graph_id}.")
+        ]
+        await _journalled(
+            asyncio.gather(*(self._tasks.delete(key, event="forgotten") for key in task_ids))
+        )
+        await _journalled(self._placements.delete(graph_id, event="forgotten"))
+        await _journalled(self._phases.delete(graph_id, event="forgotten"))
+        await _journalled(self._graphs.delete(graph_id, event="forgotten"))
 
     async def load(self) -> JournalState:
         """Return everything that was kept."""
-        framework = await _journalled(self._store.get(_FRAMEWORK, "id"))
-        graphs = await _journalled(self._store.load(_GRAPHS))
-        placements = await _journalled(self._store.load(_PLACEMENTS))
-        tasks = await _journalled(self._store.load(_TASKS))
-        phases = await _journalled(self._store.load(_PHASES))
-        drained = await _journalled(self._store.get(_DRAINED, "hosts"))
-        try:
-            return JournalState(
-                None if framework is None else _framework_id(framework.value),
-                {key: PhysicalGraph.from_json(stored.value) for key, stored in graphs.items()},
-                {key: placement_from_json(stored.value) for key, stored in placements.items()},
-                {key: TaskRecord.from_json(stored.value) for key, stored in tasks.items()},
-                {key: GraphPhase(stored.value["phase"]) for key, stored in phases.items()},
-                {} if drained is None else _texts(drained.value["hosts"]),
-            )
-        except (GraphError, KeyError, TypeError, ValueError) as exc:
-            raise JournalError(f"the journal holds what this version cannot read: {exc}") from exc
-
-    async def _put(self, table: str, key: str, record: dict[str, Any], event: str) -> None:
-        await _journalled(self._store.put(table, key, record, event=event))
+        framework = await _journalled(self._framework.get("id"))
+        drained = await _journalled(self._drained.get("hosts"))
+        return JournalState(
+            None if framework is None else framework.value,
+            _values(await _journalled(self._graphs.load())),
+            _values(await _journalled(self._placements.load())),
+            _values(await _journalled(self._tasks.load())),
+            _values(await _journalled(self._phases.load())),
+            {} if drained is None else drained.value,
+        )
 
 
-def _texts(record: Any) -> dict[str, str]:
-    if not isinstance(record, dict) or not all(isinstance(v, str) for v in record.values()):
-        raise JournalError(f"the journal has {record!r} as drained hosts")
-    return record
-
-
-def _framework_id(record: Any) -> str | None:
-    found = record["framework_id"]
-    if not isinstance(found, str | None):
-        raise JournalError(f"the journal has {found!r} as framework id")
-    return found
+def _values(rows: Mapping[str, Row[T]]) -> dict[str, T]:
+    return {key: row.value for key, row in rows.items()}
 
 
 async def _journalled(act: Awaitable[T]) -> T:

@@ -6,7 +6,8 @@ the event that explains it are one atomic step (a Lua script, because WATCH/MULT
 under contention). A change may demand that nobody changed the record meanwhile, and carries the writer's
 fencing number: once a later one was issued, writes with an earlier one are refused.
 
-Nothing else in the system knows that Redis is behind this module.
+Nothing outside this package knows that Redis is behind it. :class:`Store` knows documents only; for records
+with a type see :mod:`sdpcontroller.store.records`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,22 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from sdpcontroller.errors import StoreError
+from sdpcontroller.errors import FencedError, StoreError
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = "1"
-"""Version of everything written here; another one in the database is refused whole."""
+SCHEMA_VERSION: Final = 2
+"""Version of everything written here; :mod:`sdpcontroller.store.schema` tells what becomes of another."""
+
+OLDEST_READABLE: Final = 1
+"""The oldest version that is migrated."""
+
+_TIMEOUT: Final = 5.0
+"""Seconds for one exchange. One without an answer is not repeated here: it may have been done."""
 
 _EVENTS_KEPT: Final = 10_000
 """Events kept per record; older ones are trimmed."""
@@ -34,28 +43,56 @@ _EVENTS_KEPT: Final = 10_000
 _DELETED_KEPT: Final = 30 * 86400
 """Seconds for which the events of a deleted record are kept."""
 
-_PUT: Final = """
-local fence = tonumber(redis.call('GET', KEYS[4]) or '0')
-if tonumber(ARGV[6]) < fence then return redis.error_reply('FENCED ' .. fence) end
-local found = redis.call('HGET', KEYS[1], 'version')
-if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= tonumber(found or '0') then
+_FENCED: Final = """
+local leader = redis.call('GET', KEYS[1]) or ''
+if leader ~= ARGV[1] then return redis.error_reply('FENCED ' .. leader) end
+"""
+"""Begins every script that writes: a writer whose fencing number is not the newest is refused."""
+
+_PUT: Final = (
+    _FENCED
+    + """
+local found = redis.call('HGET', KEYS[2], 'version')
+if ARGV[2] ~= '' and tonumber(ARGV[2]) ~= tonumber(found or '0') then
   return redis.error_reply('CONFLICT ' .. (found or '0'))
 end
-if ARGV[3] == '' and not found then return 0 end
-local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if ARGV[4] == '' and not found then return 0 end
+local last = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
 local version = tonumber(found or (last and last[2][2]) or '0') + 1
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'version', version, 'event', ARGV[4])
-if ARGV[3] == '' then
-  redis.call('DEL', KEYS[1])
-  redis.call('SREM', KEYS[3], ARGV[2])
-  redis.call('EXPIRE', KEYS[2], ARGV[7])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[6], '*', 'version', version, 'event', ARGV[5])
+if ARGV[4] == '' then
+  redis.call('DEL', KEYS[2])
+  redis.call('SREM', KEYS[4], ARGV[3])
+  redis.call('EXPIRE', KEYS[3], ARGV[7])
 else
-  redis.call('HSET', KEYS[1], 'version', version, 'value', ARGV[3])
-  redis.call('SADD', KEYS[3], ARGV[2])
-  redis.call('PERSIST', KEYS[2])
+  redis.call('HSET', KEYS[2], 'version', version, 'value', ARGV[4], 'schema', ARGV[8])
+  redis.call('SADD', KEYS[4], ARGV[3])
+  redis.call('PERSIST', KEYS[3])
 end
 return version
 """
+)
+
+_COUNT: Final = (
+    _FENCED
+    + """
+local n = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[3]))
+redis.call('SET', KEYS[2], string.format('%.0f', n + ARGV[2]))
+return n + ARGV[2]
+"""
+)
+
+_MIGRATE: Final = (
+    _FENCED
+    + """
+for i = 4, #KEYS do
+  redis.call('HSET', KEYS[i], 'value', ARGV[2 * i - 4], 'schema', ARGV[2 * i - 3])
+end
+redis.call('SET', KEYS[2], ARGV[2])
+redis.call('XADD', KEYS[3], '*', 'version', ARGV[2], 'event', ARGV[3])
+return #KEYS - 3
+"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +101,8 @@ class Stored:
 
     value: Any
     version: int
+    schema: int = 1
+    """Version of the record's form."""
 
 
 class Store:
@@ -76,53 +115,71 @@ class Store:
     prefix
         First part of every key, so that several systems can share a Redis.
     fence
-        Fencing number of this writer; 0 for a system without election.
+        Fencing number of this writer, see :class:`sdpcontroller.store.lease.Lease`; empty where nobody was
+        ever elected.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, *, prefix: str = "sdp", fence: int = 0) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, *, prefix: str = "sdp", fence: str = ""
+    ) -> None:
         # redis-py's annotations cover bytes and str replies and both kinds of client at once
-        self._client: Any = client
+        self.client: Any = client
         self._prefix = prefix
-        self._fence = fence
+        self.fence = fence
         self._put_script = client.register_script(_PUT)
+        self._count_script = client.register_script(_COUNT)
 
     @classmethod
     async def connect(
-        cls, url: str, *, password: str | None = None, prefix: str = "sdp", fence: int = 0
+        cls, url: str, *, password: str | None = None, prefix: str = "sdp", fence: str = ""
     ) -> Store:
-        """Connect, and claim or check the schema version.
+        """Connect, and check the schema version; an empty database is claimed.
 
         A password should be given apart from the URL, which is shown in messages.
 
         Raises
         ------
         StoreError
-            If Redis does not answer, or holds the data of another schema version.
+            If Redis does not answer, or holds what this program can neither read nor migrate.
         """
         try:
-            client = redis.asyncio.from_url(url, password=password, decode_responses=True)
+            client = redis.asyncio.from_url(
+                url,
+                password=password,
+                decode_responses=True,
+                socket_timeout=_TIMEOUT,
+                socket_connect_timeout=_TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+            )
         except ValueError as exc:
             raise StoreError(f"{url} is no address of a Redis: {exc}") from exc
         store = cls(client, prefix=prefix, fence=fence)
         try:
-            async with _translated(f"connect to {url}"):
-                await client.set(store._key("schema"), SCHEMA_VERSION, nx=True)
-                found = await store._client.get(store._key("schema"))
-            if found != SCHEMA_VERSION:
+            async with translated(f"connect to {url}"):
+                await client.set(store.key("schema"), SCHEMA_VERSION, nx=True)
+            found = await store.schema()
+            if not OLDEST_READABLE <= found <= SCHEMA_VERSION:
                 raise StoreError(
                     f"the database at {url} has schema version {found}, this program reads "
-                    f"{SCHEMA_VERSION}: start the matching version, or give another database"
+                    f"{OLDEST_READABLE} to {SCHEMA_VERSION}: start the matching version, or give "
+                    "another database"
                 )
         except BaseException:
             await client.aclose()
             raise
         return store
 
+    async def schema(self) -> int:
+        """Return the schema version of what the database holds."""
+        async with translated("read the schema version"):
+            return int(await uncut(self.client.get(self.key("schema"))) or SCHEMA_VERSION)
+
     async def close(self) -> None:
         """Close the connection."""
-        await self._client.aclose()
+        await self.client.aclose()
 
-    def _key(self, *parts: str) -> str:
+    def key(self, *parts: str) -> str:
+        """Return the full name of a key."""
         return ":".join((self._prefix, *parts))
 
     async def put(
@@ -133,6 +190,7 @@ class Store:
         *,
         event: str,
         expected_version: int | None = None,
+        schema: int = 1,
     ) -> int:
         """Write a record together with the event that explains it; return its new version.
 
@@ -142,7 +200,7 @@ class Store:
             If Redis does not answer, this writer was fenced off, or the record is not at
             `expected_version` (0: must not exist).
         """
-        return await self._change(table, key, json.dumps(value), event, expected_version)
+        return await self._change(table, key, json.dumps(value), event, expected_version, schema)
 
     async def delete(
         self, table: str, key: str, *, event: str, expected_version: int | None = None
@@ -151,44 +209,72 @@ class Store:
 
         The event log stays for a month, so that one can ask what happened.
         """
-        await self._change(table, key, "", event, expected_version)
+        await self._change(table, key, "", event, expected_version, 0)
 
     async def _change(
-        self, table: str, key: str, value: str, event: str, expected_version: int | None
+        self,
+        table: str,
+        key: str,
+        value: str,
+        event: str,
+        expected_version: int | None,
+        schema: int,
     ) -> int:
-        async with _translated(f"write {table} {key}"):
-            version = await _uncut(
+        async with translated(f"write {table} {key}"):
+            version = await uncut(
                 self._put_script(
                     keys=[
-                        self._key(table, key),
-                        self._key("events", table, key),
-                        self._key("keys", table),
-                        self._key("fence"),
+                        self.key("fence"),
+                        self.key(table, key),
+                        self.key("events", table, key),
+                        self.key("keys", table),
                     ],
                     args=[
+                        self.fence,
                         "" if expected_version is None else expected_version,
                         key,
                         value,
                         event,
                         _EVENTS_KEPT,
-                        self._fence,
                         _DELETED_KEPT,
+                        schema,
                     ],
                 )
             )
         return int(version)
 
+    async def migrate(self, records: Sequence[tuple[str, str, Any, int]]) -> None:
+        """Write records in their present form and raise the schema version, all in one step.
+
+        Parameters
+        ----------
+        records
+            Table, key, document and form of each. Their versions stay: they say the same as before.
+        """
+        keys = [self.key("fence"), self.key("schema"), self.key("events", "schema", "version")]
+        args: list[Any] = [self.fence, SCHEMA_VERSION, f"migrated {len(records)} records"]
+        for table, key, document, form in records:
+            keys.append(self.key(table, key))
+            args += [json.dumps(document), form]
+        async with translated("migrate the database"):
+            await uncut(self.client.eval(_MIGRATE, len(keys), *keys, *args))
+
     async def get(self, table: str, key: str) -> Stored | None:
         """Read one record; None if there is none."""
-        async with _translated(f"read {table} {key}"):
-            found = await _uncut(self._client.hgetall(self._key(table, key)))
+        async with translated(f"read {table} {key}"):
+            found = await uncut(self.client.hgetall(self.key(table, key)))
             return _stored(found) if found else None
+
+    async def keys(self, table: str) -> list[str]:
+        """Return the keys of the records of a table, in order."""
+        async with translated(f"read {table}"):
+            return sorted(await uncut(self.client.smembers(self.key("keys", table))))
 
     async def load(self, table: str) -> dict[str, Stored]:
         """Read a whole table, by key."""
-        async with _translated(f"read {table}"):
-            keys = sorted(await _uncut(self._client.smembers(self._key("keys", table))))
-            rows = await _uncut(self._rows(table, keys))
+        async with translated(f"read {table}"):
+            keys = await self.keys(table)
+            rows = await uncut(self._rows(table, keys))
             return {
                 key: _stored(row)
                 for key, row in zip(keys, rows, strict=True)
@@ -196,40 +282,34 @@ class Store:
             }
 
     async def _rows(self, table: str, keys: Sequence[str]) -> list[dict[str, str]]:
-        async with self._client.pipeline(transaction=False) as pipe:
+        async with self.client.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.hgetall(self._key(table, key))
+                pipe.hgetall(self.key(table, key))
             rows: list[dict[str, str]] = await pipe.execute()
             return rows
 
     async def events(self, table: str, key: str, *, count: int = 100) -> list[str]:
         """Return the newest events of a record, oldest first; also of one that was deleted."""
-        async with _translated(f"read the events of {table} {key}"):
-            rows = await _uncut(
-                self._client.xrevrange(self._key("events", table, key), count=count)
-            )
+        async with translated(f"read the events of {table} {key}"):
+            rows = await uncut(self.client.xrevrange(self.key("events", table, key), count=count))
         return [fields["event"] for _, fields in reversed(rows)]
 
     async def take_numbers(self, counter: str, count: int = 1, *, at_least: int = 0) -> int:
         """Take `count` consecutive numbers that were never taken before; return the first.
 
-        Numbers begin at `at_least`, which may grow from call to call.
+        Numbers begin at `at_least`, which may grow from call to call. Raises as :meth:`put`.
         """
-        async with _translated(f"count {counter}"):
-            end = await _uncut(
-                self._client.eval(
-                    "local n = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[2]))"
-                    " redis.call('SET', KEYS[1], string.format('%.0f', n + ARGV[1])) return n + ARGV[1]",
-                    1,
-                    self._key("counter", counter),
-                    str(count),
-                    str(at_least),
+        async with translated(f"count {counter}"):
+            end = await uncut(
+                self._count_script(
+                    keys=[self.key("fence"), self.key("counter", counter)],
+                    args=[self.fence, count, at_least],
                 )
             )
         return int(end) - count
 
 
-async def _uncut(exchange: Awaitable[T]) -> T:
+async def uncut(exchange: Awaitable[T]) -> T:
     """Wait for an exchange with Redis; when we are cancelled, it goes on by itself.
 
     Half an exchange would cost the connection. And redis-py waits for its writes with ``asyncio.wait_for``,
@@ -248,17 +328,17 @@ def _retrieve(task: asyncio.Future[Any]) -> None:
 
 
 def _stored(row: Mapping[str, str]) -> Stored:
-    return Stored(json.loads(row["value"]), int(row["version"]))
+    return Stored(json.loads(row["value"]), int(row["version"]), int(row.get("schema", "1")))
 
 
 @asynccontextmanager
-async def _translated(act: str) -> AsyncIterator[None]:
+async def translated(act: str) -> AsyncIterator[None]:
     """Turn Redis' exceptions, and those of reading what it holds, into one of ours that says what was tried."""
     try:
         yield
     except ResponseError as exc:
         if str(exc).startswith("FENCED"):
-            raise StoreError(f"cannot {act}: another controller has taken over") from exc
+            raise FencedError(f"cannot {act}: another controller has taken over") from exc
         if str(exc).startswith("CONFLICT"):
             raise StoreError(f"cannot {act}: it was changed meanwhile ({exc})") from exc
         raise StoreError(f"cannot {act}: {exc}") from exc

@@ -29,6 +29,29 @@ class SimulatedStream:
     task: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """What the controller asks of the tasks of a graph.
+
+    Kept in the product's record, so that a later version of the controller goes on with the graph that runs.
+    """
+
+    telstate_task: str
+    """The task that serves the telescope state."""
+    katcp_tasks: tuple[str, ...] = ()
+    """Tasks with a port ``katcp`` to connect to."""
+    captures: tuple[CaptureTask, ...] = ()
+    simulated: tuple[SimulatedStream, ...] = ()
+
+    def capture_order(self) -> list[list[str]]:
+        """Tasks in the order in which a capture *ends*: sources first, one list per stage.
+
+        A capture begins in the opposite order, so that whoever receives is there before data comes.
+        """
+        stages = sorted({task.stage for task in self.captures})
+        return [[t.name for t in self.captures if t.stage == stage] for stage in stages]
+
+
 @dataclass(frozen=True, slots=True)
 class Workflow:
     """A logical graph, with all that the controller does around it."""
@@ -45,10 +68,12 @@ class Workflow:
     asked: Mapping[str, tuple[Quantity, ...]] = field(default_factory=dict)
     """What each task asks for and why, by its name."""
 
-    def capture_order(self) -> list[list[str]]:
-        """Tasks in the order in which a capture *ends*: sources first, one list per stage.
-
-        A capture begins in the opposite order, so that whoever receives is there before data comes.
-        """
-        stages = sorted({task.stage for task in self.captures})
-        return [[t.name for t in self.captures if t.stage == stage] for stage in stages]
+    @property
+    def roles(self) -> Roles:
+        """What is kept of it once the graph is launched."""
+        return Roles(
+            telstate_task=self.telstate_task,
+            katcp_tasks=self.katcp_tasks,
+            captures=self.captures,
+            simulated=self.simulated,
+        )

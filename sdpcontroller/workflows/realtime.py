@@ -20,7 +20,15 @@ from typing import Any, Final
 
 from pipelines import catalogue
 from pipelines.catalogue import Program
-from scheduler.graph import Edge, EdgeKind, LogicalGraph, ReadyCheck, ReadyKind, TaskTemplate
+from scheduler.graph import (
+    Edge,
+    EdgeKind,
+    LogicalGraph,
+    ReadyCheck,
+    ReadyKind,
+    Restart,
+    TaskTemplate,
+)
 from sdpcontroller.config import (
     Cal,
     ProductConfig,
@@ -48,6 +56,9 @@ _FLOW: Final[Mapping[str, frozenset[str]]] = {
     ),
 }
 """Who sends data to whom, by kind of program."""
+
+_EXPENDABLE: Final = frozenset({catalogue.DISPLAY.kind})
+"""Programs without which an observation is whole; one that dies is started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +216,8 @@ def _task(
         command=(*command, *options),
         request=request,
         ready=ReadyCheck(ReadyKind.PORTS, program.ports),
+        critical=program.kind not in _EXPENDABLE,
+        restart=Restart.IN_PLACE if program.kind in _EXPENDABLE else Restart.NEVER,
     )
     overriding = {} if override is None else override.config
     return _Task(template, {**(settings or {}), **overriding}, program, asked)

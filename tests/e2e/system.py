@@ -208,7 +208,8 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.run = Run(folder)
         self.folder = folder
-        self.redis_port, self.mesos_port, self.katcp_port = (free_port() for _ in range(3))
+        ports = (free_port() for _ in range(4))
+        self.redis_port, self.mesos_port, self.katcp_port, self._goahead_port = ports
         self._multicast = f"239.{192 + randbelow(4)}.{randbelow(256)}.0/24"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -258,7 +259,7 @@ class Stack:
         """Start a controller; on the same database, if there was one before."""
         command = [SDP, "master", "--port", str(self.katcp_port), "--fit-timeout", "6"]
         command += ["--mesos", f"127.0.0.1:{self.mesos_port}"]
-        command += ["--multicast", self._multicast]
+        command += ["--multicast", self._multicast, "--goahead-port", str(self._goahead_port)]
         command += ["--redis", f"redis://127.0.0.1:{self.redis_port}/0"]
         self._start("master", command)
         wait_for_port("127.0.0.1", self.katcp_port, self._processes["master"])

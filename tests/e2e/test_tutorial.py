@@ -24,7 +24,7 @@ _SHORTER: Final = {"sleep 8\n": "sleep 4\n", "sleep 20\n": "sleep 8\n"}
 def script() -> str:
     """The tutorial's commands, with ports and multicast groups that nobody else uses, and shorter waits."""
     text = "\n".join(_BLOCK.findall(TUTORIAL.read_text()))
-    for port in ("6390", "5050", "5001"):
+    for port in ("6390", "5050", "5001", "5002"):
         assert port in text
         text = text.replace(port, str(free_port()))
     for long, short in _SHORTER.items():

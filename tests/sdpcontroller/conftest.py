@@ -13,6 +13,8 @@ import pytest
 import redis.asyncio
 
 from sdpcontroller import telstate
+from sdpcontroller.products import losses
+from sdpcontroller.products.restarts import RestartPolicy
 from sdpcontroller.store import Store
 from tests.sdpcontroller.fakes import FakeScheduler, House
 
@@ -23,6 +25,12 @@ def close_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telstate, "_CLOSE_TIMEOUT", 0.02)
 
 
+@pytest.fixture(autouse=True)
+def restart_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses before restarts are for programs that die at once: none does here."""
+    monkeypatch.setattr(losses, "POLICIES", {"display": RestartPolicy(limit=3, first=0.001)})
+
+
 _prefixes = itertools.count()
 
 
@@ -31,7 +39,7 @@ async def connect(redis_server: Any) -> AsyncIterator[Callable[..., Awaitable[St
     """Connects writers to one Redis; without a prefix, each has a database of its own."""
     async with AsyncExitStack() as stack:
 
-        async def make(prefix: str | None = None, fence: int = 0) -> Store:
+        async def make(prefix: str | None = None, fence: str = "") -> Store:
             prefix = prefix if prefix is not None else f"test{next(_prefixes)}"
             store = await Store.connect(redis_server.url, prefix=prefix, fence=fence)
             stack.push_async_callback(store.close)
@@ -51,10 +59,12 @@ def open_house(redis_server: Any) -> Callable[[], Any]:
     """Makes masters, one after the other: each with an empty database, or with that of the one before."""
 
     @contextlib.asynccontextmanager
-    async def make(*, empty: bool = True, hold_stops: bool = False) -> AsyncIterator[House]:
+    async def make(
+        *, after: House | None = None, end_products: bool = True
+    ) -> AsyncIterator[House]:
         """The database is Redis' number 1; number 0 is the telescope state of one product at a time.
 
-        With `hold_stops`, graphs are not taken down before the scheduler's `stops` is set.
+        A house that comes `after` another has its database and its cluster.
         """
         client = redis.asyncio.from_url(redis_server.url)
 
@@ -64,14 +74,13 @@ def open_house(redis_server: Any) -> Callable[[], Any]:
             return redis_server.host, redis_server.port
 
         async with client:
-            if empty:
+            if after is None:
                 await client.flushall()
             store = await Store.connect(f"{redis_server.url}/1")
             try:
-                scheduler = FakeScheduler(telescope_state)
-                if hold_stops:
-                    scheduler.stops.clear()
-                async with House(store, scheduler) as house:
+                scheduler = after.scheduler if after else FakeScheduler(telescope_state)
+                scheduler.survives = False
+                async with House(store, scheduler, end_products=end_products) as house:
                     yield house
             finally:
                 await store.close()

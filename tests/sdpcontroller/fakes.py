@@ -9,9 +9,11 @@ from typing import Any, Self
 
 import aiokatcp
 
-from scheduler.errors import LaunchError
+from scheduler.errors import LaunchError, RestartError
 from scheduler.graph import PhysicalGraph
+from scheduler.journal import GraphPhase
 from scheduler.placement import Assignment, Placement
+from scheduler.restart import RestartPlan
 from scheduler.task import Death, Outcome, TaskState
 from scheduler.views import (
     AgentsChanged,
@@ -28,6 +30,8 @@ from sdpcontroller.control import ProductRecord, TaskSensor
 from sdpcontroller.master import Master
 from sdpcontroller.products.services import Timeouts
 from sdpcontroller.store import Store
+
+LateValues = Callable[[str], Awaitable[Mapping[str, str]]]
 
 
 @dataclass
@@ -53,6 +57,8 @@ class TaskServer(aiokatcp.DeviceServer):
         self._behaviour = behaviour
         self.asked = asyncio.Event()
         self.sensors.add(aiokatcp.Sensor(int, "heaps", "heaps seen", "heaps"))
+        self.block = aiokatcp.Sensor(str, "capture-block-id", "block in progress")
+        self.sensors.add(self.block)
 
     async def _answer(self, request: str, *args: str) -> None:
         self._journal.append((self._name, request, *args))
@@ -62,7 +68,10 @@ class TaskServer(aiokatcp.DeviceServer):
         if self._behaviour.refuse.get(self._name) == request:
             raise aiokatcp.FailReply(f"no {request} today")
         await asyncio.sleep(0)
+        if request in ("capture-init", "capture-done"):
+            self.block.value = args[0] if args else ""
         self._journal.append((self._name, f"{request} done", *args))
+        self.asked.set()
 
     async def request_capture_init(self, ctx: aiokatcp.RequestContext, cbid: str) -> None:
         """Begin."""
@@ -94,7 +103,7 @@ class FakeScheduler:
         self._stopping: dict[str, asyncio.Event] = {}
         self.servers: dict[str, TaskServer] = {}
         """By task id."""
-        self.graphs: list[PhysicalGraph] = []
+        self.launched: list[PhysicalGraph] = []
         """All that were launched."""
         self.batches: list[PhysicalGraph] = []
         self.stopped: list[str] = []
@@ -107,9 +116,19 @@ class FakeScheduler:
         self.stops = asyncio.Event()
         """Stops wait for it."""
         self.stops.set()
+        self.steps = asyncio.Event()
+        """The go-aheads of a launch wait for it."""
+        self.steps.set()
         self.launch_error: Exception | None = None
+        self.resumed: list[str] = []
+        """Ids of graphs whose launch was gone on with."""
+        self.restarts: list[str] = []
+        """Names of the tasks that were restarted."""
+        self.restart_error: Exception | None = None
         self.batch_failures: tuple[str, ...] = ()
         self.failed: asyncio.Future[None] | None = None
+        self.survives = False
+        """Whether the tasks run on when the link to the scheduler ends, as they do on a cluster."""
 
     async def __aenter__(self) -> Self:
         self.failed = asyncio.get_running_loop().create_future()
@@ -117,6 +136,9 @@ class FakeScheduler:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._subscribers.clear()
+        if self.survives:
+            return
         for server in tuple(self.servers.values()):
             await server.stop()
         assert self.failed is not None
@@ -135,6 +157,36 @@ class FakeScheduler:
 
     def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
         return dict(self._views.get(graph_id, {}))
+
+    def graphs(self) -> tuple[str, ...]:
+        return tuple(self._views)
+
+    def phase(self, graph_id: str) -> GraphPhase | None:
+        views = self._views.get(graph_id, {}).values()
+        up = views and all(v.state in (TaskState.READY, TaskState.DEAD) for v in views)
+        return GraphPhase.UP if up else GraphPhase.LAUNCHING
+
+    async def resume(
+        self, graph_id: str, *, timeout: float, late_values: LateValues, priority: int = 0
+    ) -> None:
+        """Go on where :meth:`launch` was left."""
+        self.resumed.append(graph_id)
+        graph = next(graph for graph in self.launched if graph.graph_id == graph_id)
+        await self._bring_up(graph, late_values)
+
+    async def restart_task(self, graph_id: str, name: str, *, timeout: float) -> RestartPlan:
+        self.restarts.append(name)
+        if self.restart_error is not None:
+            raise self.restart_error
+        if graph_id not in self._views:
+            raise RestartError(f"there is no graph {graph_id}")
+        view = self._views[graph_id][name]
+        stem, _, attempt = view.task_id.rpartition(".")
+        task_id = f"{stem}.{int(attempt) + 1}"
+        server = await self._serve(name, task_id)
+        changes: dict[str, Any] = {"death": None, "log_tail": (), "ports": {"katcp": server}}
+        self._become(graph_id, name, task_id=task_id, state=TaskState.READY, **changes)
+        return RestartPlan((name,), (), {})
 
     def explain(self, graph_id: str) -> str:
         return "" if self.gate.is_set() else f"{graph_id} waits for 2 cores"
@@ -158,9 +210,9 @@ class FakeScheduler:
         *,
         timeout: float,
         priority: int = 0,
-        late_values: Callable[[str], Awaitable[Mapping[str, str]]],
+        late_values: LateValues,
     ) -> None:
-        self.graphs.append(graph)
+        self.launched.append(graph)
         self.tell(AgentsChanged())
         views = self._views.setdefault(graph.graph_id, {})
         stop = self._stopping[graph.graph_id] = asyncio.Event()
@@ -181,19 +233,26 @@ class FakeScheduler:
                 task_id=task.task_id,
                 state=TaskState.WAITING,
                 host="sdp-1",
+                critical=task.template.critical,
             )
             if name == "telstate":
                 view = replace(view, ports={"telstate": telstate})
             else:
-                server = TaskServer(name, self.journal, self.behaviour)
-                await server.start()
-                assert server.server is not None
-                self.servers[task.task_id] = server
-                port = server.server.sockets[0].getsockname()[1]
-                view = replace(view, ports={"katcp": ("127.0.0.1", port)})
+                view = replace(view, ports={"katcp": await self._serve(name, task.task_id)})
             views[name] = view
             self.tell(TaskChanged(view))
-        for name in views:
+        await self._bring_up(graph, late_values)
+
+    async def _serve(self, name: str, task_id: str) -> tuple[str, int]:
+        server = TaskServer(name, self.journal, self.behaviour)
+        await server.start()
+        assert server.server is not None
+        self.servers[task_id] = server
+        return "127.0.0.1", server.server.sockets[0].getsockname()[1]
+
+    async def _bring_up(self, graph: PhysicalGraph, late_values: LateValues) -> None:
+        for name in self._views[graph.graph_id]:
+            await self.steps.wait()
             if name != "telstate":
                 await late_values(name)
             if self.launch_error is not None:
@@ -208,7 +267,7 @@ class FakeScheduler:
 
     async def die(self, name: str, *, log: tuple[str, ...] = ()) -> None:
         """Let a task of the newest graph die; its last lines are known a little later."""
-        graph_id = self.graphs[-1].graph_id
+        graph_id = self.launched[-1].graph_id
         view = self._views[graph_id][name]
         server = self.servers.pop(view.task_id, None)
         if server is not None:
@@ -237,7 +296,13 @@ class FakeScheduler:
         self._views.pop(graph_id, None)
 
     async def run_batch(
-        self, graph: PhysicalGraph, *, attempts: int = 2, timeout: float, priority: int = 0
+        self,
+        graph: PhysicalGraph,
+        *,
+        attempts: int = 2,
+        timeout: float,
+        priority: int = 0,
+        concluded: Callable[[BatchResult], Awaitable[None]] | None = None,
     ) -> BatchResult:
         self.batches.append(graph)
         stop = self._stopping[graph.graph_id] = asyncio.Event()
@@ -265,8 +330,11 @@ class FakeScheduler:
             )
             if name in self.tasks(graph.graph_id):
                 self._become(graph.graph_id, name, state=TaskState.DEAD, death=death)
+        result = BatchResult(graph.graph_id, nodes, failed)
+        if concluded is not None:
+            await concluded(result)
         self._views.pop(graph.graph_id, None)
-        return BatchResult(graph.graph_id, nodes, failed)
+        return result
 
 
 class Witness:
@@ -317,7 +385,9 @@ class Witness:
 class House:
     """A running master, its database, its scheduler, and somebody who listens."""
 
-    def __init__(self, store: Store, scheduler: FakeScheduler) -> None:
+    def __init__(
+        self, store: Store, scheduler: FakeScheduler, *, end_products: bool = True
+    ) -> None:
         self.store = store
         self.scheduler = scheduler
         fake: Any = scheduler
@@ -326,7 +396,8 @@ class House:
             fake,
             address=("10.0.0.1", 5001),
             multicast="239.192.0.0/24",
-            timeouts=Timeouts(fit=5, capture_init=5, capture_done=5, batch=5),
+            timeouts=Timeouts(fit=5, capture_init=5, capture_done=5, batch=5, ask=1),
+            end_products=end_products,
         )
         self.witness = Witness()
         self.stop = asyncio.Event()
@@ -343,6 +414,14 @@ class House:
 
     async def __aexit__(self, *_: object) -> None:
         await self.end()
+
+    async def crash(self) -> None:
+        """End the master in mid-act; the tasks run on."""
+        self.scheduler.survives = True
+        assert self._running is not None
+        self._running.cancel()
+        await asyncio.wait({self._running})
+        self._running = asyncio.create_task(asyncio.sleep(0))
 
     async def end(self) -> None:
         """Stop the master and wait until it has ended."""
@@ -368,4 +447,4 @@ class House:
 
 def _of_product(task: asyncio.Task[Any]) -> bool:
     name = getattr(task.get_coro(), "__qualname__", "")
-    return name.startswith(("Product.", "Postprocessing.", "Master._clear"))
+    return name.startswith(("Product.", "Losses.", "Postprocessing.", "Master._tidy"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from sdpcontroller.errors import CommandError, ControllerError
 from sdpcontroller.multicast import MulticastPool
+from sdpcontroller.store import Stored
 
 
 class Counters:
@@ -17,6 +19,20 @@ class Counters:
 
     def __init__(self) -> None:
         self.counters: dict[str, int] = {}
+        self.records: dict[str, Any] = {}
+
+    async def put(self, table: str, key: str, value: Any, **_: Any) -> int:
+        self.records[key] = value
+        await asyncio.sleep(0)
+        return 1
+
+    async def delete(self, table: str, key: str, **_: Any) -> None:
+        self.records.pop(key)
+
+    async def load(self, table: str) -> dict[str, Stored]:
+        return {
+            key: Stored(json.loads(json.dumps(value)), 1) for key, value in self.records.items()
+        }
 
     async def take_numbers(self, counter: str, count: int = 1, *, at_least: int = 0) -> int:
         first = max(self.counters.get(counter, 0), at_least)
@@ -50,7 +66,7 @@ async def test_no_address_has_two_owners_and_none_is_free_in_vain(
     owned: dict[str, set[int]] = {}
     for owner, count in steps:
         if count is None:
-            tested.release(owner)
+            await tested.release(owner)
             free |= owned.pop(owner, set())
             continue
         possible = any(all(a + i in free for i in range(count)) for a in free)
@@ -75,23 +91,43 @@ async def test_takes_at_the_same_time_do_not_meet(counts: list[int]) -> None:
 
 async def test_what_was_released_just_now_is_given_last_even_after_a_restart() -> None:
     counters = Counters()
-    first = await pool("239.192.0.0/28", counters).take("a", 5)
-    successor = pool("239.192.0.0/28", counters)  # knows nothing of what was in use
+    before = pool("239.192.0.0/28", counters)
+    first = await before.take("a", 5)
+    await before.release("a")
+    successor = pool("239.192.0.0/28", counters)
+    await successor.load()
     others = [await successor.take("b", 5), await successor.take("c", 5)]
     seen = addresses(first, 5).union(*(addresses(other, 5) for other in others))
     assert len(seen) == 15
-    successor.release("b")
-    successor.release("c")
+    await successor.release("b")
+    await successor.release("c")
     assert await successor.take("d", 5) == first
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5)), max_size=8), st.integers(1, 9)
+)
+async def test_what_is_in_use_is_given_to_nobody_else_after_a_restart(
+    taken: list[tuple[str, int]], count: int
+) -> None:
+    counters = Counters()
+    before = pool("239.192.0.0/26", counters)
+    in_use = [addresses(await before.take(owner, n), n) for owner, n in taken]
+    counters.counters.clear()  # were the turns lost, the records would do alone
+    successor = pool("239.192.0.0/26", counters)
+    await successor.load()
+    assert successor.owners == {owner for owner, _ in taken}
+    assert not addresses(await successor.take("d", count), count) & set().union(*in_use)
 
 
 async def test_what_was_skipped_is_not_given_next() -> None:
     tested = pool("239.192.0.0/28")
     await tested.take("a", 8)
     await tested.take("b", 6)
-    tested.release("a")
+    await tested.release("a")
     assert await tested.take("c", 4) == "239.192.0.1"  # one address was left at the end
-    tested.release("c")
+    await tested.release("c")
     assert await tested.take("d", 2) == "239.192.0.5"
 
 

@@ -91,7 +91,7 @@ class TestBringingUp:
     async def test_the_same_again_does_nothing(self, up: House) -> None:
         again = json.dumps(json.loads(DOCUMENT), indent=3)
         assert (await up.master.execute(configure(document=again))).name == "p"
-        assert len(up.scheduler.graphs) == 1
+        assert len(up.scheduler.launched) == 1
 
     async def test_another_configuration_is_refused(self, up: House) -> None:
         with pytest.raises(CommandError, match="p exists with another configuration: deconf"):
@@ -132,15 +132,15 @@ class TestBringingUp:
         document = json.dumps(make_config(outputs={"flags": flags}).to_json())
         with pytest.raises(ConfigError, match=r"outputs\.flags"):
             await house.master.execute(configure(document=document))
-        assert house.scheduler.graphs == [] and house.master.products() == {}
+        assert house.scheduler.launched == [] and house.master.products() == {}
         assert await house.store.events("product", "p") == []
 
     async def test_force_cancels_a_configure_that_waits(self, house: House) -> None:
         house.scheduler.gate.clear()
         configuring = asyncio.ensure_future(house.master.execute(configure()))
-        await house.witness.until(lambda: bool(house.scheduler.graphs))
+        await house.witness.until(lambda: bool(house.scheduler.launched))
         explained = await house.master.execute(ExplainProduct("p"))
-        assert explained == f"{house.scheduler.graphs[0].graph_id} waits for 2 cores"
+        assert explained == f"{house.scheduler.launched[0].graph_id} waits for 2 cores"
         with pytest.raises(CommandError, match="busy with configure"):
             await house.master.execute(DeconfigureProduct("p"))
         # Two who lose patience at once do not trip over each other.
@@ -376,7 +376,7 @@ async def asked(house: House, task: str, request: str) -> None:
 class TestTakingDown:
     async def test_everything_is_given_back(self, up: House) -> None:
         await up.master.execute(DeconfigureProduct("p"))
-        assert up.scheduler.stopped == [up.scheduler.graphs[0].graph_id]
+        assert up.scheduler.stopped == [up.scheduler.launched[0].graph_id]
         assert up.master._multicast._in_use == {}
         assert await up.stored("p") is None
         assert (await up.store.events("product", "p"))[-1] == "dead: deconfigured"
@@ -451,7 +451,7 @@ class TestStoreAway:
 
         monkeypatch.setattr(up.store, "put", faulty(put))
         monkeypatch.setattr(up.store, "delete", faulty(delete))
-        monkeypatch.setattr("sdpcontroller.products.product._STORE_PAUSE", 0.01)
+        monkeypatch.setattr("sdpcontroller.products.keeper._STORE_PAUSE", 0.01)
         return fault
 
     @pytest.mark.parametrize("written", [False, True])

@@ -59,10 +59,9 @@ placements = st.builds(
     ),
 )
 records = st.builds(
-    TaskRecord,
-    graph_id=graph_ids,
+    lambda task, **fields: TaskRecord(graph_id=task[:2], task_id=task, **fields),
+    task=st.sampled_from(["g1.t0.0", "g1.t0.1", "g2.t0.0"]),
     name=st.just("t0"),
-    task_id=st.sampled_from(["g1.t0.0", "g1.t0.1", "g2.t0.0"]),
     state=st.sampled_from(TaskState),
     agent_id=texts,
     host=texts,

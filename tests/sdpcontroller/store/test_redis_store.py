@@ -9,7 +9,7 @@ import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdpcontroller.errors import StoreError
+from sdpcontroller.errors import FencedError, StoreError
 from sdpcontroller.store import Store, Stored
 
 Connect = Callable[..., Awaitable[Store]]
@@ -125,21 +125,28 @@ async def test_the_log_of_what_is_gone_goes_in_the_end(store: Store, redis_serve
 
 
 async def test_a_writer_that_was_succeeded_is_refused(connect: Connect, redis_server: Any) -> None:
-    old, new = await connect("sdp", fence=1), await connect("sdp", fence=2)
-    version = await old.put("t", "a", {"by": "old"}, event="made")
+    old, new = await connect("sdp", fence="1 old"), await connect("sdp", fence="2 new")
     async with redis.asyncio.from_url(redis_server.url) as client:
-        await client.set("sdp:fence", 2)
+        await client.set("sdp:fence", "1 old")
+        version = await old.put("t", "a", {"by": "old"}, event="made")
+        await client.set("sdp:fence", "2 new")
     for act in (
         old.put("t", "a", {"by": "old"}, event="again", expected_version=version),
         old.put("t", "b", {"by": "old"}, event="made"),
         old.delete("t", "a", event="gone"),
+        old.take_numbers("n"),
+        old.migrate([("t", "a", {"by": "old"}, 9)]),
+        (await connect("sdp")).put("t", "b", {"by": "nobody"}, event="made"),
+        # A Redis that lost its last writes may count to two again.
+        (await connect("sdp", fence="2 old")).put("t", "b", {"by": "old"}, event="made"),
     ):
-        with pytest.raises(StoreError, match="another controller has taken over"):
+        with pytest.raises(FencedError, match="another controller has taken over"):
             await act
     assert await old.get("t", "a") == Stored({"by": "old"}, version)  # it may still look
     assert await new.put("t", "a", {"by": "new"}, event="taken") == version + 1
     assert await new.events("t", "a") == ["made", "taken"]
     assert await new.get("t", "b") is None
+    assert await new.take_numbers("n") == 0
 
 
 async def test_another_schema_is_refused_and_left_alone(
@@ -147,10 +154,13 @@ async def test_another_schema_is_refused_and_left_alone(
 ) -> None:
     await connect("sdp")
     async with redis.asyncio.from_url(redis_server.url, decode_responses=True) as client:
-        await client.set("sdp:schema", "2")
-        with pytest.raises(StoreError, match="schema version 2, this program reads 1"):
-            await connect("sdp")
-        assert await client.get("sdp:schema") == "2"
+        for found in ("3", "0"):
+            await client.set("sdp:schema", found)
+            with pytest.raises(
+                StoreError, match=f"schema version {found}, this program reads 1 to 2"
+            ):
+                await connect("sdp")
+            assert await client.get("sdp:schema") == found
     await connect("another")  # systems that share a Redis do not meet
 
 

@@ -220,7 +220,7 @@ def test_programs_start_after_what_they_need_and_end_with_the_flow(product: Prod
     for ingest in of_kind(workflow, "ingest"):
         assert nx.has_path(ready, ingest.name, "sim.corr")  # its stream is described at start
         assert nx.has_path(kill, "sim.corr", ingest.name)  # the source falls silent first
-    order = workflow.capture_order()
+    order = workflow.roles.capture_order()
     kinds = [{workflow.graph.task(name).kind for name in stage} for stage in order]
     flow = ("correlator", "ingest", "cal", "vis_writer", "display")
     assert kinds == [{kind} for kind in flow if {kind} in kinds]

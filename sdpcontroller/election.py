@@ -1,0 +1,149 @@
+"""Which of several controllers acts.
+
+Each takes part in an :class:`Election`; the one that is elected gets a :class:`Leadership`, and acts as long as
+:attr:`Leadership.held`. See :mod:`sdpcontroller.store.lease` for why there is never a second one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sdpcontroller.errors import ControllerError, StoreError
+from sdpcontroller.store import Store
+from sdpcontroller.store.lease import Lease, Refused
+
+logger = logging.getLogger(__name__)
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that no one sets, and that goes on while the machine sleeps."""
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+class LeadershipLostError(ControllerError):
+    """Another controller leads: this one must end at once, and touch nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElectionTiming:
+    """All in seconds."""
+
+    lease: float = 2.5
+    """How long a leader that is silent is waited for."""
+    margin: float = 0.5
+    """How much earlier than that it stops acting."""
+    renewal: float = 0.4
+    """Between two renewals."""
+    poll: float = 0.2
+    """Between two looks of a candidate."""
+
+    @classmethod
+    def of(cls, lease: float) -> ElectionTiming:
+        """Return the timing for a lease of that many seconds: the rest in proportion."""
+        usual = cls()
+        share = lease / usual.lease
+        return cls(
+            lease=lease,
+            margin=share * usual.margin,
+            renewal=share * usual.renewal,
+            poll=min(share, 1.0) * usual.poll,
+        )
+
+
+class Leadership:
+    """The right to act; ends by :meth:`resign`, or when another takes it."""
+
+    def __init__(self, lease: Lease, timing: ElectionTiming, began: float) -> None:
+        self._lease = lease
+        self._timing = timing
+        self._until = began + timing.lease - timing.margin
+        self.candidates: list[str] = []
+        """Names of the controllers that stand by."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this controller may act now.
+
+        False for a while when the database does not answer; nobody else acts then.
+        """
+        return _now() < self._until
+
+    async def keep(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Renew the lease for ever.
+
+        Parameters
+        ----------
+        changed
+            Is called when :attr:`candidates` changed.
+
+        Raises
+        ------
+        LeadershipLostError
+            When another controller leads.
+        """
+        while True:
+            began = _now()
+            try:
+                candidates = await self._lease.renew()
+            except StoreError as exc:
+                logger.warning("%s", exc)
+            else:
+                if candidates is None:
+                    self._until = 0.0
+                    raise LeadershipLostError("another controller has taken over")
+                self._until = began + self._timing.lease - self._timing.margin
+                if candidates != self.candidates:
+                    self.candidates = candidates
+                    logger.info("standing by: %s", ", ".join(candidates) or "nobody")
+                    changed()
+            await asyncio.sleep(self._timing.renewal)
+
+    async def resign(self) -> None:
+        """Stop acting, and let another controller lead without waiting."""
+        self._until = 0.0
+        try:
+            await self._lease.resign()
+        except StoreError as exc:  # it ends by itself
+            logger.warning("%s", exc)
+
+
+class Election:
+    """One controller's candidacy.
+
+    Parameters
+    ----------
+    store
+        The database that all candidates share.
+    name
+        Of this controller, for people: ``host:port``.
+    """
+
+    def __init__(self, store: Store, name: str, timing: ElectionTiming | None = None) -> None:
+        self._timing = timing or ElectionTiming()
+        self._lease = Lease(store, name, seconds=self._timing.lease)
+
+    async def win(self) -> Leadership:
+        """Wait until this controller leads; a database that is away is waited for."""
+        leader = ""
+        while True:
+            began = _now()
+            try:
+                answer = await self._lease.take()
+            except StoreError as exc:
+                logger.warning("standing by: %s", exc)
+                await asyncio.sleep(self._timing.renewal)
+                continue
+            if not isinstance(answer, Refused):
+                logger.info("this controller leads, fencing number %s", answer.fence.split()[0])
+                return Leadership(self._lease, self._timing, began)
+            if answer.leader != leader:
+                leader = answer.leader
+                logger.info("standing by: the controller at %s leads", leader)
+            await asyncio.sleep(self._timing.poll)

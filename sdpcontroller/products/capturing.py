@@ -1,0 +1,248 @@
+"""The capture blocks of one product, from their begin to the end of their postprocessing."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import Final
+
+from scheduler.crash_points import CrashPoint
+from sdpcontroller.config import ProductConfig
+from sdpcontroller.config.document import load
+from sdpcontroller.control import CaptureBlockState, ProductState
+from sdpcontroller.errors import CommandError, ControllerError, FencedError
+from sdpcontroller.products import captures, machine
+from sdpcontroller.products.keeper import Keeper
+from sdpcontroller.products.postprocessing import Postprocessing
+from sdpcontroller.products.record import Block, KeptProduct
+from sdpcontroller.products.running import RunningGraph
+from sdpcontroller.products.services import Services
+
+logger = logging.getLogger(__name__)
+
+_NUMBERED: Final = CrashPoint("capture-init.numbered", "a block id is taken, nothing recorded")
+_RECORDED: Final = CrashPoint("capture-init.recorded", "the block is recorded, no task told")
+_READY: Final = CrashPoint("capture-init.ready", "all tasks have begun, the block is initialising")
+_CAPTURING: Final = CrashPoint("capture-init.capturing", "the block captures, no reply was given")
+_BURNDOWN: Final = CrashPoint("capture-done.recorded", "burndown is recorded, no task told")
+_DRAINED: Final = CrashPoint(
+    "capture-done.drained", "all tasks have drained, the block is in burndown"
+)
+_CAPTURED: Final = CrashPoint("capture-done.captured", "postprocessing is recorded, not begun")
+
+Asked = dict[str, str]
+"""Capture block by task, as tasks tell."""
+
+
+class Capturing:
+    """The capture blocks of one product.
+
+    Its methods are not made for several callers at once: the product lets one command run at a time.
+    """
+
+    def __init__(self, keeper: Keeper, config: ProductConfig, services: Services) -> None:
+        self._keeper = keeper
+        self._config = config
+        self._services = services
+        self.postprocessing = Postprocessing(keeper.name, services, self._processed)
+
+    async def begin(self, graph: RunningGraph, override: str | None) -> str:
+        """Begin a block; return its id when everything is ready for data.
+
+        Raises
+        ------
+        ControllerError
+            If the product is not idle, or a task refused; nothing captures then.
+        """
+        name, kept = self._keeper.name, self._keeper.kept
+        machine.check_product(name, kept.state, ProductState.CAPTURING)
+        if override is not None:
+            self._config.merged(load(override))  # refused before anything has happened
+        now = int(time.time())
+        cbid = str(await self._services.store.take_numbers("capture-block", at_least=now))
+        _NUMBERED.reached()
+        block = Block(state=CaptureBlockState.INITIALISING, override=override)
+        await self._set_block(cbid, block, current=cbid)
+        _RECORDED.reached()
+        try:
+            await captures.begin(
+                graph.stages(), graph.connections, cbid, self._services.timeouts.capture_init
+            )
+            _READY.reached()
+            # A task that died meanwhile has put the product in error: then this raises.
+            await self._captures(cbid)
+        except FencedError:
+            raise
+        except ControllerError:
+            await self._call_off(graph, cbid)
+            raise
+        _CAPTURING.reached()
+        return cbid
+
+    async def _captures(self, cbid: str) -> None:
+        def capturing(kept: KeptProduct) -> KeptProduct:
+            block = dataclasses.replace(kept.block(cbid), state=CaptureBlockState.CAPTURING)
+            return kept.in_state(ProductState.CAPTURING).with_block(cbid, block)
+
+        await self._keeper.change(f"capturing {cbid}", capturing)
+
+    async def _call_off(self, graph: RunningGraph, cbid: str) -> None:
+        """End a block that has not begun everywhere."""
+        timeouts = self._services.timeouts
+        await captures.end(graph.stages(), graph.connections, timeouts.capture_done)
+        await self._set_block(cbid, Block(state=CaptureBlockState.DEAD), current=None)
+
+    async def end(self, graph: RunningGraph, *, again: bool = False) -> tuple[str, list[str]]:
+        """End the current block: drain, and hand it on to postprocessing.
+
+        Parameters
+        ----------
+        again
+            Whether an earlier controller has begun with it.
+
+        Returns
+        -------
+        cbid, failures
+            The block, and what went wrong, for people: it is closed all the same.
+
+        Raises
+        ------
+        ControllerError
+            If there is no current block, or what happened cannot be recorded.
+        """
+        cbid = self.current()
+        block = self._keeper.kept.block(cbid)
+        if block.state is not CaptureBlockState.BURNDOWN:  # an earlier try may have got that far
+            block = dataclasses.replace(block, state=CaptureBlockState.BURNDOWN)
+            await self._set_block(cbid, block, current=cbid)
+        _BURNDOWN.reached()
+        timeouts = self._services.timeouts
+        if again:
+            failures = await captures.end_again(
+                graph.stages(),
+                graph.connections,
+                cbid,
+                timeout=timeouts.capture_done,
+                ask=timeouts.ask,
+            )
+        else:
+            failures = await captures.end(graph.stages(), graph.connections, timeouts.capture_done)
+        _DRAINED.reached()
+        await self._hand_on(cbid, block)
+        return cbid, failures
+
+    def current(self) -> str:
+        """Return the block that is begun, captures or drains; raise ``CommandError`` if none is."""
+        cbid = self._keeper.kept.current_block
+        if cbid is None:
+            raise CommandError(f"product {self._keeper.name} has no capture block to end")
+        return cbid
+
+    async def _hand_on(self, cbid: str, block: Block) -> None:
+        """Give a block that has drained to postprocessing."""
+        try:
+            batch = await self._plan(cbid, block)
+            trouble = ""
+        except FencedError:
+            raise
+        except ControllerError as exc:
+            batch, trouble = "", f"no postprocessing of {cbid}: {exc}"
+            logger.error("%s: %s", self._keeper.name, trouble)
+        processing = dataclasses.replace(block, state=CaptureBlockState.POSTPROCESSING, batch=batch)
+
+        def captured(kept: KeptProduct) -> KeptProduct:
+            if kept.state is ProductState.CAPTURING:
+                kept = kept.in_state(ProductState.IDLE)
+            reason = trouble or kept.reason
+            return kept.with_block(cbid, processing, current_block=None, reason=reason)
+
+        await self._keeper.change(f"captured {cbid}", captured)
+        _CAPTURED.reached()
+        self.postprocessing.start(cbid, batch)
+
+    async def _plan(self, cbid: str, block: Block) -> str:
+        telstate = self._keeper.kept.telstate
+        if telstate is None:
+            raise CommandError("the product has no telescope state")
+        config = self._config
+        if block.override is not None:
+            config = config.merged(load(block.override))
+        return await self.postprocessing.plan(cbid, config, telstate)
+
+    async def _processed(self, cbid: str, reason: str) -> None:
+        """Take note that a block's postprocessing has ended."""
+        changes = {"reason": reason} if reason else {}
+
+        async def die() -> None:
+            await self._keeper.change(
+                f"capture block {cbid} dead",
+                lambda kept: kept.with_block(cbid, Block(state=CaptureBlockState.DEAD), **changes),
+            )
+
+        await self._keeper.insist(die)
+
+    async def _set_block(self, cbid: str, block: Block, *, current: str | None) -> None:
+        await self._keeper.change(
+            f"capture block {cbid} {block.state.value}",
+            lambda kept: kept.with_block(cbid, block, current_block=current),
+        )
+
+    # After a restart of the controller
+
+    def resume_postprocessing(self) -> None:
+        """Go on with the postprocessing of every block that was at it."""
+        for cbid, block in self._keeper.kept.blocks.items():
+            if block.state is CaptureBlockState.POSTPROCESSING:
+                self.postprocessing.start(cbid, block.batch)
+
+    async def resume(self, graph: RunningGraph) -> None:
+        """Bring the current block into the state that its tasks tell.
+
+        One that had begun everywhere captures; one that had not is called off; one that drained is drained to
+        the end.
+
+        Raises
+        ------
+        ControllerError
+            If what is found cannot be recorded.
+        """
+        cbid = self._keeper.kept.current_block
+        if cbid is None:
+            return
+        match self._keeper.kept.block(cbid).state:
+            case CaptureBlockState.INITIALISING:
+                await self._resume_begin(graph, cbid)
+            case CaptureBlockState.CAPTURING:
+                told = await self._ask(graph)
+                others = sorted(task for task, block in told.items() if block != cbid)
+                if others:
+                    logger.error("%s: not at %s: %s", self._keeper.name, cbid, ", ".join(others))
+            case _:
+                await self.end(graph, again=True)
+
+    async def _resume_begin(self, graph: RunningGraph, cbid: str) -> None:
+        told = await self._ask(graph)
+        wanted = [task for stage in graph.stages() for task in stage]
+        if self._keeper.kept.state is ProductState.IDLE and all(
+            told.get(task) == cbid for task in wanted
+        ):
+            await self._captures(cbid)
+            return
+        begun = [
+            [task for task in stage if told.get(task, cbid) == cbid] for stage in graph.stages()
+        ]
+        timeouts = self._services.timeouts
+        await captures.end_again(
+            begun, graph.connections, cbid, timeout=timeouts.capture_done, ask=timeouts.ask
+        )
+        await self._keeper.change(
+            f"capture block {cbid} called off: the controller was restarted",
+            lambda kept: kept.with_block(
+                cbid, Block(state=CaptureBlockState.DEAD), current_block=None
+            ),
+        )
+
+    async def _ask(self, graph: RunningGraph) -> Asked:
+        tasks = [task for stage in graph.stages() for task in stage]
+        return await captures.ask(tasks, graph.connections, self._services.timeouts.ask)

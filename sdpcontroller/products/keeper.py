@@ -1,0 +1,124 @@
+"""The record of one product, written before anybody sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from sdpcontroller.control import ProductRecord, ProductState, TaskRecord
+from sdpcontroller.errors import FencedError, StoreError
+from sdpcontroller.products.record import PRODUCTS, KeptProduct
+from sdpcontroller.store import Store
+from sdpcontroller.store.records import Table
+
+logger = logging.getLogger(__name__)
+
+_STORE_PAUSE: Final = 1.0
+"""Seconds between two tries to write what nobody waits for."""
+_STORE_TRIES: Final = 300
+
+Update = Callable[[KeptProduct], KeptProduct]
+
+
+class Keeper:
+    """Keeps one product's record: in the database first, then for everybody to see.
+
+    Parameters
+    ----------
+    kept
+        The record; one that is in the database has its `version` there, a new one 0.
+    tell
+        Is called with what everybody may know, after each change.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        kept: KeptProduct,
+        tell: Callable[[ProductRecord], None],
+        *,
+        version: int = 0,
+    ) -> None:
+        self._table: Table[KeptProduct] = Table(store, PRODUCTS)
+        self._tell = tell
+        self._version = version
+        self._unanswered: KeptProduct | None = None
+        """A record that may or may not have been written: the store did not say."""
+        self._writing = asyncio.Lock()
+        self._tasks: Mapping[str, TaskRecord] = {}
+        self.kept = kept
+        self.shown = kept.shown({})
+
+    @property
+    def name(self) -> str:
+        """Name of the product."""
+        return self.kept.name
+
+    @property
+    def dead(self) -> bool:
+        """Whether the record is gone."""
+        return self.kept.state is ProductState.DEAD
+
+    async def change(self, event: str, update: Update = lambda kept: kept) -> None:
+        """Change the record.
+
+        Raises
+        ------
+        StoreError
+            If it could not be written, or perhaps not; nobody has seen the change then.
+        """
+        async with self._writing:
+            await self._find_out()
+            new = update(self.kept)
+            self._unanswered = new
+            self._version = await self._table.put(
+                self.name, new, event=event, expected_version=self._version
+            )
+            self._unanswered = None
+            self.kept = new
+        logger.info("%s: %s", self.name, event)
+        self._show()
+
+    async def _find_out(self) -> None:
+        """Look whether a record was written of which the store did not say."""
+        if self._unanswered is not None:
+            row = await self._table.get(self.name)
+            if row is not None and row.value == self._unanswered:
+                self._version = row.version
+            self._unanswered = None
+
+    async def delete(self, event: str, reason: str = "") -> None:
+        """Remove the record: the product is dead. Raises as :meth:`change`."""
+        async with self._writing:
+            if self._version or self._unanswered:  # or the record, if there is one, is not ours
+                await self._table.delete(self.name, event=f"dead: {event}")
+            self.kept = self.kept.dead(reason)
+        logger.info("%s: dead: %s", self.name, event)
+        self._show()
+
+    async def insist(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do what nobody waits for, and record it; again for a while when the store cannot be written."""
+        for _ in range(_STORE_TRIES):
+            if self.dead:
+                return
+            try:
+                await act()
+            except FencedError:
+                return  # it is another's to do
+            except StoreError as exc:
+                logger.error("%s: %s", self.name, exc)
+                await asyncio.sleep(_STORE_PAUSE)
+            else:
+                return
+        logger.critical("%s: its record is not what it should be", self.name)
+
+    def show_tasks(self, tasks: Mapping[str, TaskRecord]) -> None:
+        """Show what is known of the tasks; the scheduler's journal keeps it."""
+        self._tasks = tasks
+        self._show()
+
+    def _show(self) -> None:
+        self.shown = self.kept.shown(self._tasks)
+        self._tell(self.shown)

@@ -1,0 +1,128 @@
+"""From a product's configuration to its graph, running."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from scheduler.crash_points import CrashPoint
+from scheduler.errors import LaunchError
+from scheduler.graph import PhysicalGraph, instantiate
+from scheduler.journal import GraphPhase
+from sdpcontroller.config import ProductConfig
+from sdpcontroller.errors import CommandError, ControllerError
+from sdpcontroller.products.keeper import Keeper
+from sdpcontroller.products.running import RunningGraph
+from sdpcontroller.products.services import Services
+from sdpcontroller.telstate import ProductTelstate
+from sdpcontroller.workflows import realtime
+from sdpcontroller.workflows.plan import Roles
+
+_RECORDED: Final = CrashPoint("configure.recorded", "the product is recorded, it has no graph")
+_GRAPH: Final = CrashPoint("configure.graph-recorded", "its graph is chosen, not launched")
+_TELSTATE: Final = CrashPoint("configure.telstate", "telescope state is written, not recorded")
+_READY: Final = CrashPoint("configure.ready", "all tasks are ready, the product is configuring")
+
+Chosen = Callable[[RunningGraph], None]
+"""Is told of the graph once it is recorded, before anything of it is launched."""
+
+
+class Launching:
+    """Brings the graph of one product up."""
+
+    def __init__(self, keeper: Keeper, config: ProductConfig, services: Services) -> None:
+        self._keeper = keeper
+        self._config = config
+        self._services = services
+        self._publishing = asyncio.Lock()
+
+    async def launch(self, chosen: Chosen) -> RunningGraph:
+        """Record the product, make its graph, and launch it; return when every task is ready.
+
+        Raises
+        ------
+        ControllerError, SchedulerError
+            If that is not to be. What was begun must be taken down.
+        """
+        needs = realtime.multicast_needs(self._config)
+        await self._keeper.change("configure")
+        _RECORDED.reached()
+        groups = {
+            stream: await self._services.multicast.take(self._keeper.name, count)
+            for stream, count in needs.items()
+        }
+        workflow = realtime.build(self._config, self._keeper.name, groups)
+        number = await self._services.store.take_numbers("graph", at_least=1)
+        physical = instantiate(workflow.graph, f"{workflow.graph.name}-{number}")
+        graph = await self._choose(physical, workflow.roles, groups)
+        chosen(graph)
+        _GRAPH.reached()
+        await self._services.scheduler.launch(
+            physical,
+            timeout=self._services.timeouts.fit,
+            late_values=self._late_values(graph, workflow.telstate),
+        )
+        _READY.reached()
+        await graph.connect()
+        return graph
+
+    async def _choose(
+        self, physical: PhysicalGraph, roles: Roles, groups: Mapping[str, str]
+    ) -> RunningGraph:
+        """Record which graph is going to be launched."""
+        graph_id = physical.graph_id
+        await self._keeper.change(
+            f"graph {graph_id}",
+            lambda kept: dataclasses.replace(
+                kept, graph_id=graph_id, roles=roles, multicast=groups
+            ),
+        )
+        return RunningGraph(self._keeper.name, graph_id, roles, self._services)
+
+    async def resume(self, graph: RunningGraph | None) -> RunningGraph:
+        """Go on with a launch of an earlier controller; as :meth:`launch` else."""
+        scheduler = self._services.scheduler
+        if graph is None or graph.graph_id not in scheduler.graphs():
+            raise CommandError("the controller was restarted before anything was launched")
+        values = realtime.build(
+            self._config, self._keeper.name, self._keeper.kept.multicast
+        ).telstate
+        if scheduler.phase(graph.graph_id) is GraphPhase.LAUNCHING:
+            await scheduler.resume(
+                graph.graph_id,
+                timeout=self._services.timeouts.fit,
+                late_values=self._late_values(graph, values),
+            )
+        await graph.connect()
+        return graph
+
+    def _late_values(
+        self, graph: RunningGraph, values: Mapping[str, Any]
+    ) -> Callable[[str], Awaitable[Mapping[str, str]]]:
+        """See that telescope state holds what a program reads when it starts, before it is let through."""
+
+        async def before_go_ahead(task: str) -> Mapping[str, str]:
+            # Every program needs the telescope state to be ready, so it is by now.
+            if task == graph.roles.telstate_task:
+                return {}
+            async with self._publishing:
+                if self._keeper.kept.telstate is None:
+                    try:
+                        await self._publish(graph, values)
+                    except ControllerError as exc:
+                        raise LaunchError(str(exc)) from exc
+            return {}
+
+        return before_go_ahead
+
+    async def _publish(self, graph: RunningGraph, values: Mapping[str, Any]) -> None:
+        host, port = graph.port(graph.roles.telstate_task, "telstate")
+        async with ProductTelstate.connect(host, port) as telstate:
+            await telstate.publish(values)
+        _TELSTATE.reached()
+        await self._keeper.change(
+            f"telescope state at {host}:{port}",
+            lambda kept: dataclasses.replace(kept, telstate=(host, port)),
+        )

@@ -1,0 +1,148 @@
+"""What becomes of a product when its tasks die by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from scheduler.errors import SchedulerError
+from scheduler.task import TaskState
+from scheduler.views import TaskView
+from sdpcontroller.control import CaptureBlockState, ProductState
+from sdpcontroller.errors import CommandError
+from sdpcontroller.products.keeper import Keeper
+from sdpcontroller.products.record import KeptProduct
+from sdpcontroller.products.restarts import POLICIES, RestartPolicy, Row
+from sdpcontroller.products.running import RunningGraph
+from sdpcontroller.products.services import Services
+
+logger = logging.getLogger(__name__)
+
+_LIVE: Final = frozenset({ProductState.IDLE, ProductState.CAPTURING})
+
+
+class Losses:
+    """Judges the deaths of one product's tasks.
+
+    Parameters
+    ----------
+    close_capture
+        Closes what is left of the capture of a product in error.
+    """
+
+    def __init__(
+        self, keeper: Keeper, services: Services, close_capture: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._keeper = keeper
+        self._services = services
+        self._close_capture = close_capture
+        self._culprit = ""
+        """Id of the task whose death has put the product in error."""
+        self._rows: dict[str, Row] = {}
+        self._restarting: set[str] = set()
+
+    def judge(self, graph: RunningGraph, view: TaskView) -> None:
+        """See whether a task of the product's graph ended that should not have."""
+        if view.state is TaskState.DEAD and not view.expected_death:
+            self._services.background.create_task(self._lost(graph, view))
+
+    async def _lost(self, graph: RunningGraph, view: TaskView) -> None:
+        """A task died by itself: nobody waits for it any more; without a critical one there is an error."""
+        await graph.disconnect(view.name)
+        if not view.critical:
+            await self._restart(graph, view)
+            return
+        if not self._culprit and self._keeper.kept.state in _LIVE:
+            self._culprit = view.task_id
+        if self._culprit == view.task_id:
+            await self._keeper.insist(lambda: self._fail(view))
+            await self._close_capture()
+
+    async def _fail(self, view: TaskView) -> None:
+        """Put the product in error; or, when it is, tell more: the last lines of a log come later."""
+        reason = _obituary(view)
+
+        def failed(kept: KeptProduct) -> KeptProduct:
+            if kept.state in _LIVE:
+                return kept.in_state(ProductState.ERROR, reason=reason)
+            return dataclasses.replace(kept, reason=reason)
+
+        if self._keeper.kept.reason != reason:
+            await self._keeper.change(reason, failed)
+
+    # Tasks that are not critical
+
+    async def _restart(self, graph: RunningGraph, view: TaskView) -> None:
+        """Start a task again, after a pause, unless that was tried too often."""
+        name = view.name
+        if name in self._restarting:  # one death is told several times: its log comes later
+            return
+        self._restarting.add(name)
+        try:
+            while self._keeper.kept.state in _LIVE:
+                pause = self._next_pause(view)
+                if pause is None:
+                    await self._give_up(view, "it died too often to be started again")
+                    return
+                await asyncio.sleep(pause)
+                if self._keeper.kept.state not in _LIVE or await self._try_restart(graph, name):
+                    return
+        finally:
+            self._restarting.discard(name)
+
+    def _next_pause(self, view: TaskView) -> float | None:
+        policy = POLICIES.get(view.kind, RestartPolicy())
+        now = asyncio.get_running_loop().time()
+        self._rows[view.name], pause = self._rows.get(view.name, Row()).after_death(policy, now)
+        return pause
+
+    async def _try_restart(self, graph: RunningGraph, name: str) -> bool:
+        """Start a task again, with what has to come along; whether it worked."""
+        try:
+            plan = await self._services.scheduler.restart_task(
+                graph.graph_id, name, timeout=self._services.timeouts.fit
+            )
+            await asyncio.gather(*(self.rejoin(graph, task) for task in plan.names))
+        except (SchedulerError, CommandError) as exc:
+            logger.warning("%s: %s was not restarted: %s", self._keeper.name, name, exc)
+            return False
+        logger.warning("%s: %s was restarted", self._keeper.name, name)
+        return True
+
+    async def rejoin(self, graph: RunningGraph, task: str) -> None:
+        """Connect to a task that was started again, and tell it of the capture that goes on.
+
+        Raises
+        ------
+        CommandError
+            If it does not take part.
+        """
+        if task not in graph.roles.katcp_tasks:
+            return
+        await graph.connect_task(task)
+        kept = self._keeper.kept
+        cbid = kept.current_block
+        takes_part = any(task == capture.name for capture in graph.roles.captures)
+        if cbid and takes_part and kept.block(cbid).state is CaptureBlockState.CAPTURING:
+            await graph.connections[task].request(
+                "capture-init", cbid, timeout=self._services.timeouts.capture_init
+            )
+
+    async def _give_up(self, view: TaskView, why: str) -> None:
+        reason = f"{_obituary(view)}; {why}"
+        logger.error("%s: %s", self._keeper.name, reason)
+
+        async def tell() -> None:
+            await self._keeper.change(reason, lambda kept: dataclasses.replace(kept, reason=reason))
+
+        await self._keeper.insist(tell)
+
+
+def _obituary(view: TaskView) -> str:
+    words = f"{view.name} on {view.host} died: {view.death}"
+    if view.log_tail:
+        words += "; its last words: " + " | ".join(view.log_tail[-5:])
+    return words

@@ -1,0 +1,124 @@
+"""Records with a type: frozen data in Python, a JSON document of a known form in the database.
+
+Each record carries the version of its form. One of an earlier version is migrated when it is read, one that
+cannot be read is refused: then the whole table is, because half a table is not the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from scheduler.errors import SchedulerError
+from sdpcontroller.errors import StoreError
+from sdpcontroller.store.redis_store import Store, Stored
+
+T = TypeVar("T")
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+"""Turns a document of one version into one of the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[T]):
+    """A record as it was read."""
+
+    value: T
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Form(Generic[T]):
+    """How the records of one table are written and read."""
+
+    table: str
+    write: Callable[[T], dict[str, Any]]
+    read: Callable[[dict[str, Any]], T]
+    """Raises an exception of Python's, or a ``SchedulerError``, for what is no such document."""
+    schema: int = 1
+    """Version of what is written."""
+    migrations: Mapping[int, Migration] = field(default_factory=dict)
+    """By the version from which each leads to the next."""
+
+    def migrated(self, key: str, stored: Stored) -> dict[str, Any]:
+        """Return a document in the form that is written now.
+
+        Raises
+        ------
+        StoreError
+            If it comes from a later program, or from one too old.
+        """
+        document = stored.value
+        if stored.schema > self.schema:
+            raise StoreError(
+                f"{self.table} {key} was written by a later program (form {stored.schema}, this one "
+                f"reads up to {self.schema}): start that version"
+            )
+        for schema in range(stored.schema, self.schema):
+            if schema not in self.migrations:
+                raise StoreError(f"{self.table} {key} has form {schema}, which nothing migrates")
+            with self._reading(key):
+                document = self.migrations[schema](document)
+        with self._reading(key):
+            return dict(document)
+
+    def value(self, key: str, stored: Stored) -> T:
+        """Return the record; raises as :meth:`migrated`, also for a document that is none."""
+        document = self.migrated(key, stored)
+        with self._reading(key):
+            return self.read(document)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError, SchedulerError) as exc:
+            raise StoreError(f"{self.table} {key} cannot be read by this program: {exc!r}") from exc
+
+
+class Table(Generic[T]):
+    """The records of one form in a :class:`~sdpcontroller.store.Store`."""
+
+    def __init__(self, store: Store, form: Form[T]) -> None:
+        self._store = store
+        self._form = form
+
+    async def put(
+        self, key: str, value: T, *, event: str, expected_version: int | None = None
+    ) -> int:
+        """Write a record; see :meth:`sdpcontroller.store.Store.put`."""
+        return await self._store.put(
+            self._form.table,
+            key,
+            self._form.write(value),
+            event=event,
+            expected_version=expected_version,
+            schema=self._form.schema,
+        )
+
+    async def delete(self, key: str, *, event: str, expected_version: int | None = None) -> None:
+        """Remove a record; see :meth:`sdpcontroller.store.Store.delete`."""
+        await self._store.delete(
+            self._form.table, key, event=event, expected_version=expected_version
+        )
+
+    async def get(self, key: str) -> Row[T] | None:
+        """Read one record; None if there is none.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read.
+        """
+        stored = await self._store.get(self._form.table, key)
+        return None if stored is None else self._row(key, stored)
+
+    async def load(self) -> dict[str, Row[T]]:
+        """Read all records, by key; raises as :meth:`get`."""
+        rows = await self._store.load(self._form.table)
+        return {key: self._row(key, stored) for key, stored in rows.items()}
+
+    def _row(self, key: str, stored: Stored) -> Row[T]:
+        return Row(self._form.value(key, stored), stored.version)
