@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import aiohttp
 
+from scheduler.closures import Closures
 from scheduler.errors import SchedulerError, TopologyError
 from scheduler.packing import Idle
 from scheduler.quantities import Ranges, Resources, millis
@@ -40,14 +42,21 @@ class _Agent:
 
     @property
     def free(self) -> AgentSnapshot | None:
-        """With what can be used now; None when it is quarantined or inactive."""
-        return self.rest if self.view.active else None
+        """With what can be used now; None when it is quarantined, or not as usual."""
+        return None if self.view.condition else self.rest
 
 
 class Agents:
-    """All agents that the master knows."""
+    """All agents that the master knows.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    closures
+        What is known of those that take no tasks.
+    """
+
+    def __init__(self, closures: Closures | None = None) -> None:
+        self._closures = closures or Closures()
         self._agents: dict[str, _Agent] = {}
         self._version = 0
         self._changed_at: float | None = None
@@ -84,35 +93,50 @@ class Agents:
             return None
         return self._version, [a.total for a in self._agents.values() if a.total is not None]
 
-    def free(self) -> list[AgentSnapshot]:
-        """Return every active agent with what no task uses."""
-        return [agent.free for agent in self._agents.values() if agent.free is not None]
+    def free(self, stay: float = 0.0) -> list[AgentSnapshot]:
+        """Return every active agent that takes tasks for so many seconds, with what no task uses."""
+        free = [agent.free for agent in self._agents.values() if agent.free is not None]
+        return list(self._closures.open(free, stay, time.time()))
 
-    def idle(self, offered: Collection[str]) -> list[Idle]:
+    def idle(self, offered: Collection[str], stay: float = 0.0) -> list[Idle]:
         """Return what could be free and is not offered to us, with the reason.
 
         Parameters
         ----------
         offered
             Ids of the agents whose offers we hold.
+        stay
+            For how many seconds agents would have to be there.
         """
-        found = []
+        found, now = [], time.time()
         for agent_id, agent in self._agents.items():
-            if reason := _withheld(agent, agent_id in offered):
+            closed = "" if agent.rest is None else self._closures.why_not(agent.rest, stay, now)
+            if closed and agent_id not in offered:
+                found.append(Idle(host=agent.view.host, reason=closed, agent=agent.rest))
+            elif reason := _withheld(agent, agent_id in offered):
                 found.append(Idle(host=agent.view.host, reason=reason, agent=agent.rest))
         return found
 
     def views(self) -> tuple[AgentView, ...]:
         """Return all agents, by host."""
-        return tuple(sorted((a.view for a in self._agents.values()), key=lambda view: view.host))
+        views = (self._view(agent.view) for agent in self._agents.values())
+        return tuple(sorted(views, key=lambda view: view.host))
+
+    def _view(self, view: AgentView) -> AgentView:
+        """Add what our own side knows."""
+        drained = self._closures.drained.get(view.host)
+        window = self._closures.window(view.agent_id)
+        if drained is None and window is None:
+            return view
+        return replace(view, drained=drained, maintenance=window)
 
 
 def _withheld(agent: _Agent, offered: bool) -> str:
     """Say why an agent gives nothing, although it could; empty where that is not so."""
     if agent.view.quarantine:
         return f"quarantined: {agent.view.quarantine}"
-    if not agent.view.active:
-        return "drained, deactivated or disconnected"
+    if agent.view.condition:
+        return agent.view.condition
     left = agent.view.free
     if not offered and (left.scalars.get("cpus") or left.scalars.get("mem")):
         return "not offered to us: another framework may hold the offer"
@@ -157,7 +181,8 @@ def _read_all(document: object, known: Mapping[str, _Agent]) -> dict[str, _Agent
 
 def _read(agent_id: str, entry: Mapping[str, Any]) -> _Agent:
     host = str(entry.get("hostname", ""))
-    active = bool(entry.get("active", True)) and not entry.get("deactivated", False)
+    condition = _condition(entry)
+    active = condition in ("", "draining")
     try:
         everything = _amounts(entry.get("resources", {}))
         used = _amounts(entry.get("used_resources", {}))
@@ -166,10 +191,30 @@ def _read(agent_id: str, entry: Mapping[str, Any]) -> _Agent:
         total = _snapshot(agent_id, host, attributes, everything)
         rest = replace(total, free=_snapshot(agent_id, host, attributes, left).free)
     except (SchedulerError, TypeError, AttributeError, ValueError) as exc:
-        view = AgentView(agent_id=agent_id, host=host, active=active, quarantine=str(exc))
+        view = AgentView(
+            agent_id=agent_id, host=host, active=active, condition=condition, quarantine=str(exc)
+        )
         return _Agent(entry, view)
-    view = AgentView(agent_id=agent_id, host=host, total=everything, free=left, active=active)
+    view = AgentView(
+        agent_id=agent_id,
+        host=host,
+        total=everything,
+        free=left,
+        active=active,
+        condition=condition,
+    )
     return _Agent(entry, view, total, rest)
+
+
+def _condition(entry: Mapping[str, Any]) -> str:
+    """Return why an agent is not as usual, from its entry in the master's list."""
+    drain = entry.get("drain_info")
+    state = drain.get("state") if isinstance(drain, Mapping) else None
+    if state in ("DRAINING", "DRAINED"):
+        return str(state).lower()
+    if entry.get("deactivated", False):
+        return "deactivated"
+    return "" if entry.get("active", True) else "disconnected"
 
 
 def _snapshot(

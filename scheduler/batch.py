@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Final
 
+from scheduler.closures import stay
 from scheduler.conditions import CONDITIONS
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import GraphError, LaunchError, SchedulerError
@@ -225,6 +226,7 @@ class _Batch:
             deadline=self._deadline,
             priority=self._priority,
             queue=self._run.queue,
+            stay=stay((entry.template,)),
         )
         entry.ends_by = self._ends_by(entry)
         async with self._placing:

@@ -123,7 +123,16 @@ class AgentLost:
     agent_id: str
 
 
-LinkEvent: TypeAlias = Subscribed | Disconnected | Lost | Offered | Rescinded | Updated | AgentLost
+@dataclass(frozen=True, slots=True)
+class AskedToLeave:
+    """Mesos asks for agents back (``InverseOffer`` messages, JSON form)."""
+
+    offers: tuple[Mapping[str, Any], ...]
+
+
+LinkEvent: TypeAlias = (
+    Subscribed | Disconnected | Lost | Offered | Rescinded | Updated | AgentLost | AskedToLeave
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -252,6 +261,13 @@ class Framework:
         if ids := [{"value": offer_id} for offer_id in offer_ids]:
             filters = {"refuse_seconds": refuse_seconds}
             self._post("DECLINE", lambda: self._driver.declineOffer(ids, filters))
+
+    def answer(self, inverse_offer_id: str, *, accept: bool, refuse_seconds: float) -> None:
+        """Say whether we leave an agent before its maintenance, and when to be asked again."""
+        ids, filters = [{"value": inverse_offer_id}], {"refuse_seconds": refuse_seconds}
+        answer = self._driver.answer_inverse_offers
+        what = "ACCEPT_INVERSE_OFFERS" if accept else "DECLINE_INVERSE_OFFERS"
+        self._post(what, lambda: answer(ids, filters, accept=accept))
 
     def revive(self) -> None:
         """Want offers, whatever was refused before."""
@@ -398,7 +414,9 @@ class Framework:
                 return AgentLost(str(body["agent_id"]["value"]))
             case "error":
                 return self._read_error(str(body.get("message", "")))
-            case "heartbeat" | "failure" | "inverse_offers" | "rescind_inverse_offer" | "message":
+            case "inverse_offers":
+                return AskedToLeave(tuple(body.get("inverse_offers", ())))
+            case "heartbeat" | "failure" | "rescind_inverse_offer" | "message":
                 return None
         logger.warning("Mesos sent an event of unknown kind %.50r", kind)
         return None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from scheduler import shutdown
+from scheduler.closures import stay
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import LaunchError, SchedulerError
 from scheduler.graph import EdgeKind, ReadyKind
@@ -123,7 +124,12 @@ async def _launch_once(equipment: Equipment, run: GraphRun, deadline: float, pri
     await insist(deadline, lambda: equipment.journal.record_graph(graph))
     requests = {task.name: task.request for task in graph.logical.tasks}
     claim = await equipment.queue.place(
-        graph.graph_id, requests, deadline=deadline, priority=priority, queue=run.queue
+        graph.graph_id,
+        requests,
+        deadline=deadline,
+        priority=priority,
+        queue=run.queue,
+        stay=stay(graph.logical.tasks),
     )
     await start_tasks(equipment, run, claim, list(run.entries.values()), deadline)
     await bring_up(equipment, run, run.entries)

@@ -339,6 +339,19 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             }
         )
 
+    def answer_inverse_offers(
+        self, offer_ids: Sequence[Mapping[str, str]], filters: Mapping[str, Any], *, accept: bool
+    ) -> None:
+        """Say whether we leave agents before their maintenance; pymesos wraps the ids twice."""
+        kind = "accept_inverse_offers" if accept else "decline_inverse_offers"
+        self._send(
+            {
+                "type": kind.upper(),
+                "framework_id": {"value": self.framework_id},
+                kind: {"inverse_offer_ids": list(offer_ids), "filters": dict(filters)},
+            }
+        )
+
     def close_calls(self) -> None:
         """Close the connection of the calls; by their thread, at its end."""
         self._drop_call_connection()

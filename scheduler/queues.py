@@ -14,12 +14,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
 from scheduler.claims import Claim, beside_fixed, claimed
+from scheduler.closures import Closures
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
 from scheduler.offers import OfferPool
 from scheduler.packing import (
@@ -104,12 +107,15 @@ class LaunchQueue:
         Tells what of ours runs.
     offers_wanted
         Is called with whether anybody waits, whenever that changes.
+    closures
+        Agents that take no tasks for a while.
     """
 
     pool: OfferPool
     cluster: Cluster
     tenants: Tenants
     offers_wanted: Callable[[bool], None]
+    closures: Closures = field(default_factory=Closures)
     _entries: dict[int, _Entry] = field(default_factory=dict)
     _serial: itertools.count[int] = field(default_factory=itertools.count)
     _poked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -135,6 +141,7 @@ class LaunchQueue:
         priority: int = 0,
         queue: Queue = REALTIME,
         fixed: Mapping[str, Assignment] | None = None,
+        stay: float = math.inf,
     ) -> Claim:
         """Wait for a place for all these tasks together.
 
@@ -146,6 +153,8 @@ class LaunchQueue:
             Higher comes first in its queue.
         fixed
             For some of the tasks: nothing else will do than these agents, devices and ports.
+        stay
+            For how many seconds the agents must be there; see :mod:`scheduler.closures`.
 
         Raises
         ------
@@ -165,6 +174,7 @@ class LaunchQueue:
             priority=priority,
             deadline=deadline,
             fixed=fixed or {},
+            stay=stay,
         )
         entry = _Entry(waiting, asyncio.get_running_loop().create_future())
         self._entries[serial] = entry
@@ -248,7 +258,7 @@ class LaunchQueue:
         state = self._state()
         if not state.waiting or not (state.agents or state.capacity):
             return False
-        turn = await asyncio.to_thread(decide, state, self._placing(state), _quick)
+        turn = await asyncio.to_thread(decide, state, self._placing(state), self._quick)
         self._reservations, self._failed = turn.reservations, turn.failed
         self._note(turn)
         match turn.act:
@@ -274,7 +284,7 @@ class LaunchQueue:
             occupants=occupants,
             leaving=self._leaving & {occupant.name for occupant in occupants},
             reservations=self._reservations,
-            gained=(self.pool.gained, version),
+            gained=(self.pool.gained, version, self.closures.version),
             failed=self._failed,
         )
 
@@ -291,9 +301,17 @@ class LaunchQueue:
                 capacity=state.capacity,
                 start=None if before is None else before.partial,
             )
-            return beside_fixed(agents, waiting.requests, waiting.fixed, packing)
+            return beside_fixed(
+                self._open(agents, waiting), waiting.requests, waiting.fixed, packing
+            )
 
         return placing
+
+    def _quick(self, waiting: Waiting, agents: Agents) -> Placement | None:
+        return place(self._open(agents, waiting), waiting.requests, iterations=QUICK)
+
+    def _open(self, agents: Agents, waiting: Waiting) -> Agents:
+        return self.closures.open(agents, waiting.stay, time.time())
 
     def _note(self, turn: Turn) -> None:
         """Remember why those that were tried in vain do not fit."""
@@ -344,21 +362,24 @@ class LaunchQueue:
         if shortage is None:
             return
         offered = {agent.mesos_agent_id for agent in state.agents}
+        closed = self.closures.closed(entry.agents, entry.waiting.stay, time.time())
         around = Circumstances(
-            capacity=state.capacity, occupants=state.occupants, idle=self.cluster.idle(offered)
+            capacity=state.capacity,
+            occupants=state.occupants,
+            idle=[*closed, *self.cluster.idle(offered)],
         )
         found = await asyncio.to_thread(
-            diagnose, entry.agents, entry.waiting.requests, shortage, around
+            diagnose,
+            self._open(entry.agents, entry.waiting),
+            entry.waiting.requests,
+            shortage,
+            around,
         )
         if entry.shortage is not shortage:
             return
         entry.explanation = found
         if found.verdict is Verdict.NEVER and not entry.claim.done():
             self._refuse(entry, found.hopeless)
-
-
-def _quick(waiting: Waiting, agents: Agents) -> Placement | None:
-    return place(agents, waiting.requests, iterations=QUICK)
 
 
 def _result(claim: asyncio.Future[Claim]) -> Claim | None:

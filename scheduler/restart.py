@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from scheduler import shutdown
+from scheduler.closures import stay
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import LaunchError, RestartError, SchedulerError
 from scheduler.graph import EdgeIndex, EdgeKind, Restart
@@ -170,7 +171,12 @@ async def _restart(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadl
     equipment.runs.index(run)
     requests = {name: run.entries[name].template.request for name in plan.names}
     claim = await equipment.queue.place(
-        graph.graph_id, requests, deadline=deadline, queue=run.queue, fixed=had
+        graph.graph_id,
+        requests,
+        deadline=deadline,
+        queue=run.queue,
+        fixed=had,
+        stay=stay(run.entries[name].template for name in plan.names),
     )
     entries = [run.entries[name] for name in plan.names]
     await start_tasks(equipment, run, claim, entries, deadline)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from scheduler import batch, launch, restart
 from scheduler.agents import Agents
 from scheduler.background import Background
+from scheduler.closures import Closures
 from scheduler.effects import Effects
 from scheduler.equipment import Equipment
 from scheduler.errors import FrameworkError, GraphError, RestartError, SchedulerError
@@ -26,33 +26,26 @@ from scheduler.goahead import GoAhead
 from scheduler.graph import PhysicalGraph
 from scheduler.graphs import Graphs
 from scheduler.journal import GraphPhase, Journal
+from scheduler.listeners import Listeners
 from scheduler.occupancy import Occupancy
 from scheduler.offers import OfferPool
-from scheduler.packing import Circumstances, Explanation, pack_or_explain
-from scheduler.placement import Placement
 from scheduler.policy import BATCH, REALTIME, Queue
+from scheduler.questions import Questions
 from scheduler.queues import LaunchQueue
 from scheduler.recovery import restore
 from scheduler.restart import RestartPlan
 from scheduler.runs import GraphRun, LateValues, Runs, TaskEntry
 from scheduler.shutdown import kill_until_dead
 from scheduler.subscription import Subscription, Timing
-from scheduler.task import TaskState
 from scheduler.views import (
-    AgentView,
+    AgentsChanged,
     BatchResult,
-    Change,
-    LinkChanged,
-    LinkState,
-    TaskView,
 )
 
 logger = logging.getLogger(__name__)
 
-MAX_SUBSCRIBERS: Final = 100
 
-
-class Scheduler:
+class Scheduler(Questions):
     """Launches graphs of tasks on a Mesos cluster.
 
     An asynchronous context manager: entering it reads the journal and begins to subscribe (it does not wait for
@@ -109,16 +102,21 @@ class Scheduler:
         self._gates = GoAhead(goahead_host, goahead_port)
         self._goahead_urls = tuple(goahead_urls)
         self._pool = OfferPool()
-        self._agents = Agents()
-        self._queues = {queue.name: queue for queue in queues}
+        self._closures = closures = Closures()
         self._background = Background(self._died)
-        self._effects = Effects(self._gates, self._background, self._tell)
-        self._runs = Runs(journal, self._effects)
-        self._occupancy = Occupancy(self._runs, self._end_for_others)
-        self._queue = LaunchQueue(self._pool, self._agents, self._occupancy, self._want_offers)
-        self._subscribers: list[Callable[[Change], None]] = []
+        listeners, agents = Listeners(), Agents(closures)
+        self._effects = Effects(self._gates, self._background, listeners.tell)
+        runs = Runs(journal, self._effects)
+        occupancy = Occupancy(runs, self._end_for_others)
+        super().__init__(
+            runs=runs,
+            queue=LaunchQueue(self._pool, agents, occupancy, self._want_offers, closures),
+            agents=agents,
+            occupancy=occupancy,
+            queues=queues,
+            listeners=listeners,
+        )
         self._framework: Framework | None = None
-        self._subscription: Subscription | None = None
         self._equipment: Equipment | None = None
         self._graphs: Graphs | None = None
         self.failed: asyncio.Future[None] | None = None
@@ -151,6 +149,7 @@ class Scheduler:
         state = await self._journal.load()
         self.failed = asyncio.get_running_loop().create_future()
         await self._gates.start()
+        self._closures.drain(state.drained)
         self._framework = Framework(self._settings, state.framework_id)
         self._effects.framework = self._framework
         self._subscription = Subscription(
@@ -163,7 +162,7 @@ class Scheduler:
             pool=self._pool,
             agents=self._agents,
             timing=self._timing,
-            tell=self._tell,
+            tell=self._listeners.tell,
         )
         self._equipment = Equipment(
             framework=self._framework,
@@ -417,100 +416,31 @@ class Scheduler:
         if (run := self._runs.get(graph_id)) is not None:
             await graphs.stop(run, "it is taken down")
 
-    async def plan(self, graph: PhysicalGraph) -> Placement | Explanation:
-        """Say where a graph would go now, or why it would not and what would help, without launching anything.
+    async def drain(self, host: str, reason: str = "") -> None:
+        """Let a host get no new tasks, until :meth:`undrain`; those that run there go on.
 
-        It looks at what no task uses on active agents, as the master last told. What of ours would have to end
-        for it is among the remedies, and in :attr:`~scheduler.packing.Explanation.displaces`.
+        It is remembered over restarts, whether such a host is there now or not.
+
+        Raises
+        ------
+        JournalError
+            If that could not be written; nothing has changed then.
         """
-        requests = {task.name: task.request for task in graph.logical.tasks}
-        if self._subscription is not None:
-            await self._subscription.look_at_agents()
-        agents = self._agents.free()
-        totals = self._agents.totals()
-        around = Circumstances(
-            capacity=None if totals is None else totals[1],
-            occupants=self._occupancy.occupants(),
-            idle=self._agents.idle({agent.agent_id for agent in agents}),
-        )
-        return await asyncio.to_thread(pack_or_explain, agents, requests, around)
+        await self._record_drained({**self._closures.drained, host: reason[:200]})
 
-    def explanation(self, graph_id: str) -> Explanation | None:
-        """Say as data why a graph waits for its place; None when it does not, or it is not known yet."""
-        return self._queue.explanation(graph_id)
+    async def undrain(self, host: str) -> None:
+        """Let a host get new tasks again; raises as :meth:`drain`."""
+        others = {h: why for h, why in self._closures.drained.items() if h != host}
+        await self._record_drained(others)
 
-    def explain(self, graph_id: str) -> str:
-        """Say what a graph waits for, for people; empty when it waits for nothing."""
-        run = self._runs.get(graph_id)
-        if run is None:
-            return ""
-        link = self._subscription
-        if link is not None and not link.connected:
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(link.link_since))
-            return f"no Mesos master since {since} UTC: {link.link.reason}"
-        if why := self._queue.explain(graph_id):
-            return why
-        waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]
-        return ", ".join(
-            f"{e.name} is {e.life.state.value}" + (" (in doubt)" if e.life.doubt_since else "")
-            for e in waiting[:20]
-        )
-
-    # ------------------------------------------------------------------ what is known
-
-    def queues(self) -> tuple[Queue, ...]:
-        """Return the queues in which graphs can wait."""
-        return tuple(self._queues.values())
+    async def _record_drained(self, drained: Mapping[str, str]) -> None:
+        self._ready()
+        await self._journal.record_drained(drained)
+        self._closures.drain(drained)
+        self._queue.poke()
+        self._listeners.tell(AgentsChanged())
 
     def _queue_named(self, name: str) -> Queue:
         if name not in self._queues:
             raise GraphError(f"there is no queue {name!r}, only {', '.join(self._queues)}")
         return self._queues[name]
-
-    def graphs(self) -> tuple[str, ...]:
-        """Return the ids of the graphs that are not dead."""
-        return tuple(run.graph.graph_id for run in self._runs if not run.dead)
-
-    def phase(self, graph_id: str) -> GraphPhase | None:
-        """Return what is being done with a graph; None, if it is not known."""
-        run = self._runs.get(graph_id)
-        return None if run is None else run.phase
-
-    def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
-        """Return the tasks of a graph by name; none, if it is not known."""
-        return self._runs.views(graph_id)
-
-    def agents(self) -> tuple[AgentView, ...]:
-        """Return all agents, by host, as the master last told."""
-        return self._agents.views()
-
-    def link(self) -> LinkChanged:
-        """Return the state of the link to the master."""
-        if self._subscription is None:
-            return LinkChanged(LinkState.DISCONNECTED, "", "not started")
-        return self._subscription.link
-
-    @property
-    def framework_id(self) -> str | None:
-        """The id under which Mesos knows us, once it does."""
-        return self._subscription.framework_id if self._subscription is not None else None
-
-    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call back on every change, on the event loop; it must not block.
-
-        The returned function ends it. An exception in a callback is logged, and harms nobody else.
-        """
-        if len(self._subscribers) >= MAX_SUBSCRIBERS:
-            raise SchedulerError(f"more than {MAX_SUBSCRIBERS} subscribers")
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
-
-    def _tell(self, change: Change) -> None:
-        for callback in tuple(self._subscribers):
-            try:
-                callback(change)
-            except Exception:
-                logger.exception("a subscriber failed")
-
-
-_AT_REST: Final = (TaskState.READY, TaskState.DEAD)

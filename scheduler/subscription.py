@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
 from scheduler import agents as agents_module
 from scheduler.agents import Agents
+from scheduler.closures import read_window, stay
 from scheduler.equipment import insist
 from scheduler.errors import JournalError
 from scheduler.framework import (
     AgentLost,
+    AskedToLeave,
     Disconnected,
     Framework,
     FrameworkSettings,
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 LONG_REFUSAL: Final = 3600.0
 """Seconds for which offers are refused that nobody waits for; a revive ends that."""
 SHORT_REFUSAL: Final = 1.0
+LEAVE_AGAIN: Final = 60.0
+"""Seconds after which Mesos may ask again to leave an agent."""
 AGENTS_SECONDS: Final = 5.0
 """How long the master may take to list its agents."""
 _LIVE: Final = ("TASK_STAGING", "TASK_STARTING", "TASK_RUNNING")
@@ -132,7 +136,11 @@ class Subscription:
                 self._disconnected(LinkState.DISCONNECTED, reason)
             case Lost(reason):
                 self._disconnected(LinkState.LOST, reason)
+            case AskedToLeave(offers):
+                self._answer(offers)
             case Offered(offers):
+                if self._queue.closures.note(offers):
+                    self._tell(AgentsChanged())
                 self._pool.add(offers, asyncio.get_running_loop().time())
                 if self._queue.busy:
                     self._queue.poke()
@@ -142,6 +150,7 @@ class Subscription:
                 self._pool.rescind(offer_id)
             case AgentLost(agent_id):
                 self._pool.drop_agent(agent_id)
+                self._queue.closures.forget(agent_id)
                 self._looked_at = 0.0
             case Updated(status):
                 await self._updated(status)
@@ -213,6 +222,29 @@ class Subscription:
     def _give_back(self, refuse_seconds: float) -> None:
         if ids := self._pool.clear():
             self._framework.decline(ids, refuse_seconds=refuse_seconds)
+
+    def _answer(self, offers: Iterable[Mapping[str, Any]]) -> None:
+        """Say whether we will have left agents before their maintenance begins: as it looks now."""
+        offers = [offer for offer in offers if isinstance(offer, Mapping)]
+        if self._queue.closures.note(offers):
+            self._tell(AgentsChanged())
+        for offer in offers:
+            offer_id, window = offer.get("id", {}).get("value"), read_window(offer)
+            if not isinstance(offer_id, str) or window is None:
+                continue
+            agent_id = str(offer.get("agent_id", {}).get("value", ""))
+            held = [e for e in self._runs.live_entries() if e.life.agent_id == agent_id]
+            left = window.start - time.time()
+            leave = stay(entry.template for entry in held) <= left
+            names = ", ".join(sorted(entry.task.task_id for entry in held))
+            logger.warning(
+                "agent %s is due for maintenance %s: %s",
+                agent_id,
+                window,
+                "all of ours will have left" if leave else f"{names} stay",
+            )
+            seconds = LONG_REFUSAL if leave else LEAVE_AGAIN
+            self._framework.answer(offer_id, accept=leave, refuse_seconds=seconds)
 
     # ------------------------------------------------------------------ timers
 

@@ -45,6 +45,8 @@ class Waiting:
     deadline: float = float("inf")
     fixed: Mapping[str, Assignment] = field(default_factory=dict)
     """For some of the tasks: nothing else will do."""
+    stay: float = float("inf")
+    """For how many seconds its agents must be there."""
 
     @property
     def rank(self) -> tuple[float, ...]:

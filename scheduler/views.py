@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from scheduler.closures import Window
 from scheduler.placement import Assignment
 from scheduler.quantities import Resources
 from scheduler.task import Death, TaskState
@@ -60,6 +61,12 @@ class AgentView:
     """What no task uses."""
     active: bool = True
     """False while the agent is disconnected, drained or deactivated."""
+    condition: str = ""
+    """Mesos' word for why it is not as usual: disconnected, deactivated, draining, drained; else empty."""
+    drained: str | None = None
+    """Why an operator of ours lets it get no new tasks; None when it gets some."""
+    maintenance: Window | None = None
+    """When it will not be there, as Mesos has announced."""
     quarantine: str = ""
     """Why it takes no tasks; empty when it does."""
 

@@ -418,8 +418,17 @@ class Master:
 
 
 def _agent_record(view: AgentView) -> AgentRecord:
-    state = "quarantined" if view.quarantine else "up" if view.active else "lost"
-    return AgentRecord(view.host, view.agent_id, state, str(view.free), view.quarantine)
+    if view.quarantine:
+        state, reason = "quarantined", view.quarantine
+    elif view.drained is not None:
+        state, reason = "draining", view.drained or "drained by an operator"
+    elif view.condition and view.condition != "disconnected":
+        state, reason = "draining", f"Mesos says {view.condition}"
+    elif view.maintenance is not None:
+        state, reason = "draining", f"maintenance {view.maintenance}"
+    else:
+        state, reason = "up" if view.active else "lost", ""
+    return AgentRecord(view.host, view.agent_id, state, str(view.free), reason)
 
 
 def _retrieve(task: asyncio.Future[Any]) -> None:

@@ -34,6 +34,7 @@ from scheduler.embedded.http import make_application
 from scheduler.embedded.master import Master, Settings
 from scheduler.embedded.membership import Membership
 from scheduler.embedded.model import AgentInfo
+from scheduler.embedded.operations import Operations
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.embedded.stream import EventStream
 from scheduler.embedded.validation import validate_call
@@ -318,6 +319,11 @@ class World:
         return [call.get(kind.lower(), {}) for call in self.calls if call["type"] == kind]
 
     # ------------------------------------------------------------------ faults
+
+    @property
+    def operations(self) -> Operations:
+        """What operators can order."""
+        return Operations(self.master)
 
     def cut(self) -> None:
         """Break the connections of all frameworks."""

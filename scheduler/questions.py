@@ -1,0 +1,126 @@
+"""What can be asked of the scheduler: nothing here changes anything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from scheduler.agents import Agents
+from scheduler.closures import stay
+from scheduler.graph import PhysicalGraph
+from scheduler.journal import GraphPhase
+from scheduler.listeners import Listeners
+from scheduler.occupancy import Occupancy
+from scheduler.packing import Circumstances, Explanation, pack_or_explain
+from scheduler.placement import Placement
+from scheduler.policy import Queue
+from scheduler.queues import LaunchQueue
+from scheduler.runs import Runs
+from scheduler.subscription import Subscription
+from scheduler.task import TaskState
+from scheduler.views import AgentView, Change, LinkChanged, LinkState, TaskView
+
+_AT_REST: Final = (TaskState.READY, TaskState.DEAD)
+
+
+class Questions:
+    """The half of :class:`scheduler.service.Scheduler` that only tells."""
+
+    def __init__(
+        self,
+        *,
+        runs: Runs,
+        queue: LaunchQueue,
+        agents: Agents,
+        occupancy: Occupancy,
+        queues: Iterable[Queue],
+        listeners: Listeners,
+    ) -> None:
+        self._runs = runs
+        self._queue = queue
+        self._agents = agents
+        self._occupancy = occupancy
+        self._queues = {queue.name: queue for queue in queues}
+        self._listeners = listeners
+        self._subscription: Subscription | None = None
+
+    def queues(self) -> tuple[Queue, ...]:
+        """Return the queues in which graphs can wait."""
+        return tuple(self._queues.values())
+
+    def graphs(self) -> tuple[str, ...]:
+        """Return the ids of the graphs that are not dead."""
+        return tuple(run.graph.graph_id for run in self._runs if not run.dead)
+
+    def phase(self, graph_id: str) -> GraphPhase | None:
+        """Return what is being done with a graph; None, if it is not known."""
+        run = self._runs.get(graph_id)
+        return None if run is None else run.phase
+
+    def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
+        """Return the tasks of a graph by name; none, if it is not known."""
+        return self._runs.views(graph_id)
+
+    def agents(self) -> tuple[AgentView, ...]:
+        """Return all agents, by host, as the master last told."""
+        return self._agents.views()
+
+    def link(self) -> LinkChanged:
+        """Return the state of the link to the master."""
+        if self._subscription is None:
+            return LinkChanged(LinkState.DISCONNECTED, "", "not started")
+        return self._subscription.link
+
+    @property
+    def framework_id(self) -> str | None:
+        """The id under which Mesos knows us, once it does."""
+        return self._subscription.framework_id if self._subscription is not None else None
+
+    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call back on every change, on the event loop; it must not block.
+
+        The returned function ends it. An exception in a callback is logged, and harms nobody else.
+        """
+        return self._listeners.add(callback)
+
+    async def plan(self, graph: PhysicalGraph) -> Placement | Explanation:
+        """Say where a graph would go now, or why it would not and what would help, without launching anything.
+
+        It looks at what no task uses on active agents, as the master last told. What of ours would have to end
+        for it is among the remedies, and in :attr:`~scheduler.packing.Explanation.displaces`.
+        """
+        requests = {task.name: task.request for task in graph.logical.tasks}
+        if self._subscription is not None:
+            await self._subscription.look_at_agents()
+        stays = stay(graph.logical.tasks)
+        agents = self._agents.free(stays)
+        totals = self._agents.totals()
+        around = Circumstances(
+            capacity=None if totals is None else totals[1],
+            occupants=self._occupancy.occupants(),
+            idle=self._agents.idle({agent.agent_id for agent in agents}, stays),
+        )
+        return await asyncio.to_thread(pack_or_explain, agents, requests, around)
+
+    def explanation(self, graph_id: str) -> Explanation | None:
+        """Say as data why a graph waits for its place; None when it does not, or it is not known yet."""
+        return self._queue.explanation(graph_id)
+
+    def explain(self, graph_id: str) -> str:
+        """Say what a graph waits for, for people; empty when it waits for nothing."""
+        run = self._runs.get(graph_id)
+        if run is None:
+            return ""
+        link = self._subscription
+        if link is not None and not link.connected:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(link.link_since))
+            return f"no Mesos master since {since} UTC: {link.link.reason}"
+        if why := self._queue.explain(graph_id):
+            return why
+        waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]
+        return ", ".join(
+            f"{e.name} is {e.life.state.value}" + (" (in doubt)" if e.life.doubt_since else "")
+            for e in waiting[:20]
+        )
