@@ -59,11 +59,12 @@ INGEST: Final = Program("ingest", "pipelines.ingest", ("katcp",), CaptureStage.I
 CALIBRATION: Final = Program("cal", "pipelines.calibration", ("katcp",), CaptureStage.CALIBRATION)
 WRITER: Final = Program("vis_writer", "pipelines.writer", ("katcp",), CaptureStage.WRITER)
 DISPLAY: Final = Program("display", "pipelines.display", ("katcp", "http"), CaptureStage.DISPLAY)
+QUALITY: Final = Program("quality", "pipelines.quality", ("katcp",))
 IMAGING: Final = Program("imager", "pipelines.imaging", (), katcp=False)
 
 PROGRAMS: Final = {
     program.kind: program
-    for program in (TELSTATE, CORRELATOR, INGEST, CALIBRATION, WRITER, DISPLAY, IMAGING)
+    for program in (TELSTATE, CORRELATOR, INGEST, CALIBRATION, WRITER, DISPLAY, QUALITY, IMAGING)
 }
 
 EXPORTED_SENSORS: Final[dict[str, dict[str, str]]] = {

@@ -21,7 +21,7 @@ from pipelines.calibration.solver import Applied, Products, Solutions, choose_re
 from pipelines.calibration.targets import Calibrator, calibrator_at, flux_density
 from pipelines.common import telstate as ts
 from pipelines.common.l0 import Dump
-from pipelines.common.l0.server import L0Input, L0Server
+from pipelines.common.l0.server import L0_QUALITY, L0Input, L0Server
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,17 @@ class _Block:
 
 class CalServer(L0Server):
     """Solves the calibrator scans of every capture block and publishes the solutions."""
+
+    STAGE = "calibration"
+    QUALITY = (
+        *L0_QUALITY,
+        "solutions-k",
+        "solutions-b",
+        "solutions-g",
+        "phase-rms",
+        "scans-unsolved",
+        "dumps-dropped",
+    )
 
     def __init__(
         self,

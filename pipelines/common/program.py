@@ -16,14 +16,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final, NoReturn
+from functools import partial
+from typing import Any, ClassVar, Final, NoReturn
 
 import aiokatcp
 
+from pipelines.common import quality
 from pipelines.common import telstate as ts
 from pipelines.common.endpoints import Endpoint, parse_endpoint
 from pipelines.common.errors import PipelineError, ProgramError
@@ -48,11 +51,19 @@ class ProgramServer(aiokatcp.DeviceServer):
         The program's options; ``host`` and ``port`` are used.
     """
 
+    STAGE: ClassVar[str] = ""
+    """Stage that its quality records are of; empty: it makes none."""
+    QUALITY: ClassVar[tuple[str, ...]] = ()
+    """Sensors that go into its quality records."""
+    stream_name = ""
+    """Stream that they are about."""
+
     VERSION = "sdp-pipelines-1.0"
     BUILD_STATE = "sdp-pipelines-1.0"
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options.host, options.port)
+        self.name: str = getattr(options, "name", self.STAGE or "program")
         self._device_status: aiokatcp.Sensor[aiokatcp.DeviceStatus] = aiokatcp.Sensor(
             aiokatcp.DeviceStatus,
             "device-status",
@@ -75,10 +86,32 @@ class ProgramServer(aiokatcp.DeviceServer):
             logger.log(level, "device-status %s: %s", status.name.lower(), reason)
             self._device_status.value = status
 
+    def report_quality(self, queue: quality.QualityQueue) -> None:
+        """Put the sensors of :attr:`QUALITY` into the data queue until the server stops."""
+        reporter = quality.Reporter(
+            queue,
+            self.sensors,
+            self.QUALITY,
+            task=self.name,
+            stage=self.STAGE,
+            stream=self.stream_name,
+        )
+        self.add_service_task(asyncio.create_task(reporter.run()))
+
     def add_sensor(
-        self, kind: type[Any], name: str, description: str, *, units: str = "", default: Any = None
+        self,
+        kind: type[Any],
+        name: str,
+        description: str,
+        *,
+        units: str = "",
+        default: Any = None,
+        warn_above: float | None = None,
     ) -> aiokatcp.Sensor[Any]:
-        """Add a sensor with a first value (its type's own default where none is given)."""
+        """Add a sensor with a first value (its type's own default where none is given).
+
+        Above `warn_above` its status is ``warn``, where a value is set without another.
+        """
         sensor: aiokatcp.Sensor[Any] = aiokatcp.Sensor(
             kind,
             name,
@@ -86,9 +119,15 @@ class ProgramServer(aiokatcp.DeviceServer):
             units,
             default=default,
             initial_status=aiokatcp.Sensor.Status.NOMINAL,
+            status_func=partial(_status_above, math.inf if warn_above is None else warn_above),
         )
         self.sensors.add(sensor)
         return sensor
+
+
+def _status_above(limit: float, value: Any) -> aiokatcp.Sensor.Status:
+    worse = isinstance(value, int | float) and value > limit
+    return aiokatcp.Sensor.Status.WARN if worse else aiokatcp.Sensor.Status.NOMINAL
 
 
 def _device_status_status(value: aiokatcp.DeviceStatus) -> aiokatcp.Sensor.Status:
@@ -295,6 +334,9 @@ async def _start(
     set_up_logging(options.name, options.log_level)
     server = await start(options, resources)
     await server.start()
+    if server.STAGE and options.telstate is not None:
+        queue = await resources.enter_async_context(quality.connect(options.telstate))
+        server.report_quality(queue)
     host, port = server.sockets[0].getsockname()[:2]
     logger.info("ready on %s:%d", host, port)
     return server

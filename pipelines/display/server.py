@@ -12,7 +12,7 @@ import numpy as np
 from katsdptelstate.aio.telescope_state import TelescopeState
 
 from pipelines.common.l0 import Dump
-from pipelines.common.l0.server import L0Input, L0Server
+from pipelines.common.l0.server import L0_QUALITY, L0Input, L0Server
 from pipelines.display.frame import describe, frame, product_number
 from pipelines.display.history import DEFAULT_DEPTH, Axes, History
 
@@ -26,6 +26,9 @@ class DisplayServer(L0Server):
     Dumps that come faster than `max_rate`, or while the one before is being worked on, are left out: the
     display never holds up the network, and nobody else depends on it.
     """
+
+    STAGE = "display"
+    QUALITY = (*L0_QUALITY, "flagged-fraction", "dumps-skipped")
 
     def __init__(
         self,

@@ -33,6 +33,10 @@ def rejections(block: CaptureBlock) -> dict[str, int]:
     return dict(zip(REASONS, numbers, strict=True))
 
 
+_BAD: Final = {"input-heaps-lost": 0}
+"""Figures that are not as they should be above these."""
+
+
 class IngestSensors:
     """Keeps the server's sensors; figures are of the current capture block, or else of the last one."""
 
@@ -43,7 +47,7 @@ class IngestSensors:
         add = server.add_sensor
         self._block_id = add(str, "capture-block-id", "Capture block in progress, or empty")
         self._integers = {
-            name: add(int, name, description, units="", default=0)
+            name: add(int, name, description, default=0, warn_above=_BAD.get(name))
             for name, description in _INTEGERS.items()
         }
         self._rejected = {

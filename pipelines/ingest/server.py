@@ -68,6 +68,16 @@ class _Capture:
 class IngestServer(ProgramServer):
     """Runs capture blocks, one after another, and tells how they fare."""
 
+    STAGE = "ingest"
+    QUALITY = (
+        "input-heaps-total",
+        "input-heaps-lost",
+        "input-heaps-rejected",
+        "flagged-fraction",
+        "rfi-fraction",
+        "input-rate",
+    )
+
     def __init__(
         self,
         options: argparse.Namespace,
@@ -80,6 +90,7 @@ class IngestServer(ProgramServer):
     ) -> None:
         super().__init__(options)
         self._settings = settings
+        self.stream_name = settings.stream
         self._telstate = telstate
         self._layout = layout
         self._receiver = receiver

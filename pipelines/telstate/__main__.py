@@ -48,7 +48,8 @@ def server_arguments(server: str, host: str, port: int, directory: Path) -> list
         "shutdown-on-sigterm": "save",
         "shutdown-on-sigint": "save",
         "daemonize": "no",
-        "databases": "1",
+        # 0: telescope state; 1: the data queue of quality assessment (pipelines.common.quality).
+        "databases": "2",
     }
     return [server, *(part for key, value in settings.items() for part in (f"--{key}", value))]
 

@@ -18,7 +18,7 @@ from pipelines.common import telstate as ts
 from pipelines.common.errors import TelstateError
 from pipelines.common.l0 import Dump
 from pipelines.common.l0.receiver import DEFAULT_HELD
-from pipelines.common.l0.server import L0Input, L0Server
+from pipelines.common.l0.server import L0_QUALITY, L0Input, L0Server
 from pipelines.writer.measurement_set import MeasurementSetSink, measurement_set_path
 from pipelines.writer.rdb import snapshot, write_rdb
 from pipelines.writer.second_sink import SecondSink
@@ -52,6 +52,17 @@ class WriterServer(L0Server):
 
     With `measurement_set` there is a MeasurementSet of the block as well, made with what time the disk leaves.
     """
+
+    STAGE = "writer"
+    QUALITY = (
+        *L0_QUALITY,
+        "dumps-written",
+        "bytes-written",
+        "heaps-dropped",
+        "heaps-not-written",
+        "disk-free",
+        "queue-depth",
+    )
 
     def __init__(
         self,

@@ -6,7 +6,7 @@
         │              │  ├─────► vis_writer
         │              │  └─────► display
         └───────┬──────┘
-             telstate   (everybody)
+             telstate   (everybody)   quality   (what everybody says of his work)
 
 Pure: the same configuration, name and multicast addresses give the same graph.
 """
@@ -44,6 +44,7 @@ from sdpcontroller.workflows.plan import CaptureTask, SimulatedStream, Workflow
 from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked, StreamSize
 
 TELSTATE_TASK: Final = "telstate"
+QUALITY_TASK: Final = "quality"
 
 _NOT_MADE: Final = (Flags, SpectralImage, Beamformer, BeamformerEngineering)
 """Outputs that the document may name and no workflow makes yet."""
@@ -173,6 +174,7 @@ def _tasks(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[_Tas
         resources.telstate(),
         options=("--host", "{address}", "--port", "{ports[telstate]}", "--dir", "{sandbox}"),
     )
+    yield _task(config, catalogue.QUALITY, QUALITY_TASK, resources.quality())
     for name in config.outputs_of(SimBaselineCorrelationProducts):
         yield _correlator(config, name, multicast)
     for name, vis in config.outputs_of(Vis).items():

@@ -81,6 +81,7 @@ def test_every_program_of_the_graph_ran(demo: Demo) -> None:
         "cal.cal",
         "vis_writer.sdp_l0",
         "display.sdp_l0",
+        "quality",
         f"imager.continuum_image.{demo.summary['capture_block']}.0",
     }
     assert all(task["host"] and task["resources"] for task in demo.summary["tasks"])

@@ -35,7 +35,7 @@ DOCUMENTS = [
     )
     for d in (4, 8)
 ]
-TASKS = ["telstate", "sim.corr", "ingest.l0_0.0", "vis_writer.l0_0", "display.l0_0"]
+TASKS = ["telstate", "quality", "sim.corr", "ingest.l0_0.0", "vis_writer.l0_0", "display.l0_0"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ commands = st.one_of(
 events = st.one_of(
     st.builds(Die, st.sampled_from(TASKS), st.sampled_from([(), ("last words",)])),
     st.builds(
-        Refuse, st.sampled_from(TASKS[1:]), st.sampled_from(["capture-init", "capture-done", ""])
+        Refuse, st.sampled_from(TASKS[2:]), st.sampled_from(["capture-init", "capture-done", ""])
     ),
 )
 # What is in one step happens at once.
@@ -307,7 +307,7 @@ class TestEnding:
             await house.end()
             assert house.master.products() == {} and house.scheduler.alive == set()
             drained = [e[0] for e in house.scheduler.journal if e[1] == "capture-done done"]
-            assert drained == TASKS[1:]
+            assert drained == TASKS[2:]
 
     async def test_a_command_that_runs_is_ended_or_waited_for(self, open_house: Any) -> None:
         async with open_house() as house:

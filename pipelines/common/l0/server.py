@@ -24,6 +24,8 @@ from pipelines.common.stream_info import VisStream
 
 logger = logging.getLogger(__name__)
 
+L0_QUALITY: Final = ("input-heaps-total", "input-heaps-lost", "input-heaps-rejected")
+"""Sensors that every receiver of L0 reports."""
 DEFAULT_DRAIN: Final = 10.0
 """Seconds after capture-done in which the end heaps must come."""
 _STOP_DRAIN: Final = 0.0
@@ -76,6 +78,7 @@ class L0Server(ProgramServer):
         self.telstate = telstate
         self.source = source
         self.layout = source.layout
+        self.stream_name = source.stream.name
         self._state = CaptureState.IDLE
         self._receiver: L0Receiver | None = None
         self._task: asyncio.Task[None] | None = None
@@ -86,10 +89,13 @@ class L0Server(ProgramServer):
         )
         self._total_sensor = self.add_sensor(int, "input-heaps-total", "L0 heaps received")
         self._lost_sensor = self.add_sensor(
-            int, "input-heaps-lost", "L0 heaps sent and not received; final when a block is over"
+            int,
+            "input-heaps-lost",
+            "L0 heaps sent and not received; final when a block is over",
+            warn_above=0,
         )
         self._rejected_sensor = self.add_sensor(
-            int, "input-heaps-rejected", "Heaps that were malformed or too late"
+            int, "input-heaps-rejected", "Heaps that were malformed or too late", warn_above=0
         )
 
     async def prepare(self, cbid: str) -> None:

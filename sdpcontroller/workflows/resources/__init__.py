@@ -11,6 +11,7 @@ from sdpcontroller.workflows.resources.programs import (
     display,
     imager,
     ingest,
+    quality,
     telstate,
     writer,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "display",
     "imager",
     "ingest",
+    "quality",
     "telstate",
     "writer",
 ]

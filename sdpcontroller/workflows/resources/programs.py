@@ -285,6 +285,19 @@ def display(l0: StreamSize) -> Asked:
     return Asked(request, (_display_cpus, mem, received))
 
 
+_QUALITY = (
+    _fixed("quality", "cpus", "CPU", 0.1, "a record of each task every five seconds", "its design"),
+    _fixed("quality", "mem", "MiB", 128, "the interpreter and the newest records", "measured"),
+)
+
+
+def quality() -> Asked:
+    """Aggregator of quality records."""
+    cpus, mem = _QUALITY
+    request = TaskRequest.of(cpus=cpus.value, mem_mib=mem.value, ports=catalogue.QUALITY.ports)
+    return Asked(request, _QUALITY)
+
+
 _IMAGER = (
     _fixed("imager", "cpus", "CPU", 1, "one thread grids", "its default"),
     _fixed("imager", "mem", "MiB", 1500, "its images and one block of visibilities", "its design"),

@@ -35,7 +35,7 @@ STAGES = [
     ["vis_writer.l0_0"],
     ["display.l0_0"],
 ]
-TASKS = {"telstate", *(name for stage in STAGES for name in stage)}
+TASKS = {"telstate", "quality", *(name for stage in STAGES for name in stage)}
 
 
 def configure(name: str = "p", document: str = DOCUMENT) -> ConfigureProduct:
@@ -185,7 +185,7 @@ class TestCaptures:
             for before, after in itertools.pairwise(flow):
                 last = max(asked.index((task, f"{request} done")) for task in before)
                 assert last < min(asked.index((task, request)) for task in after)
-            assert len(asked) == 2 * (len(TASKS) - 1)
+            assert len(asked) == 2 * (len(TASKS) - 2)
         assert {entry[2] for entry in journal if entry[1] == "capture-init"} == {cbid}
 
     async def test_a_block_without_data_is_dead_at_once(self, up: House) -> None:

@@ -1,0 +1,1 @@
+"""Quality assessment: the picture of a product, from what its programs say."""
