@@ -13,6 +13,8 @@ import enum
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
 from typing import Final
 
 from scheduler.errors import RequestError
@@ -73,6 +75,16 @@ def require_pattern(pattern: str) -> None:
         re.compile(pattern)
     except (re.error, OverflowError) as exc:  # [z-a], a{3,2}
         raise RequestError(f"{pattern!r} is no regular expression: {exc}") from exc
+
+
+@lru_cache(maxsize=1024)
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile(translate(pattern))
+
+
+def named(pattern: str, name: str) -> bool:
+    """Whether a name is like a pattern: ``*`` any text, ``?`` one character, ``[…]`` one of these; any case."""
+    return _glob(pattern.lower()).fullmatch(name.lower()) is not None
 
 
 class Rule(enum.Enum):

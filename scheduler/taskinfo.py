@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any, Final
 
+from scheduler import given
 from scheduler.graph import EdgeIndex, EdgeKind, PhysicalGraph, PhysicalTask, TaskTemplate
 from scheduler.offers import Ledger
 from scheduler.placement import Assignment
-from scheduler.quantities import format_millis
+from scheduler.requests import TaskRequest
 from scheduler.templates import field_of, resolve, variable_of
-from scheduler.topology import AgentSnapshot
+from scheduler.topology import AgentSnapshot, Topology
 
 DOCKER_SANDBOX: Final = "/mnt/mesos/sandbox"
 """Where Mesos' Docker containerizer mounts the sandbox."""
@@ -32,6 +33,11 @@ class Bound:
     assignment: Assignment
     agent: AgentSnapshot
 
+    @property
+    def what(self) -> tuple[TaskRequest, Assignment, Topology]:
+        """What it asks for, what it was given, and of which machine."""
+        return self.task.template.request, self.assignment, self.agent.topology
+
     def ports(self) -> dict[str, int]:
         """Return port numbers by name."""
         names = self.task.template.request.ports
@@ -47,10 +53,9 @@ def own_fields(graph: PhysicalGraph, bound: Bound) -> dict[str, str]:
         "graph.id": graph.graph_id,
         "host": bound.agent.host,
         "address": bound.agent.address,
-        "cores": ",".join(map(str, bound.assignment.cores)),
         "sandbox": DOCKER_SANDBOX if bound.task.template.image else ".",
         **{f"ports[{port}]": str(number) for port, number in bound.ports().items()},
-        **_devices(bound),
+        **given.fields(*bound.what),
     }
 
 
@@ -96,58 +101,13 @@ def waits(edges: EdgeIndex, name: str) -> bool:
     return bool(edges.targets(name, *WAITS_FOR))
 
 
-def _devices(bound: Bound) -> dict[str, str]:
-    request, assignment = bound.task.template.request, bound.assignment
-    topology = bound.agent.topology
-    values = {
-        f"core[{core}]": str(number)
-        for core, number in zip(request.cores, assignment.cores, strict=True)
-    }
-    for index, number in enumerate(assignment.gpus):
-        gpu = topology.gpus[number]
-        values[f"gpu[{index}].uuid"] = gpu.uuid or ""
-        values[f"gpu[{index}].device"] = gpu.device or ""
-        values[f"gpu[{index}].number"] = str(number)
-    for nic_request, number in zip(request.nics, assignment.nics, strict=True):
-        nic = topology.nics[number]
-        stem = f"interface[{nic_request.network}]"
-        values[f"{stem}.address"] = nic.address
-        values[f"{stem}.name"] = nic.name
-        values[f"{stem}.infiniband"] = ",".join(nic.infiniband)
-    for volume, number in zip(request.volumes, assignment.volumes, strict=True):
-        values[f"volume[{volume.name}].path"] = topology.volumes[number].path
-    return values
-
-
 def shares(bound: Bound) -> dict[str, str]:
-    """Return the environment that tells a task what it was given, where no kernel enforces it.
-
-    The limits of CUDA MPS are NVIDIA's own variables (*Multi-Process Service*, environment variables).
-    """
-    request, assignment = bound.task.template.request, bound.assignment
-    told = {
+    """Return the environment that tells a task what it is and what it was given."""
+    return {
         "SDP_TASK_ID": bound.task.task_id,
         "SDP_TASK_NAME": bound.task.name,
-        "SDP_CPUS": format_millis(request.cpus + 1000 * len(assignment.cores)),
-        "SDP_MEM_MIB": format_millis(request.mem),
+        **given.environment(*bound.what),
     }
-    if assignment.cores:
-        told["SDP_CORES"] = ",".join(map(str, assignment.cores))
-    for index, (gpu, number) in enumerate(zip(request.gpus, assignment.gpus, strict=True)):
-        told[f"SDP_GPU_{index}_NUMBER"] = str(number)
-        told[f"SDP_GPU_{index}_COMPUTE"] = format_millis(gpu.compute)
-        told[f"SDP_GPU_{index}_MEM_MIB"] = format_millis(gpu.mem)
-    if assignment.gpus:
-        uuids = [bound.agent.topology.gpus[n].uuid or str(n) for n in assignment.gpus]
-        percentage = max(1, min(100, max(gpu.compute for gpu in request.gpus) // 10))
-        limits = (f"{i}={max(1, gpu.mem // 1000)}M" for i, gpu in enumerate(request.gpus))
-        told["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
-        told["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(percentage)
-        told["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(limits)
-    for index, nic in enumerate(request.nics):
-        told[f"SDP_NIC_{index}_IN_MBPS"] = format_millis(nic.bandwidth_in)
-        told[f"SDP_NIC_{index}_OUT_MBPS"] = format_millis(nic.bandwidth_out)
-    return told
 
 
 def resolved(template: TaskTemplate, values: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -209,8 +169,9 @@ def task_info(
     if template.max_run_time is not None:
         limit = int((template.max_run_time + waits_seconds) * 1e9)
         info["max_completion_time"] = {"nanoseconds": limit}
-    if template.image is not None:
-        info["container"] = _container(template.image, bound)
+    image = given.image(template.image, template.gpu_images, bound.assignment, bound.agent.topology)
+    if image is not None:
+        info["container"] = _container(image, bound)
     if ports := bound.ports():
         info["discovery"] = {
             "visibility": "CLUSTER",
@@ -223,15 +184,7 @@ def task_info(
 def _container(image: str, bound: Bound) -> dict[str, Any]:
     """Return Mesos' ``ContainerInfo``: Docker on the host's network, bound to cores and their memory."""
     assignment, topology = bound.assignment, bound.agent.topology
-    parameters: list[dict[str, str]] = []
-    if assignment.cores:
-        parameters.append({"key": "cpuset-cpus", "value": ",".join(map(str, assignment.cores))})
-    if assignment.numa is not None:
-        parameters.append({"key": "cpuset-mems", "value": str(assignment.numa)})
-    devices = [topology.gpus[number].device for number in assignment.gpus]
-    for number in assignment.nics:
-        devices += topology.nics[number].infiniband
-    parameters += ({"key": "device", "value": device} for device in devices if device)
+    parameters = given.docker_parameters(*bound.what)
     paths = [topology.volumes[number].path for number in assignment.volumes]
     return {
         "type": "DOCKER",

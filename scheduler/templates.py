@@ -13,8 +13,13 @@ document can reach nothing but what stands in this table.
 ``{of[ingest.0:gpu[0].uuid]}``   any field of another task (needs a RESOURCES edge)
 ``{env[ingest.0:GROUP]}``        a variable of another task's environment (needs a RESOLVED edge)
 ``{cores}``, ``{core[main]}``    comma list of the pinned logical CPUs; the one of that name
-``{gpu[0].uuid}``                also ``.device``, ``.number``
-``{interface[cbf].address}``     also ``.name``, ``.infiniband``
+``{cpuset}``                     all logical CPUs that are the task's own: held ones, too
+``{numa}``                       NUMA node of the cores; empty without cores
+``{gpu[0].uuid}``                also ``.device``, ``.number``, ``.name``, ``.compute_capability``,
+                                 ``.ordinal`` (its number among those that CUDA sees)
+``{interface[cbf].address}``     also ``.name``, ``.number``, ``.infiniband``; of several requests on one
+                                 network, the first
+``{nic[0].address}``             the same by the number of the request
 ``{volume[data].path}``          the host directory behind the volume
 ``{sandbox}``                    the task's own directory
 ``{capture_block}`` …            whatever the physical graph adds in its values
@@ -32,10 +37,10 @@ from scheduler.errors import GraphError
 if TYPE_CHECKING:
     from scheduler.requests import TaskRequest
 
-GPU_FACTS = ("uuid", "device", "number")
-INTERFACE_FACTS = ("address", "name", "infiniband")
+GPU_FACTS = ("uuid", "device", "number", "ordinal", "name", "compute_capability")
+INTERFACE_FACTS = ("address", "name", "number", "infiniband")
 COMMON_FIELDS = frozenset(
-    ("task.id", "task.name", "graph.id", "host", "address", "cores", "sandbox")
+    ("task.id", "task.name", "graph.id", "host", "address", "cores", "cpuset", "numa", "sandbox")
 )
 
 VALUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -94,7 +99,8 @@ def own_fields(request: TaskRequest) -> set[str]:
     names.update(f"core[{core}]" for core in request.cores)
     for index in range(len(request.gpus)):
         names.update(f"gpu[{index}].{fact}" for fact in GPU_FACTS)
-    for nic in request.nics:
+    for index, nic in enumerate(request.nics):
+        names.update(f"nic[{index}].{fact}" for fact in INTERFACE_FACTS)
         names.update(f"interface[{nic.network}].{fact}" for fact in INTERFACE_FACTS)
     names.update(f"volume[{volume.name}].path" for volume in request.volumes)
     return names

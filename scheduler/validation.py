@@ -181,6 +181,8 @@ def _ready_problems(task: TaskTemplate) -> Iterator[str]:
 def _image_problems(task: TaskTemplate) -> Iterator[str]:
     if task.gpu_images and not task.request.gpus:
         yield "it has images by the name of its GPU, but asks for none"
+    if task.gpu_images and task.image is None:
+        yield "it has images by the name of its GPU, but none for any other GPU"
     if len(task.gpu_images) > MAX_GPU_IMAGES:
         yield f"it has {len(task.gpu_images)} images, at most {MAX_GPU_IMAGES} are taken"
     for text in (*task.gpu_images, *task.gpu_images.values()):

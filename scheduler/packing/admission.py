@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from fnmatch import translate
-from functools import lru_cache
 from typing import Final
 
-from scheduler.constraints import Constraint, DataAt, Rule
+from scheduler.constraints import Constraint, DataAt, Rule, named
 from scheduler.quantities import Millis
 from scheduler.requests import MAX_SHARE, GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot, Gpu, Nic
@@ -65,16 +63,6 @@ def _holds(constraint: Constraint, value: str | None) -> bool:
             return value != constraint.value
         case Rule.LIKE:
             return value is not None and re.fullmatch(constraint.value, value) is not None
-
-
-@lru_cache(maxsize=1024)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(translate(text))
-
-
-def named(pattern: str, name: str) -> bool:
-    """Whether a GPU's name is like a pattern (``*``, ``?``, ``[…]``), whatever the case of its letters."""
-    return _pattern(pattern.lower()).fullmatch(name.lower()) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ def graphs(draw: st.DrawFn) -> LogicalGraph:
                 request=request,
                 ready=ready,
                 critical=draw(st.booleans()),
+                image="engine" if request.gpus else None,
                 gpu_images={"*A100*": "engine:sm80"} if request.gpus else {},
                 max_run_time=draw(st.none() | st.floats(1, 1000)),
             )
