@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from scheduler.embedded import statuses
+from scheduler.embedded.checkpoint import Checkpoint
 from scheduler.embedded.checks import Prober, TaskChecks, Verdict
 from scheduler.embedded.clock import Clock
 from scheduler.embedded.executors import (
@@ -98,6 +99,8 @@ class Agent:
         ignores it, unless the agent runs with ``--http_command_executor``.
     prober
         Looks after tasks with checks; on this machine's network when it is not given.
+    checkpoint
+        Where it is written down what a later process of this agent must know; None: nowhere.
     """
 
     def __init__(
@@ -111,7 +114,9 @@ class Agent:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         kill_override: bool = False,
         prober: Prober | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
+        self._checkpoint = checkpoint
         self.info = info
         self.runs: dict[Key, Run] = {}
         self.completed: OrderedDict[str, Run] = OrderedDict()
@@ -200,10 +205,14 @@ class Agent:
     def acknowledge(self, framework_id: str, task_id: str, uuid_text: str) -> StatusUpdate | None:
         """Take an acknowledgement; None when it is not for the pending update."""
         done = self._updates.acknowledge(framework_id, task_id, uuid_text)
-        if done is not None and done.state.is_terminal:
-            run = self.runs.pop((framework_id, task_id), None)
-            if run is not None:
-                self._forget(run)
+        run = None if done is None else self.runs.get((framework_id, task_id))
+        if done is None or run is None:
+            return done
+        if done.state.is_terminal:
+            del self.runs[run.key]
+            self._forget(run)
+        elif self._checkpoint is not None:
+            self._checkpoint.acknowledged(run)
         return done
 
     def resume_updates(self, framework_id: str) -> None:
@@ -253,10 +262,31 @@ class Agent:
     def abandon(self, run: Run) -> None:
         """End a run that nobody wants to hear of any more."""
         run.abandoned = True
+        if self._checkpoint is not None:
+            self._checkpoint.forget(run)
         if run.phase is Phase.ENDED:
             self._forget(self.runs.pop(run.key))
         else:
             self.kill(*run.key)
+
+    # What an earlier process of the agent has left
+
+    def restore(self, run: Run, updates: Sequence[StatusUpdate], acknowledged: int) -> None:
+        """Have a run again, with what has been reported of it."""
+        self.runs[run.key] = run
+        if run.group is not None and run.phase is not Phase.ENDED:
+            self.groups[run.group.key] = run.group
+        if updates:
+            self._updates.restore(updates, acknowledged)
+
+    def resume(self, run: Run, container: Container | None) -> None:
+        """Accompany a run that has been restored; without a container it has ended meanwhile."""
+        self._spawn(self._resume(run, container))
+
+    def launch_of(self, run: Run) -> Launch:
+        """Return what an executor has to know of a run."""
+        group = None if run.group is None else run.group.id
+        return Launch(run.framework, self.info, run.task, run.container_id, run.sandbox, group)
 
     # What others may know
 
@@ -304,21 +334,14 @@ class Agent:
 
     def _start(self, run: Run) -> None:
         self.runs[run.key] = run
+        if self._checkpoint is not None:
+            self._checkpoint.launched(run)
         self._spawn(self._run(run))
 
     async def _run(self, run: Run) -> None:
-        if (
-            run.group is not None and not run.killed
-        ):  # its executor reports before it has a container
-            self._starts(run)
-        launch = Launch(
-            run.framework,
-            self.info,
-            run.task,
-            run.container_id,
-            run.sandbox,
-            None if run.group is None else run.group.id,
-        )
+        if run.group is not None and not run.killed:
+            self._starts(run)  # its executor reports before it has a container
+        launch = self.launch_of(run)
         container = None if run.killed else await self._launch(run, launch)
         if container is None:
             if run.phase is not Phase.ENDED:
@@ -328,6 +351,10 @@ class Agent:
             container.kill(0.0)
             self._killed_during_launch(run)
             return
+        await self._follow(run, launch, container)
+
+    async def _follow(self, run: Run, launch: Launch, container: Container) -> None:
+        """Accompany a run from its container on, be that new or taken up."""
         run.container = container
         if run.phase is Phase.LAUNCHING:
             self._starts(run)
@@ -339,17 +366,30 @@ class Agent:
             self._runs(run, launch, container, run.running)
         self._end(run, await container.wait())
 
+    async def _resume(self, run: Run, container: Container | None) -> None:
+        if container is not None:
+            await self._follow(run, self.launch_of(run), container)
+        elif run.phase is Phase.LAUNCHING:
+            state = run.framework.reportable(TaskState.DROPPED)
+            text = "Executor did not register before the agent was killed"
+            self._fail(run, state, "REASON_EXECUTOR_TERMINATED", text)
+        else:
+            self._end(run, Outcome.executor_lost("Executor terminated"))
+
     def _starts(self, run: Run) -> None:
         run.set_phase(Phase.STARTING)
         self._report(run, TaskState.STARTING)
 
     def _runs(self, run: Run, launch: Launch, container: Container, running: Running) -> None:
-        run.set_phase(Phase.RUNNING)
-        if not run.killed:
-            self._report(run, TaskState.RUNNING, data=running.data)
+        if run.phase is not Phase.RUNNING:  # of one that is taken up it has been told
+            run.set_phase(Phase.RUNNING)
+            run.since = self._clock.time()
+            if not run.killed:
+                self._report(run, TaskState.RUNNING, data=running.data)
         limit = run.task.max_completion_time
         if limit is not None:
-            run.deadline = self._clock.call_later(limit, lambda: self._out_of_time(run))
+            left = limit - (self._clock.time() - run.since)
+            run.deadline = self._clock.call_later(left, lambda: self._out_of_time(run))
         if "check" in run.task.document and run.task.is_docker:
             run.executor_lost = True  # Mesos' Docker executor aborts when it is asked for a check
             container.kill(0.0)
@@ -383,13 +423,15 @@ class Agent:
     def _kill(self, run: Run, grace: float, reason: str | None) -> None:
         run.killed = True
         run.kill_reason = reason
+        self._note_kill(run)
         if run.checks is not None:
             run.checks.stop()
         if run.container is None:
             if run.launching is not None:
                 run.launching.cancel()
             return
-        if run.framework.can("TASK_KILLING_STATE"):
+        told = self.latest_state(run) is TaskState.KILLING  # by an earlier process of this agent
+        if run.framework.can("TASK_KILLING_STATE") and not told:
             self._report(run, TaskState.KILLING, reason=reason)
         run.container.kill(grace)
 
@@ -419,6 +461,7 @@ class Agent:
     def _out_of_time(self, run: Run) -> None:
         if run.phase is Phase.RUNNING and not run.killed and run.container is not None:
             run.killed = run.out_of_time = True
+            self._note_kill(run)
             run.container.kill(run.task.kill_grace)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
@@ -472,12 +515,20 @@ class Agent:
                 self._forget(self.runs.pop(run.key))
             return
         update = StatusUpdate(run.framework.id, run.task.id, status["uuid"], state, status)
+        if self._checkpoint is not None:
+            self._checkpoint.reported(run, update)
         self._updates.append(update)
+
+    def _note_kill(self, run: Run) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.killed(run)
 
     def _forward(self, update: StatusUpdate, latest: TaskState) -> None:
         self._master.status_update(self.info.id, update, latest)
 
     def _forget(self, run: Run) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.forget(run)
         self.completed[run.container_id] = run
         while len(self.completed) > MAX_COMPLETED:
             self.completed.popitem(last=False)

@@ -63,6 +63,9 @@ class Agents:
     def __iter__(self) -> Iterator[Agent]:
         return (process.agent for process in self._processes.values())
 
+    def __contains__(self, hostname: str) -> bool:
+        return hostname in self._processes
+
     def __getitem__(self, hostname: str) -> Agent:
         """Return an agent.
 
@@ -122,6 +125,14 @@ class Agents:
         if not Membership(self._master).register(agent):
             process.state, process.ended = AgentState.DEAD, True
         return process.state is AgentState.RUNNING
+
+    def enter(self, spec: AgentSpec, agent_id: str) -> Agent:
+        """Enter an agent with an id of before; it registers when there is a master."""
+        number = len(self._processes) + 1
+        info = AgentInfo(agent_id, number, spec, self._address(spec))
+        process = _Process(self._make(info))
+        self._processes[spec.hostname] = process
+        return process.agent
 
     def kill(self, hostname: str) -> None:
         """Let an agent's process die (SIGKILL, SIGTERM): its tasks run on."""

@@ -17,6 +17,7 @@ from aiohttp import web
 from scheduler.embedded.agent import Agent
 from scheduler.embedded.agents import Agents
 from scheduler.embedded.authentication import Credentials
+from scheduler.embedded.checkpoint import Checkpoint
 from scheduler.embedded.checks import Prober
 from scheduler.embedded.clock import Clock, LoopClock
 from scheduler.embedded.executors import Executor
@@ -26,6 +27,7 @@ from scheduler.embedded.http import make_application
 from scheduler.embedded.master import Master, Settings
 from scheduler.embedded.model import AgentInfo, AgentSpec
 from scheduler.embedded.operator_api import OperatorApi
+from scheduler.embedded.recovery import Recover, recover
 from scheduler.embedded.registry import Registry, RegistryKind
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.errors import ClusterError
@@ -40,8 +42,8 @@ _SHUTDOWN_TIMEOUT = 5.0
 class Cluster:
     """An async context manager that serves a cluster.
 
-    When it is left, all tasks are killed (SIGTERM, their grace period, SIGKILL) and nothing of them survives. A
-    task of an earlier run with the same work folder is killed at the start.
+    When it is left, all tasks are killed (SIGTERM, their grace period, SIGKILL) and nothing of them survives.
+    When it was killed itself, the next one with the same work folder takes up its agents and tasks.
 
     Parameters
     ----------
@@ -73,6 +75,8 @@ class Cluster:
         Looks after tasks with checks; on this machine's network when it is not given.
     clock
         The time; that of the event loop when it is not given.
+    recover
+        What becomes of tasks that an earlier run with the same work folder has left.
 
     Raises
     ------
@@ -101,7 +105,9 @@ class Cluster:
         executor: Executor | None = None,
         prober: Prober | None = None,
         clock: Clock | None = None,
+        recover: Recover = Recover.RECONNECT,
     ) -> None:
+        self._recover = recover
         names = [agent.hostname for agent in agents]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ClusterError(f"several agents are called {', '.join(repeated)}")
@@ -125,6 +131,7 @@ class Cluster:
         self._prober = prober
         self._kill_override = kill_override
         self._executor = executor or ProcessExecutor(self._work_dir)
+        self._checkpoint = Checkpoint(self._work_dir)
         self._running: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
         self._lock: int | None = None
@@ -155,15 +162,10 @@ class Cluster:
         self._failed = asyncio.get_running_loop().create_future()
         self._lock = _lock(self._work_dir)
         try:
-            await self._executor.recover(())
-            self._clock = self._given_clock or LoopClock(self._fail)
-            await self._serve(_listen(self._host, self._port))
+            await self._begin(_listen(self._host, self._port))
         except BaseException:
             os.close(self._lock)
             raise
-        self.agents.attach(self.master)
-        for spec in self._specs:
-            self.agents.start(spec)
         logger.info("serving %d agents on %s:%d", len(self._specs), *self.address)
         return self
 
@@ -218,7 +220,9 @@ class Cluster:
         """
         if self._site is not None:
             raise ClusterError("there is a master already")
-        await self._serve(_listen(self._host, self._port), recovery)
+        listener = _listen(self._host, self._port)
+        self._make_master(listener.getsockname()[1])
+        await self._serve(listener, recovery)
         if agents:
             self.agents.attach(self.master)
 
@@ -256,10 +260,26 @@ class Cluster:
         """Let an agent that was cut off be reached again."""
         self.agents.start(self.agents[hostname].info.spec)
 
-    async def _serve(self, listener: socket.socket, recovery: float = 0.0) -> None:
-        """Make a master and let it listen."""
+    async def _begin(self, listener: socket.socket) -> None:
+        """Start a master and all agents, with what they had, and listen only then."""
         try:
+            self._clock = self._given_clock or LoopClock(self._fail)
             master = self._make_master(listener.getsockname()[1])
+            await recover(self._checkpoint, self._specs, self.agents, self._executor, self._recover)
+            self.agents.attach(master)
+            for spec in self._specs:
+                if spec.hostname not in self.agents:
+                    self.agents.start(spec)
+            self._save_agents()
+        except BaseException:
+            listener.close()
+            raise
+        await self._serve(listener)
+
+    async def _serve(self, listener: socket.socket, recovery: float = 0.0) -> None:
+        """Let the master listen."""
+        master = self.master
+        try:
             master.ready_at = master.clock.monotonic() + recovery
             self.faults.befall(master)
             self._api = SchedulerApi(
@@ -300,6 +320,9 @@ class Cluster:
         host, port = self.master.address
         return (spec.hostname if self._host in _WILDCARDS else host, port)
 
+    def _save_agents(self) -> None:
+        self._checkpoint.save_agents(agent.info for agent in self.agents)
+
     def _make_agent(self, info: AgentInfo) -> Agent:
         return Agent(
             info,
@@ -310,6 +333,7 @@ class Cluster:
             spawn=self._spawn,
             kill_override=self._kill_override,
             prober=self._prober,
+            checkpoint=self._checkpoint,
         )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -56,6 +56,8 @@ class Run:
     phase: Phase = Phase.LAUNCHING
     container: Container | None = None
     running: Running | None = None
+    since: float = 0.0
+    """Unix time at which it was running, s."""
     launching: asyncio.Task[None] | None = None
     """Who waits for the executor; cancelled by a kill."""
     killed: bool = False

@@ -8,7 +8,7 @@ waiting begins anew.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,20 @@ class UpdateStreams:
         stream.pending.append(update)
         if len(stream.pending) == 1:
             self._start(stream)
+
+    def restore(self, updates: Sequence[StatusUpdate], acknowledged: int) -> None:
+        """Have the stream of a task as it was; nothing is sent before its framework is here.
+
+        Parameters
+        ----------
+        updates
+            All of the task, in their order; at least one.
+        acknowledged
+            How many of them are.
+        """
+        stream = _Stream(deque(updates[acknowledged:]), latest=updates[-1].state)
+        stream.told = updates[min(acknowledged, len(updates) - 1)]
+        self._streams[updates[0].framework_id, updates[0].task_id] = stream
 
     def acknowledge(self, framework_id: str, task_id: str, uuid: str) -> StatusUpdate | None:
         """Take the pending update off, when it is that one, and send the next.

@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import aiodocker
 import aiohttp
@@ -236,13 +236,13 @@ class _DockerContainer:
             config = container_config(self._launch, self._labels)
             name = container_name(self._launch.container_id)
             self._handle = await self._engine.containers.create(config, name=name)
-        attached = asyncio.Event()
-        self._output = asyncio.create_task(self._copy_output(self._handle, attached))
-        await attached.wait()  # before the start, so that no output is missed
-        facts = await self._handle.show()
-        if facts["State"]["Status"] == "created":
+            attached = asyncio.Event()
+            self._output = asyncio.create_task(self._copy_output(self._handle, attached))
+            await attached.wait()  # before the start, so that no output is missed
             await self._handle.start()
-            facts = await self._handle.show()
+        else:
+            self._output = asyncio.create_task(self._copy_rest(self._handle))
+        facts = await self._handle.show()
         self._stop_signal = facts["Config"].get("StopSignal") or self._stop_signal
         return facts
 
@@ -293,17 +293,14 @@ class _DockerContainer:
             self._output = None
 
     async def _copy_output(self, handle: DockerContainer, attached: asyncio.Event) -> None:
-        """Bring what the container writes into the sandbox, from where an earlier run has stopped."""
+        """Bring what the container writes into the sandbox."""
         logs = await asyncio.to_thread(self._open_logs)
-        known = [log.tell() for log in logs]
         try:
-            async with handle.attach(stdout=True, stderr=True, logs=True) as stream:
+            async with handle.attach(stdout=True, stderr=True) as stream:
                 attached.set()
                 while (message := await stream.read_out()) is not None:
-                    index = int(message.stream == _STDERR)
-                    fresh = message.data[known[index] :]
-                    known[index] -= len(message.data) - len(fresh)
-                    await asyncio.to_thread(logs[index].write, fresh)
+                    log = logs[int(message.stream == _STDERR)]
+                    await asyncio.to_thread(log.write, message.data)
         except (aiodocker.DockerError, aiohttp.ClientError, OSError) as exc:
             logger.warning("output of task %s is lost: %s", self._launch.task.id, _message(exc))
         finally:
@@ -311,7 +308,29 @@ class _DockerContainer:
             for log in logs:
                 log.close()
 
-    def _open_logs(self) -> list[Any]:
+    async def _copy_rest(self, handle: DockerContainer) -> None:
+        """Bring the output of a container that was taken up, from where an earlier run has stopped."""
+        logs = await asyncio.to_thread(self._open_logs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, log in zip(("stdout", "stderr"), logs, strict=True):
+                    group.create_task(self._copy_stream(handle, name, log))
+        finally:
+            for log in logs:
+                log.close()
+
+    async def _copy_stream(self, handle: DockerContainer, name: str, log: IO[bytes]) -> None:
+        known = log.tell()
+        try:
+            async for text in handle.log(**{name: True}, follow=True):
+                data = text.encode()
+                fresh = data[known:]
+                known -= len(data) - len(fresh)
+                await asyncio.to_thread(log.write, fresh)
+        except (aiodocker.DockerError, aiohttp.ClientError, OSError, ValueError) as exc:
+            logger.warning("%s of task %s is lost: %s", name, self._launch.task.id, _message(exc))
+
+    def _open_logs(self) -> list[IO[bytes]]:
         return [open_log(self._launch.sandbox, name, self._user) for name in ("stdout", "stderr")]
 
     def _send(self, name: str) -> None:
