@@ -13,6 +13,7 @@
     ├── RestartError           a task that cannot be started anew by itself
     ├── FrameworkError         the link to Mesos cannot do what was asked
     ├── JournalError           the journal could not be written or read
+    ├── ImageError             the name of a container image could not be turned into its digest
     ├── ClusterError           the embedded cluster cannot be run as asked
     └── TaskStateError         a task was asked to do what its state does not allow: a fault of ours
 """
@@ -69,6 +70,10 @@ class JournalError(SchedulerError):
 
 class TaskStateError(SchedulerError):
     """A task was asked to do what its state does not allow: a fault of ours."""
+
+
+class ImageError(SchedulerError):
+    """The name of a container image could not be turned into its digest."""
 
 
 class ClusterError(SchedulerError):

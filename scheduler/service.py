@@ -25,6 +25,7 @@ from scheduler.framework import WEEK, Framework, FrameworkSettings
 from scheduler.goahead import GoAhead
 from scheduler.graph import PhysicalGraph
 from scheduler.graphs import Graphs
+from scheduler.images import ImageResolver, pinned
 from scheduler.journal import GraphPhase, Journal
 from scheduler.listeners import Listeners
 from scheduler.occupancy import Occupancy
@@ -69,6 +70,8 @@ class Scheduler(Questions):
         Credentials at the master.
     queues
         Where graphs can wait for their place; ``realtime`` and ``batch`` are used where none is named.
+    images
+        Turns the names of container images into digests when a graph is launched; left as they are without.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Scheduler(Questions):
         failover_timeout: float = WEEK,
         timing: Timing | None = None,
         queues: Sequence[Queue] = (REALTIME, BATCH),
+        images: ImageResolver | None = None,
     ) -> None:
         self._settings = FrameworkSettings(
             master=master,
@@ -102,6 +106,7 @@ class Scheduler(Questions):
         self._gates = GoAhead(goahead_host, goahead_port)
         self._goahead_urls = tuple(goahead_urls)
         self._pool = OfferPool()
+        self._images = images
         self._closures = closures = Closures()
         self._background = Background(self._died)
         listeners, agents = Listeners(), Agents(closures)
@@ -266,11 +271,15 @@ class Scheduler(Questions):
         NoFitError, NeverFitsError, LaunchError
             If it could not be brought up. Its tasks are dead then, or still being killed if one does not end
             (its agent is unreachable, say); :meth:`tasks` shows them.
+        ImageError
+            If an image could not be resolved.
         JournalError
             If the intent could not be written.
         """
         _, graphs = self._ready()
         waits_in = self._queue_named(queue)
+        if self._images is not None:
+            graph = await pinned(graph, self._images)
         run = graphs.admit(graph)
         run.queue, run.late_values = waits_in, late_values
         await self._launch(run, timeout=timeout, priority=priority)
@@ -386,12 +395,16 @@ class Scheduler(Questions):
         ------
         GraphError
             If the graph is none that runs to completion, one of that id exists, or there is no such queue.
+        ImageError
+            If an image could not be resolved.
         JournalError
             If the intent could not be written.
         """
         equipment, graphs = self._ready()
         batch.check(graph)
         waits_in = self._queue_named(queue)
+        if self._images is not None:
+            graph = await pinned(graph, self._images)
         run = graphs.admit_batch(graph)
         run.queue, run.batch = waits_in, True
         deadline = asyncio.get_running_loop().time() + timeout

@@ -10,8 +10,9 @@ import pytest
 
 from scheduler import batch, conditions
 from scheduler.embedded import Cluster
-from scheduler.errors import GraphError, SchedulerError
+from scheduler.errors import GraphError, ImageError, SchedulerError
 from scheduler.graph import Edge, EdgeKind
+from scheduler.images import ResolvedImage
 from scheduler.journal import MemoryJournal
 from scheduler.policy import BATCH, REALTIME, Queue
 from scheduler.requests import TaskRequest
@@ -151,3 +152,33 @@ async def test_batch_nodes_make_room_and_come_back_without_using_up_an_attempt(
 def test_real_time_goes_before_batch_and_nobody_is_ended_by_default() -> None:
     assert REALTIME.priority > BATCH.priority
     assert not (REALTIME.preempts or BATCH.preemptible)
+
+
+async def test_a_graph_runs_with_the_digests_of_its_images(
+    cluster: Cluster, journal: MemoryJournal
+) -> None:
+    """Without them it does not run at all; what it was launched with is in the journal."""
+    digest = "sha256:" + "ab" * 32
+
+    class Images:
+        async def resolve(self, name: str) -> ResolvedImage:
+            if name == "gone":
+                raise ImageError("there is no image gone")
+            return ResolvedImage(name, f"{name}@{digest}", digest)
+
+    async with scheduler_on(cluster, journal, teardown=True, images=Images()) as scheduler:
+        await eventually(lambda: scheduler.link().state is LinkState.CONNECTED)
+        with pytest.raises(ImageError, match="no image gone"):
+            await scheduler.launch(physical("g", shell("t", "true", image="gone")), timeout=5)
+        assert scheduler.graphs() == ()
+        huge = TaskRequest.of(cpus=1.9, mem_mib=2000)
+        waiting = asyncio.create_task(
+            scheduler.run_batch(
+                physical("b", shell("t", "true", image="cal", request=huge)), timeout=30
+            )
+        )
+        await eventually(lambda: "b" in scheduler.graphs())
+        state = await journal.load()
+        assert state.graphs["b"].tasks["t"].template.image == f"cal@{digest}"
+        waiting.cancel()
+        await eventually(lambda: scheduler.graphs() == ())
