@@ -30,6 +30,12 @@ class _Child:
     log: Path
     patience: float
 
+    def check_alive(self) -> None:
+        """Raise what there is to say of a child that has ended."""
+        status = self.process.returncode
+        if status is not None:
+            raise ProcessError(f"{self.name} ended with status {status}; {tail(self.log)}")
+
 
 class Processes:
     """Children, each in a session of its own, with a log file each.
@@ -97,12 +103,35 @@ class Processes:
             raise ProcessError(
                 f"{name} cannot be started: something listens on port {port} already"
             )
+        child = await self._spawn(name, [*command, *arguments], patience)
+        try:
+            async with asyncio.timeout(timeout):
+                while not await _listens(port):
+                    child.check_alive()
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise ProcessError(
+                f"{name} does not listen on port {port} after {timeout:g} s; {tail(child.log)}"
+            ) from None
+
+    async def finish(self, name: str, command: Sequence[str]) -> None:
+        """Run a program to its end.
+
+        Raises
+        ------
+        ProcessError
+            If it fails, with the last lines of its log, or there is no such program.
+        """
+        child = await self._spawn(name, command, patience=5)
+        if await child.process.wait():
+            child.check_alive()
+
+    async def _spawn(self, name: str, command: Sequence[str], patience: float) -> _Child:
         log = self._log_dir / f"{name}.log"
         with log.open("wb") as output:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *command,
-                    *arguments,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=asyncio.subprocess.STDOUT,
@@ -112,18 +141,7 @@ class Processes:
                 raise ProcessError(f"{name} cannot be started: {exc}") from exc
         child = _Child(name, process, log, patience)
         self._children.append(child)
-        try:
-            async with asyncio.timeout(timeout):
-                while not await _listens(port):
-                    if process.returncode is not None:
-                        raise ProcessError(
-                            f"{name} ended with status {process.returncode}; {tail(log)}"
-                        )
-                    await asyncio.sleep(_POLL)
-        except TimeoutError:
-            raise ProcessError(
-                f"{name} does not listen on port {port} after {timeout:g} s; {tail(log)}"
-            ) from None
+        return child
 
     async def _end_all(self) -> None:
         while self._children:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,12 @@ def system_packages() -> None:
     for command in ("redis-server", "lstopo"):
         if shutil.which(command) is None:
             pytest.skip(f"{command} is not installed")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled(system_packages: None) -> None:
+    """On a fresh machine compiling takes longer than the deadlines of what is tested."""
+    subprocess.run([sys.executable, "-m", "pipelines.warm_up"], check=True, timeout=600)
 
 
 @pytest.fixture

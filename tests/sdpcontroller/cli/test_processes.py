@@ -198,3 +198,14 @@ def test_free_ports_differ() -> None:
     assert len(set(ports)) == 20
     assert all(0 < port < 65536 for port in ports)
     assert processes._POLL > 0
+
+
+async def test_what_runs_to_its_end_is_waited_for(tmp_path: Path) -> None:
+    async with Processes(tmp_path) as processes:
+        done = tmp_path / "done"
+        await processes.finish("good", [sys.executable, "-c", f"open({str(done)!r}, 'w')"])
+        assert done.exists()
+        with pytest.raises(ProcessError, match=r"bad ended with status 3; .*last words: no luck"):
+            await processes.finish("bad", [sys.executable, "-c", "print('no luck'); exit(3)"])
+        with pytest.raises(ProcessError, match="cannot be started"):
+            await processes.finish("none", [str(tmp_path / "none")])
