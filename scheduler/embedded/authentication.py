@@ -24,6 +24,31 @@ READWRITE_REALM = "mesos-master-readwrite"
 AGENT_REALM = "mesos-agent-readonly"
 
 
+def read_secret(path: Path, what: str) -> str:
+    """Read a file that nobody else may read.
+
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What is in it, for people.
+
+    Raises
+    ------
+    ClusterError
+        If it cannot be read, or others may read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ClusterError(f"cannot read {what} in {path}: {exc}") from exc
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) and os.name == "posix":
+        raise ClusterError(f"others may read {what} in {path}: chmod 600 it first")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """Who may speak."""
@@ -40,13 +65,7 @@ class Credentials:
         ClusterError
             If it cannot be read, others may read it, or it is none; the message holds no secret.
         """
-        try:
-            mode = path.stat().st_mode
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ClusterError(f"cannot read the credentials in {path}: {exc}") from exc
-        if mode & (stat.S_IRWXG | stat.S_IRWXO) and os.name == "posix":
-            raise ClusterError(f"others may read the credentials in {path}: chmod 600 it first")
+        text = read_secret(path, "the credentials")
         secrets = _json(text) if text.lstrip().startswith("{") else _lines(text)
         if not secrets:
             raise ClusterError(

@@ -75,6 +75,8 @@ class Cluster:
         Looks after tasks with checks; on this machine's network when it is not given.
     clock
         The time; that of the event loop when it is not given.
+    checkpoint
+        Whether it is written down what a later run with the same work folder must know.
     recover
         What becomes of tasks that an earlier run with the same work folder has left.
 
@@ -105,8 +107,10 @@ class Cluster:
         executor: Executor | None = None,
         prober: Prober | None = None,
         clock: Clock | None = None,
+        checkpoint: bool = True,
         recover: Recover = Recover.RECONNECT,
     ) -> None:
+        self._writes = checkpoint
         self._recover = recover
         names = [agent.hostname for agent in agents]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -333,7 +337,7 @@ class Cluster:
             spawn=self._spawn,
             kill_override=self._kill_override,
             prober=self._prober,
-            checkpoint=self._checkpoint,
+            checkpoint=self._checkpoint if self._writes else None,
         )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

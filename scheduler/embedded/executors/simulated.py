@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from scheduler.embedded.clock import Clock, Timer
+from scheduler.embedded.clock import Clock, LoopClock, Timer
 from scheduler.embedded.executors import Container, ContainerLaunchError, Launch, Outcome, Running
 from scheduler.embedded.executors.outcomes import command_outcome, memory_outcome
 
@@ -102,13 +102,17 @@ class SimulatedExecutor:
     Parameters
     ----------
     clock
-        The cluster's.
+        The cluster's; None: that of the running event loop.
     script
         What each task does.
     """
 
-    def __init__(self, clock: Clock, script: Callable[[Launch], Script] = script_of_label) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        script: Callable[[Launch], Script] = script_of_label,
+    ) -> None:
+        self._clock = clock or LoopClock(_report)
         self._script = script
         self.containers: dict[str, SimulatedContainer] = {}
         """What runs, by container id."""
@@ -215,6 +219,10 @@ class SimulatedContainer:
 
     def _later(self, delay: float, callback: Callable[[], None]) -> None:
         self._timers.append(self._clock.call_later(delay, callback))
+
+
+def _report(error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": "a script", "exception": error})
 
 
 async def _pause(clock: Clock, seconds: float) -> None:
