@@ -90,6 +90,26 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A task that runs already, as far as it matters to those that are placed beside it."""
+
+    request: TaskRequest
+    assignment: Assignment
+    sibling: bool = False
+    """Whether it is of the same graph, so that relations hold to it; multicast concerns every graph."""
+
+    @property
+    def name(self) -> str:
+        """Name of the task within its graph."""
+        return self.assignment.task
+
+    @property
+    def agent_id(self) -> str:
+        """Mesos' id of its agent."""
+        return self.assignment.agent_id.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """A whole graph, placed: one assignment for every task, by task name."""
 

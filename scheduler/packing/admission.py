@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from scheduler.constraints import Constraint, DataAt, Rule, named
+from scheduler.placement import Running
 from scheduler.quantities import Millis
 from scheduler.requests import MAX_SHARE, GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot, Gpu, Nic
@@ -146,18 +147,17 @@ class Traffic:
     all: Multicast = Multicast()
 
     @classmethod
-    def of(cls, running: Collection[tuple[str, NicRequest, int]]) -> Traffic:
-        """Add up what runs: Mesos' id of the agent, the request, the number of the interface."""
+    def of(cls, running: Sequence[Running]) -> Traffic:
+        """Add up what runs."""
         sent: dict[Interface, set[str]] = {}
         received: dict[Interface, set[str]] = {}
-        for agent_id, request, number in running:
-            received.setdefault((agent_id, number), set()).update(request.receives)
-            if request.ibverbs:
-                sent.setdefault((agent_id, number), set()).update(request.sends)
-        here = {
-            key: Multicast(frozenset(sent.get(key, ())), frozenset(received[key]))
-            for key in received
-        }
+        for task in running:
+            for nic, number in zip(task.request.nics, task.assignment.nics, strict=True):
+                if nic.sends or nic.receives:
+                    key = task.agent_id, number
+                    received.setdefault(key, set()).update(nic.receives)
+                    sent.setdefault(key, set()).update(nic.sends if nic.ibverbs else ())
+        here = {key: Multicast(frozenset(sent[key]), frozenset(received[key])) for key in sent}
         everything = Multicast(
             frozenset().union(*(m.sent for m in here.values())),
             frozenset().union(*(m.received for m in here.values())),

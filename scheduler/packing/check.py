@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from scheduler.constraints import Rule
 from scheduler.errors import QuantityError
 from scheduler.packing.check_relations import Placed, between, unheard
-from scheduler.placement import Assignment, Placement
+from scheduler.placement import Assignment, Placement, Running
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot, Topology
@@ -22,7 +22,7 @@ def violations(
     agents: Sequence[AgentSnapshot],
     tasks: Mapping[str, TaskRequest],
     placement: Placement,
-    running: Sequence[tuple[TaskRequest, Assignment]] = (),
+    running: Sequence[Running] = (),
 ) -> list[str]:
     """Return everything that is wrong with a placement of (some of) the tasks, one sentence each.
 
@@ -51,7 +51,15 @@ def violations(
         except QuantityError as exc:
             found.append(f"{name} on {agent.host}: {exc}")
         placed.append(Placed(name, request, assignment, agent))
-    return [*found, *between(placed, tasks), *unheard(placed, running)]
+    beside = {a.mesos_agent_id: a for a in agents}
+    siblings = [
+        Placed(task.name, task.request, task.assignment, beside[task.agent_id])
+        for task in running
+        if task.sibling and task.name not in tasks and task.agent_id in beside
+    ]
+    everyone = {**tasks, **{one.name: one.request for one in siblings}}
+    related = between([*placed, *siblings], everyone)
+    return [*found, *related, *unheard(placed, running)]
 
 
 def missing(tasks: Mapping[str, TaskRequest], placement: Placement) -> list[str]:

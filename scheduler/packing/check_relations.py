@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scheduler.placement import Assignment
+from scheduler.placement import Assignment, Running
 from scheduler.requests import NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 
@@ -86,9 +86,7 @@ Use = tuple[str, NicRequest]
 """Name of a task, and what it asks of an interface."""
 
 
-def unheard(
-    placed: Sequence[Placed], running: Sequence[tuple[TaskRequest, Assignment]]
-) -> Iterator[str]:
+def unheard(placed: Sequence[Placed], running: Sequence[Running]) -> Iterator[str]:
     """Yield multicast that a receiver would not see: sent by ibverbs on its interface, without loopback."""
     uses: dict[tuple[str, int], list[Use]] = {}
     for one in placed:
@@ -96,9 +94,9 @@ def unheard(
             if not one.agent.topology.nics[number].multicast_loopback:
                 uses.setdefault((one.agent.mesos_agent_id, number), []).append((one.name, nic))
     new = {one.name for one in placed}
-    for request, assignment in running:
-        for nic, number in zip(request.nics, assignment.nics, strict=True):
-            if (here := uses.get((assignment.agent_id.partition("/")[0], number))) is not None:
+    for task in running:
+        for nic, number in zip(task.request.nics, task.assignment.nics, strict=True):
+            if (here := uses.get((task.agent_id, number))) is not None:
                 here.append(("what runs already", nic))
     for of_interface in uses.values():
         for sender, sent in of_interface:

@@ -30,14 +30,13 @@ from scheduler.packing.arrays import (
 )
 from scheduler.packing.layout import Kind, Names, lay_out
 from scheduler.packing.relations import Tickets, Ties, device_tickets, ties, zone_tickets
+from scheduler.packing.siblings import Zones, rule_out, take_tickets
 from scheduler.packing.ties import keep_together
-from scheduler.placement import Assignment
+from scheduler.placement import Running
 from scheduler.requests import MAX_SHARE, GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 
 Tasks = Sequence[tuple[str, TaskRequest]]
-Running = Sequence[tuple[TaskRequest, Assignment]]
-"""What runs on the agents already, as far as it matters beside what it has drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +66,36 @@ class Problem:
 
 
 def flatten(
-    agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest], running: Running = ()
+    agents: Sequence[AgentSnapshot],
+    tasks: Mapping[str, TaskRequest],
+    running: Sequence[Running] = (),
+    known: Sequence[AgentSnapshot] = (),
 ) -> Problem:
-    """Lay agents and tasks out in arrays."""
+    """Lay agents and tasks out in arrays.
+
+    Parameters
+    ----------
+    running
+        What runs on the agents already.
+    known
+        More agents, of which nothing needs to be free, that may tell where that is.
+    """
     items = tuple(tasks.items())
-    traffic = Traffic.of(
-        [
-            (assignment.agent_id.partition("/")[0], nic, number)
-            for request, assignment in running
-            for nic, number in zip(request.nics, assignment.nics, strict=True)
-        ]
-    )
-    silent = any(not nic.multicast_loopback for agent in agents for nic in agent.topology.nics)
-    tied, names = ties(items), Names(traffic)
+    siblings = [task for task in running if task.sibling and task.name not in tasks]
+    everyone = (*items, *((task.name, task.request) for task in siblings))
+    tied, by_zone = ties(everyone), zone_tickets(everyone)
+    names = Names(Traffic.of(running))
     rows = _Rows(names, tied)
     for number, (_, request) in enumerate(items):
         rows.add(number, request)
-    by_zone, by_device = zone_tickets(items), device_tickets(rows.asked, loopback_off=silent)
+    silent = any(not nic.multicast_loopback for agent in agents for nic in agent.topology.nics)
+    by_device = device_tickets(rows.asked, loopback_off=silent)
     cluster, free, means = lay_out(agents, names, (by_zone, by_device), tied.facts)
     demand = rows.demand(means, cluster, len(agents), by_zone, by_device)
+    if siblings:
+        places = Zones(agents, (*agents, *known), [task.agent_id for task in siblings])
+        take_tickets(cluster, free, by_zone, places, len(names.volumes), len(items))
+        rule_out(cluster, demand, tied, places, len(items))
     if tied.facts:
         cluster, demand = keep_together(cluster, demand, free, tied)
     return Problem(agents, items, cluster, demand, free)
@@ -173,8 +183,9 @@ class _Rows:
     def _volumes(self, tickets: Tickets) -> tuple[Ints, Ints]:
         """Return requests for volumes and tickets of all tasks, and where those of each begin and end."""
         first_ticket = len(self.names.volumes)
-        for number, shares in tickets.shares.items():
-            self.volumes[number] += ((first_ticket + ticket, amount) for ticket, amount in shares)
+        for number, volumes in enumerate(self.volumes):
+            shares = tickets.shares.get(number, ())
+            volumes += ((first_ticket + ticket, amount) for ticket, amount in shares)
         flat = [row for rows in self.volumes for row in rows]
         return np.array(flat, np.int64).reshape(-1, 2), _spans(list(map(len, self.volumes)))
 
@@ -190,7 +201,8 @@ class _Rows:
         """Return the ties of each task, filled up with NOWHERE."""
         most = max(map(len, self.tied.of_task.values()), default=0)
         tie = np.full((len(self.task), most), NOWHERE, np.int64)
-        for number, found in self.tied.of_task.items():
+        for number in range(len(self.task)):
+            found = self.tied.of_task.get(number, ())
             tie[number, : len(found)] = found
         return tie
 

@@ -13,11 +13,11 @@ from scheduler.packing.answer import assignments
 from scheduler.packing.arrays import FIRST, HUMBLEST, N_CORES, NOWHERE, TIGHTEST, Best, Ints, Plan
 from scheduler.packing.ejection import search
 from scheduler.packing.explain import explain, hopeless
-from scheduler.packing.flat import Problem, Running, flatten
+from scheduler.packing.flat import Problem, flatten
 from scheduler.packing.greedy import insert_all
 from scheduler.packing.resume import resumed
 from scheduler.packing.shortage import Shortage
-from scheduler.placement import Placement
+from scheduler.placement import Placement, Running
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest, VolumeRequest
 from scheduler.topology import AgentSnapshot, Gpu, Nic, NumaNode, Topology, Volume
@@ -51,7 +51,7 @@ def pack(
     seconds: float | None = None,
     capacity: Sequence[AgentSnapshot] | None = None,
     start: Placement | None = None,
-    running: Running = (),
+    running: Sequence[Running] = (),
 ) -> Placement | Shortage:
     """Place all tasks on the agents, or none.
 
@@ -77,15 +77,15 @@ def pack(
         The fullest plan of an earlier attempt (`Shortage.partial`): what of it still holds is where the search
         begins when greedy orders fail. Give another `seed` then, lest the same ways be tried again.
     running
-        What runs on the agents already. What it draws is not free any more; it is asked for its multicast
-        groups.
+        What runs on the agents already. What it draws is not free any more; what counts are its multicast
+        groups, and for siblings the relations to them.
 
     Returns
     -------
     Placement or Shortage
         Every task's assignment, or why they do not all fit.
     """
-    problem = flatten(agents, tasks, running)
+    problem = flatten(agents, tasks, running, capacity or ())
     best, missing = _greedy(problem)
     if missing and iterations > 0 and not hopeless(agents, tasks, _left_out(problem, best)):
         effort = Effort(seed, iterations, seconds)
@@ -100,9 +100,10 @@ def place(
     *,
     iterations: int,
     start: Placement | None = None,
+    running: Sequence[Running] = (),
 ) -> Placement | None:
     """Place all tasks like :func:`pack`, for those who do not ask why not."""
-    problem = flatten(agents, tasks)
+    problem = flatten(agents, tasks, running)
     best, missing = _greedy(problem)
     if missing and iterations > 0:
         best, missing = _search(problem, best, missing, Effort(0, iterations, None), start)

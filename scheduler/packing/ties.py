@@ -32,7 +32,8 @@ def keep_together(
     plan = empty_plan(free, cluster.admits.shape[1], demand)
     room = np.empty(len(cluster.places), np.int64)
     for tie in range(len(ties.facts)):
-        zone, members = cluster.zone[tie], np.array(ties.members(tie), np.int64)
+        anew = [task for task in ties.members(tie) if task < len(demand.own)]
+        zone, members = cluster.zone[tie], np.array(anew, np.int64)
         allowed = _sufficing(cluster, demand, free, members, zone)
         for task in members:
             n = find_candidates(cluster, demand, plan, task, free, room)

