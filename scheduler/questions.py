@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -113,10 +112,8 @@ class Questions:
         run = self._runs.get(graph_id)
         if run is None:
             return ""
-        link = self._subscription
-        if link is not None and not link.connected:
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(link.link_since))
-            return f"no Mesos master since {since} UTC: {link.link.reason}"
+        if self._subscription is not None and (why := self._subscription.absence):
+            return why
         if why := self._queue.explain(graph_id):
             return why
         waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]

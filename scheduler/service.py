@@ -225,9 +225,11 @@ class Scheduler(Questions):
             )
             run.ask_to_stop(f"the scheduler died: {error!r}")
 
-    def _ready(self) -> tuple[Equipment, Graphs]:
+    def _ready(self, *, with_master: bool = False) -> tuple[Equipment, Graphs]:
         if self._equipment is None or self._graphs is None or self._background.closed:
             raise FrameworkError("the scheduler is not running")
+        if with_master and self._subscription is not None:
+            self._subscription.require_master()
         return self._equipment, self._graphs
 
     def _end_for_others(self, run: GraphRun, entry: TaskEntry, cause: str) -> None:
@@ -275,8 +277,10 @@ class Scheduler(Questions):
             If an image could not be resolved.
         JournalError
             If the intent could not be written.
+        FrameworkError
+            If there has been no Mesos master for longer than one takes to fail over.
         """
-        _, graphs = self._ready()
+        _, graphs = self._ready(with_master=True)
         waits_in = self._queue_named(queue)
         if self._images is not None:
             graph = await pinned(graph, self._images)
@@ -357,7 +361,7 @@ class Scheduler(Questions):
         JournalError
             If the intent could not be written.
         """
-        equipment, graphs = self._ready()
+        equipment, graphs = self._ready(with_master=True)
         run = self._runs.get(graph_id)
         if run is None:
             raise RestartError(f"there is no graph {graph_id}")

@@ -20,7 +20,7 @@ from scheduler import agents as agents_module
 from scheduler.agents import Agents
 from scheduler.closures import read_window, stay
 from scheduler.equipment import insist
-from scheduler.errors import JournalError
+from scheduler.errors import FrameworkError, JournalError
 from scheduler.framework import (
     AgentLost,
     AskedToLeave,
@@ -73,6 +73,8 @@ class Timing:
     """Between two reconciliations of everything."""
     kill_interval: float = 5.0
     """Between two kills of a task that does not end."""
+    no_master: float = 20.0
+    """How long there may be no master before launches are refused at once: it takes less to fail over."""
     adoption: float = 0.0
     """How long a launch that a predecessor began waits for :meth:`Scheduler.resume
     <scheduler.service.Scheduler.resume>`, before it is taken down."""
@@ -118,6 +120,7 @@ class Subscription:
         self.link = LinkChanged(LinkState.DISCONNECTED, "", "not yet connected")
         self.link_since = time.time()
         """Unix time of the last change between connected and not."""
+        self._changed_at = asyncio.get_running_loop().time()
         self._reconciled_at = 0.0
         self._looked_at = 0.0
 
@@ -136,6 +139,8 @@ class Subscription:
                 self._disconnected(LinkState.DISCONNECTED, reason)
             case Lost(reason):
                 self._disconnected(LinkState.LOST, reason)
+                for run in self._runs:
+                    self._queue.withdraw(run.graph.graph_id, FrameworkError(f"Mesos: {reason}"))
             case AskedToLeave(offers):
                 self._answer(offers)
             case Offered(offers):
@@ -180,6 +185,7 @@ class Subscription:
             return
         if state is not self.link.state:
             self.link_since = time.time()
+            self._changed_at = asyncio.get_running_loop().time()
             level = logging.INFO if state is LinkState.CONNECTED else logging.WARNING
             logger.log(level, "Mesos: %s %s%s", state.value, master, reason)
         self.link = link
@@ -189,6 +195,30 @@ class Subscription:
     def connected(self) -> bool:
         """Whether Mesos listens to us now."""
         return self.link.state is LinkState.CONNECTED
+
+    def require_master(self) -> None:
+        """Refuse what could only wait for a master that is not there.
+
+        Raises
+        ------
+        FrameworkError
+            If there has been none for a while, or Mesos does not take us any more.
+        """
+        if self.link.state is LinkState.LOST:
+            raise FrameworkError(
+                f"Mesos does not take this framework any more ({self.link.reason}): an operator must act"
+            )
+        away = asyncio.get_running_loop().time() - self._changed_at
+        if not self.connected and away > self._timing.no_master:
+            raise FrameworkError(self.absence)
+
+    @property
+    def absence(self) -> str:
+        """Since when there is no master, for people; empty when there is one."""
+        if self.connected:
+            return ""
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.link_since))
+        return f"no Mesos master since {since} UTC: {self.link.reason}"
 
     async def _updated(self, status: StatusUpdate) -> None:
         entry = self._runs.entry(status.task_id)

@@ -172,7 +172,7 @@ class TaskLife:
     running: bool = False
     """Whether Mesos has said that it runs."""
     doubt_since: float | None = None
-    """Since when Mesos does not vouch for the task; None when it does."""
+    """Since when Mesos does not vouch for the task, with its present word; None when it does."""
     death: Death | None = None
     history: tuple[Transition, ...] = ()
     """Every transition, oldest first: at most one per state."""
@@ -295,9 +295,21 @@ def _told(life: TaskLife, status: StatusUpdate, at: float) -> Step:
     if status.state in _FINAL:
         return _told_final(life, status, at)
     if status.state in _DOUBTFUL and ORDER[life.state] >= ORDER[TaskState.LAUNCHING]:
-        since = at if life.doubt_since is None else life.doubt_since
-        return replace(life, mesos_state=status.state, doubt_since=since), (Effect.RECONCILE,)
+        return _told_doubtful(life, status, at)
     return life, ()  # doubt about what was never launched, or a word that is not Mesos' (yet)
+
+
+def _told_doubtful(life: TaskLife, status: StatusUpdate, at: float) -> Step:
+    """Doubt the task; how long counts from the first time that Mesos said so in these words.
+
+    «Unknown» without an agent is no news of a task whose agent we know: Mesos says that of every task on an
+    unreachable agent to whoever asks, or kills, without naming the agent.
+    """
+    if life.agent_id and not status.agent_id and life.doubt_since is not None:
+        return life, (Effect.RECONCILE,)
+    said_before = life.doubt_since is not None and life.mesos_state == status.state
+    since = life.doubt_since if said_before else at
+    return replace(life, mesos_state=status.state, doubt_since=since), (Effect.RECONCILE,)
 
 
 def _told_of_dead(life: TaskLife, status: StatusUpdate) -> Step:

@@ -26,6 +26,7 @@ from aiohttp import web
 from scheduler import pymesos_driver
 from scheduler.embedded import AgentSpec
 from scheduler.embedded.agent import Agent
+from scheduler.embedded.agents import Agents
 from scheduler.embedded.calls import CallRefusedError, SchedulerCalls
 from scheduler.embedded.clock import LoopClock
 from scheduler.embedded.convert import parse
@@ -35,6 +36,7 @@ from scheduler.embedded.master import Master, Settings
 from scheduler.embedded.membership import Membership
 from scheduler.embedded.model import AgentInfo
 from scheduler.embedded.operations import Operations
+from scheduler.embedded.registry import Registry
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.embedded.stream import EventStream
 from scheduler.embedded.validation import validate_call
@@ -46,7 +48,8 @@ from scheduler.service import Scheduler
 from scheduler.subscription import Timing
 
 P = ParamSpec("P")
-MASTER = ("127.0.0.1", 5050)
+MASTERS = ("127.0.0.1", range(5050, 5060))
+"""Where one master after the other is."""
 CONTROLLERS = range(8000, 8010)
 """Ports at which one controller after the other answers waiting tasks."""
 NEVER = 1e9
@@ -215,7 +218,7 @@ class World:
         self.calls: list[Mapping[str, Any]] = []
         """All calls that were made."""
         self.drivers: list[VirtualDriver] = []
-        self.master_name = "one"
+        self._masters = 0
         self._running: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
 
@@ -223,22 +226,39 @@ class World:
 
     async def __aenter__(self) -> Self:
         self._clock = LoopClock(self._failures.append)
-        self._start_master(Master(self._clock, address=MASTER, settings=Settings()))
-        self.agents = {spec.hostname: self._agent(n, spec) for n, spec in enumerate(self._specs, 1)}
-        self._runner = await self._serve()
-        self.master.start()
+        self.agents = Agents(self._make_agent, lambda spec: self.address)
+        await self.start_master()
+        for spec in self._specs:
+            self.agents.start(spec)
         return self
 
-    def _start_master(self, master: Master) -> None:
-        self.master = master
-        self._calls = SchedulerCalls(master)
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the present master is."""
+        return self.master.address
 
-    async def _serve(self) -> web.AppRunner:
+    async def start_master(self, *, registry: Registry | None = None) -> None:
+        """Let a master lead: the first, or the next one, with what the registry still knows."""
+        address = MASTERS[0], MASTERS[1][self._masters]
+        self._masters += 1
+        self.master = Master(self._clock, address=address, settings=Settings(), registry=registry)
+        self._calls = SchedulerCalls(self.master)
         application = make_application(self.master, SchedulerApi(self.master))
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, *MASTER).start()
-        return runner
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, *address).start()
+        self.master.start()
+        self.agents.attach(self.master)
+        self.master_up = True
+
+    async def lose_master(self) -> Registry:
+        """Let the master die; return what its registry knows."""
+        self.master_up = False
+        self.cut()
+        self.agents.detach()
+        self.master.stop()
+        await self._runner.cleanup()
+        return self.master.registry.inherited()
 
     async def __aexit__(
         self,
@@ -250,7 +270,7 @@ class World:
             await driver.end()
         for container in self.containers:
             container.program = Program()
-        for agent in self.agents.values():
+        for agent in self.agents:
             agent.kill_everything(grace=0.0)
         while self._running:
             await asyncio.wait(self._running)
@@ -259,13 +279,8 @@ class World:
         if error is None and self._failures:
             raise self._failures[0]
 
-    def _agent(self, number: int, spec: AgentSpec) -> Agent:
-        info = AgentInfo(f"{self.master.id}-S{number - 1}", number, spec, MASTER)
-        agent = Agent(
-            info, self, self.master, self._clock, work_dir=self._folder, spawn=self._spawn
-        )
-        self.master.register(info, agent)
-        return agent
+    def _make_agent(self, info: AgentInfo) -> Agent:
+        return Agent(info, self, self.master, self._clock, work_dir=self._folder, spawn=self._spawn)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -377,7 +392,7 @@ class World:
         settings: dict[str, Any] = {"timing": Timing(), "user": "root", "goahead_urls": urls}
         settings |= changes
         scheduler = Scheduler(
-            master=f"{MASTER[0]}:{MASTER[1]}",
+            master=f"{self.address[0]}:{self.address[1]}",
             journal=MemoryJournal() if journal is None else journal,
             framework_name="test",
             goahead_port=CONTROLLERS[len(self.drivers)],
@@ -445,12 +460,16 @@ class VirtualDriver:
         self._world = world
         self._listener = listener
         self._info = dict(info)
-        self.master = master
         self._stream: EventStream | None = None
         self._sends = 0
         self._ended = False
         self._reader: asyncio.Task[None] | None = None
         world.drivers.append(self)
+
+    @property
+    def master(self) -> str:
+        """Where the leading master is."""
+        return "{}:{}".format(*self._world.address)
 
     def start(self) -> None:
         self._reader = asyncio.create_task(self._keep_up())

@@ -163,6 +163,18 @@ def test_a_task_in_doubt_comes_back(word: str) -> None:
     assert (life.state, life.doubt_since) == (TaskState.READY, None)
 
 
+def test_unknown_without_an_agent_says_nothing_of_a_task_whose_agent_is_unreachable() -> None:
+    """So Mesos answers a KILL of such a task, which names no agent."""
+    started = (Placed("a"), Accepted(), status("TASK_RUNNING"))
+    life, _ = live_through(*started, status("TASK_UNREACHABLE", agent_id="a"))
+    life, _ = advance(life, status("TASK_UNKNOWN"), 100.0)
+    assert (life.mesos_state, life.doubt_since) == ("TASK_UNREACHABLE", 3.0)
+    life, _ = advance(life, status("TASK_UNKNOWN", agent_id="a"), 200.0)
+    assert (life.mesos_state, life.doubt_since) == ("TASK_UNKNOWN", 200.0), "patience begins now"
+    life, _ = advance(life, status("TASK_UNKNOWN", agent_id="a"), 300.0)
+    assert life.doubt_since == 200.0
+
+
 def test_what_we_gave_up_and_comes_back_is_killed() -> None:
     started = (Placed("a"), Accepted(), status("TASK_RUNNING"), DeclaredLost("gone"))
     life, effects = live_through(*started, status("TASK_RUNNING"))
