@@ -75,13 +75,17 @@ def read_instances(path: Path) -> Iterator[Instance]:
     opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
         for line in lines:
-            document = json.loads(line)
-            yield Instance(
-                document["name"],
-                bool(document["feasible"]),
-                tuple(map(_agent, document["agents"])),
-                {task["name"]: _task(task) for task in document["tasks"]},
-            )
+            yield read_instance(json.loads(line))
+
+
+def read_instance(document: Mapping[str, Any]) -> Instance:
+    """Read one instance."""
+    return Instance(
+        document["name"],
+        bool(document["feasible"]),
+        tuple(map(_agent, document["agents"])),
+        {task["name"]: _task(task) for task in document["tasks"]},
+    )
 
 
 def _agent(document: Mapping[str, Any]) -> AgentSnapshot:

@@ -15,6 +15,7 @@ from scheduler.packing.ejection import search
 from scheduler.packing.explain import explain, hopeless
 from scheduler.packing.flat import Problem, flatten
 from scheduler.packing.greedy import insert_all
+from scheduler.packing.relaxed import NEVER, mark_places, relax
 from scheduler.packing.resume import resumed
 from scheduler.packing.shortage import Shortage
 from scheduler.placement import Placement, Running
@@ -23,10 +24,11 @@ from scheduler.requests import GpuRequest, NicRequest, TaskRequest, VolumeReques
 from scheduler.topology import AgentSnapshot, Gpu, Nic, NumaNode, Topology, Volume
 
 ITERATIONS: Final = 100_000
-"""Steps of the search by default, of about 6 µs each on 50 agents."""
-ROUND: Final = 10_000
-"""Steps before the search starts again from another greedy plan: one that has not come to an end by then
-rarely does."""
+"""Steps of the searches by default, of 6 to 9 µs each on 50 agents."""
+RELAXED: Final = 20_000
+"""Steps of the search of relaxed plans in one round."""
+EJECTIONS: Final = 5_000
+"""Steps of the search by ejection in one round. A round that has not come to an end by then rarely does."""
 CANDIDATES: Final = 4_000_000
 """Candidate places that are kept, for all tasks together: 32 MB."""
 SHAKE: Final = 0.3
@@ -149,22 +151,61 @@ def _search(
     """
     generator = np.random.default_rng(effort.seed)
     end = np.inf if effort.seconds is None else time.monotonic() + effort.seconds
-    n_tasks, n_places = len(problem.tasks), len(problem.cluster.places)
-    candidates = np.empty((n_tasks, min(n_places, max(CANDIDATES // n_tasks, 1))), np.int64)
-    for begun in range(0, effort.iterations, ROUND):
-        if fewest == 0 or time.monotonic() > end:
-            break
-        again = start if begun == 0 else None
-        plan = _shaken(problem, generator) if again is None else resumed(problem, again)
-        random = generator.integers(1, 2**63, 1, np.uint64)
-        found = _keep(plan)
-        steps = min(ROUND, effort.iterations - begun)
-        missed = search(
-            problem.cluster, problem.demand, plan, found, problem.free, candidates, random, steps
-        )
+    rooms = _Rooms.of(problem)
+    steps = effort.iterations
+    while fewest and steps > 0 and time.monotonic() < end:
+        plan = _shaken(problem, generator) if start is None else resumed(problem, start)
+        start = None
+        found, missed, used = _round(problem, plan, rooms, generator, steps)
         if missed < fewest:
             best, fewest = found, missed
+        steps -= used
     return best, fewest
+
+
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """Where the searches keep what they know of the places of each task."""
+
+    candidates: Ints
+    """(tasks, any)"""
+    until: Ints | None
+    """(tasks, places), or None where the search of relaxed plans is not for this problem."""
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Rooms:
+        n_tasks, n_places = len(problem.tasks), len(problem.cluster.places)
+        columns = min(n_places, max(CANDIDATES // n_tasks, 1))
+        candidates = np.empty((n_tasks, columns), np.int64)
+        tied = problem.demand.tie.shape[1] > 0
+        if tied or n_tasks * n_places > CANDIDATES:
+            return cls(candidates, None)
+        until = np.empty((n_tasks, n_places), np.int64)
+        mark_places(problem.cluster, problem.demand, problem.empty_plan(), problem.free, until)
+        return cls(candidates, until)
+
+
+def _round(
+    problem: Problem, plan: Plan, rooms: _Rooms, generator: np.random.Generator, steps: int
+) -> tuple[Best, int, int]:
+    """Search from one plan: the fullest found, how many tasks it lacks, and the steps that took."""
+    cluster, demand, free = problem.cluster, problem.demand, problem.free
+    random = generator.integers(1, 2**63, 1, np.uint64)
+    used = 0
+    if rooms.until is not None:
+        used = min(RELAXED, steps)
+        relaxed = _copy(plan)
+        until = np.where(rooms.until == NEVER, NEVER, 0)
+        if relax(cluster, demand, relaxed, free, until, random, used):
+            return _keep(relaxed), 0, used
+    found = _keep(plan)
+    ejections = min(EJECTIONS, steps - used)
+    missed = search(cluster, demand, plan, found, free, rooms.candidates, random, ejections)
+    return found, missed, used + ejections
+
+
+def _copy(plan: Plan) -> Plan:
+    return Plan(*(array.copy() for array in plan))
 
 
 def _shaken(problem: Problem, generator: np.random.Generator) -> Plan:
