@@ -1,8 +1,8 @@
 """Packing instances drawn at random: ``python -m benchmarks.instances --count 10 --seed 1 mixed-120-98 …``.
 
-Writes one JSON object a line, in the format that :mod:`benchmarks.packing` reads. An instance is made by drawing
-a placement of about four tasks for each node of a cluster, and forgetting where they are: so it is known to be
-feasible. The graph is some of these tasks; the others run already, which is why so little is free.
+Writes one JSON object a line, in the format that :mod:`benchmarks.packing` reads. An instance is made by
+drawing a placement of about four tasks for each node of a cluster, and forgetting where they are: so it is
+known to be feasible. The graph is some of these tasks; the others run already, which is why so little is free.
 
 ``mixed-TASKS-LOAD``
     Cores, and either compute of the GPUs or bandwidth in, are used to LOAD per cent on every node, the rest to

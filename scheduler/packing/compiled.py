@@ -62,4 +62,6 @@ def below(random: Random, n: int) -> int:
     x ^= x >> np.uint64(7)
     x ^= x << np.uint64(17)
     random[0] = x
-    return np.int64((x >> np.uint64(11)) % np.uint64(n))
+    return int(
+        np.int64((x >> np.uint64(11)) % np.uint64(n))
+    )  # unsigned and signed mixed are floats

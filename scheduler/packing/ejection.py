@@ -372,6 +372,7 @@ def search(
     n = fewest = len(unplaced)
     pool[:n] = unplaced
     penalty = 1 + SIZE_COST * demand.size
+    rule = int(np.int64(TIGHTEST))  # no literal, for which insert() would be compiled once more
     best.where[:], best.device[:] = plan.where, plan.device
     for _ in range(iterations):
         if n == 0:
@@ -380,7 +381,7 @@ def search(
         task = pool[i]
         n -= 1
         pool[i] = pool[n]
-        if insert(cluster, demand, plan, task, TIGHTEST):
+        if insert(cluster, demand, plan, task, rule):
             if n < fewest:
                 fewest = n
                 best.where[:], best.device[:] = plan.where, plan.device

@@ -197,13 +197,18 @@ def mark_places(cluster: Cluster, demand: Demand, plan: Plan, start: Ints, until
 
 
 @compiled
-def force(
-    cluster: Cluster, demand: Demand, plan: Plan, strain: Strain, task: int, place: int
-) -> None:
-    """Put a task in a place, whether there is room or not, on the devices that cost least."""
-    needs = np.empty((plan.slot.shape[1], 2), np.int64)
-    chosen = np.empty(plan.device.shape[1], np.int64)
-    cost_at(
+def estimate(
+    cluster: Cluster,
+    demand: Demand,
+    plan: Plan,
+    strain: Strain,
+    task: int,
+    place: int,
+    needs: Ints,
+    chosen: Ints,
+) -> float:
+    """Call :func:`cost_at` without a bound."""
+    return cost_at(
         cluster.places,
         place,
         cluster.volume_slot,
@@ -222,6 +227,16 @@ def force(
         np.inf,
         chosen,
     )
+
+
+@compiled
+def force(
+    cluster: Cluster, demand: Demand, plan: Plan, strain: Strain, task: int, place: int
+) -> None:
+    """Put a task in a place, whether there is room or not, on the devices that cost least."""
+    needs = np.empty((plan.slot.shape[1], 2), np.int64)
+    chosen = np.empty(plan.device.shape[1], np.int64)
+    estimate(cluster, demand, plan, strain, task, place, needs, chosen)
     n = needs_at(
         cluster.places,
         place,
@@ -267,7 +282,7 @@ def overdrawn_slot(plan: Plan, strain: Strain, random: Random) -> int:
     """Return one of the overdrawn slots at random; NOWHERE, if there is none."""
     while strain.n_over[0] > 0:
         i = below(random, strain.n_over[0])
-        slot = strain.over[i]
+        slot = int(strain.over[i])
         if plan.free[slot] < 0:
             return slot
         strain.n_over[0] -= 1
@@ -382,31 +397,13 @@ def place_all(cluster: Cluster, demand: Demand, plan: Plan, strain: Strain, rand
     for task in range(len(plan.where)):
         if plan.where[task] != NOWHERE:
             continue
-        best, equal, chosen_place = np.inf, 0, NOWHERE
+        best, equal, chosen_place = np.inf, 0, int(np.int64(NOWHERE))
         needs = np.empty((plan.slot.shape[1], 2), np.int64)
         chosen = np.empty(plan.device.shape[1], np.int64)
         for place in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
             if strain.until[task, place] == NEVER:
                 continue
-            cost = cost_at(
-                cluster.places,
-                place,
-                cluster.volume_slot,
-                cluster.device,
-                cluster.serves,
-                strain.burden,
-                plan.free,
-                demand.own,
-                demand.task,
-                demand.want,
-                demand.volume,
-                task,
-                needs,
-                cluster.device_ticket,
-                demand.want_ticket,
-                best,
-                chosen,
-            )
+            cost = estimate(cluster, demand, plan, strain, task, place, needs, chosen)
             equal = 1 if cost < best else equal + 1 if cost == best else equal
             if cost < best or (cost == best and below(random, equal) == 0):
                 best, chosen_place = cost, place
