@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from scheduler.embedded.model import (
     TaskInfo,
     TaskState,
 )
+from scheduler.embedded.notices import remember
 from scheduler.embedded.pool import Pool
 from scheduler.embedded.probes import HostProber
 from scheduler.embedded.runs import Group, Key, Phase, Run
@@ -40,6 +41,10 @@ from scheduler.embedded.updates import StatusUpdate, UpdateStreams
 
 logger = logging.getLogger(__name__)
 
+STARTUP = 0.05
+"""Seconds that a command executor needs from its first word to the start of its task; it heeds no kill then."""
+EXECUTOR_LEAVES = 1.0
+"""Seconds that a command executor stays after the end of its task; its id cannot be used again before."""
 MAX_COMPLETED = 150
 """Ended tasks of an agent whose sandboxes are still listed (Mesos: max_completed_executors_per_framework)."""
 
@@ -128,6 +133,8 @@ class Agent:
         self._kill_override = kill_override
         self._prober = prober or HostProber()
         self.groups: dict[Key, Group] = {}
+        self._leaving: set[Key] = set()
+        """Command executors whose task has ended and that have not gone yet."""
         self._updates = UpdateStreams(clock, self._forward)
 
     def attach(self, master: Master) -> None:
@@ -150,9 +157,28 @@ class Agent:
 
     def launch(self, framework: FrameworkInfo, task: TaskInfo) -> None:
         """Start a task; what becomes of it comes as status updates."""
+        if (framework.id, task.id) in self._leaving:
+            self._refuse_reuse(framework, task)
+            return
         container_id = str(new_uuid())
         sandbox = self._runs_folder(framework.id, task.id) / container_id
         self._start(Run(framework, task, container_id, sandbox))
+
+    def _refuse_reuse(self, framework: FrameworkInfo, task: TaskInfo) -> None:
+        """Drop a task whose id the executor of an earlier one still has."""
+        run = Run(framework, task, "", self._runs_folder(framework.id, task.id), phase=Phase.ENDED)
+        status = statuses.make_status(
+            self.info,
+            run,
+            framework.reportable(TaskState.DROPPED),
+            time=self._clock.time(),
+            source=statuses.AGENT,
+            reason="REASON_TASK_INVALID",
+            message="Cannot reuse an already existing executor for a command task",
+        )
+        state = TaskState(status["state"])
+        update = StatusUpdate(framework.id, task.id, status["uuid"], state, status)
+        self._updates.append(update)
 
     def launch_group(self, framework: FrameworkInfo, executor_id: str, tasks: TaskGroup) -> None:
         """Start tasks in a default executor, which is started when it is not there yet."""
@@ -278,6 +304,8 @@ class Agent:
             self.groups[run.group.key] = run.group
         if updates:
             self._updates.restore(updates, acknowledged)
+        for update in updates[: acknowledged + 1]:
+            remember(run.told, update.status)
 
     def resume(self, run: Run, container: Container | None) -> None:
         """Accompany a run that has been restored; without a container it has ended meanwhile."""
@@ -293,11 +321,6 @@ class Agent:
     def latest_state(self, run: Run) -> TaskState:
         """Return the newest state of a task."""
         return self._updates.latest(*run.key) or TaskState.STAGING
-
-    def told(self, run: Run) -> Mapping[str, Any] | None:
-        """Return the newest status of a task that has been sent."""
-        update = self._updates.told(*run.key)
-        return None if update is None else update.status
 
     def container_status(self, run: Run, state: TaskState) -> dict[str, Any]:
         """Return the ``ContainerStatus`` of a run."""
@@ -378,18 +401,26 @@ class Agent:
 
     def _starts(self, run: Run) -> None:
         run.set_phase(Phase.STARTING)
+        run.since = self._clock.time()
         self._report(run, TaskState.STARTING)
+        self._limit(run)
 
-    def _runs(self, run: Run, launch: Launch, container: Container, running: Running) -> None:
-        if run.phase is not Phase.RUNNING:  # of one that is taken up it has been told
-            run.set_phase(Phase.RUNNING)
-            run.since = self._clock.time()
-            if not run.killed:
-                self._report(run, TaskState.RUNNING, data=running.data)
+    def _limit(self, run: Run) -> None:
+        """Let a task end when its time is over, which counts from its start."""
         limit = run.task.max_completion_time
         if limit is not None:
-            left = limit - (self._clock.time() - run.since)
+            left = max(0.0, limit - (self._clock.time() - run.since))
             run.deadline = self._clock.call_later(left, lambda: self._out_of_time(run))
+
+    def _runs(self, run: Run, launch: Launch, container: Container, running: Running) -> None:
+        if run.phase is Phase.RUNNING:  # it is taken up; of that it runs has been told
+            self._limit(run)
+        else:
+            run.set_phase(Phase.RUNNING)
+            if not run.killed:
+                self._report(run, TaskState.RUNNING, data=running.data)
+        if run.kill_when_running is not None:
+            self._kill(run, *run.kill_when_running)
         if "check" in run.task.document and run.task.is_docker:
             run.executor_lost = True  # Mesos' Docker executor aborts when it is asked for a check
             container.kill(0.0)
@@ -421,6 +452,20 @@ class Agent:
         self._report(run, TaskState.RUNNING, reason=reason, healthy=run.checks.healthy)
 
     def _kill(self, run: Run, grace: float, reason: str | None) -> None:
+        if run.phase is Phase.STARTING and run.container is not None and not run.task.is_docker:
+            if run.kill_when_running is None:
+                run.kill_when_running = (grace, reason)
+                self._clock.call_later(STARTUP, lambda: self._kill_late(run))
+            return
+        self._kill_now(run, grace, reason)
+
+    def _kill_late(self, run: Run) -> None:
+        """Kill a task that has been told to end and does not come up."""
+        if run.kill_when_running is not None and run.phase is Phase.STARTING:
+            self._kill_now(run, *run.kill_when_running)
+
+    def _kill_now(self, run: Run, grace: float, reason: str | None) -> None:
+        run.kill_when_running = None
         run.killed = True
         run.kill_reason = reason
         self._note_kill(run)
@@ -459,10 +504,10 @@ class Agent:
         self._fail(run, TaskState.KILLED, "REASON_TASK_KILLED_DURING_LAUNCH", text)
 
     def _out_of_time(self, run: Run) -> None:
-        if run.phase is Phase.RUNNING and not run.killed and run.container is not None:
+        if run.phase is not Phase.ENDED and not run.killed and run.container is not None:
             run.killed = run.out_of_time = True
             self._note_kill(run)
-            run.container.kill(run.task.kill_grace)
+            run.container.kill(0.0)  # its policy does not count then
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         if run.deadline is not None:
@@ -488,6 +533,9 @@ class Agent:
             limitation=outcome.limitation,
         )
         self._left(run, failed=not outcome.succeeded)
+        if run.group is None:
+            self._leaving.add(run.key)
+            self._clock.call_later(EXECUTOR_LEAVES, lambda: self._leaving.discard(run.key))
 
     def _fail(self, run: Run, state: TaskState, reason: str, message: str) -> None:
         """Report the end of a task that never ran."""
@@ -504,6 +552,11 @@ class Agent:
         if failed:
             for other in group.others(run):
                 self.kill(*other.key)
+        if group.ended:
+            self._clock.call_later(EXECUTOR_LEAVES, lambda: self._leave(group))
+
+    def _leave(self, group: Group) -> None:
+        """Let a default executor end, unless it has got new tasks."""
         if group.ended and self.groups.pop(group.key, None) is not None:
             self._master.executor_ended(self.info.id, *group.key)
 
@@ -524,6 +577,8 @@ class Agent:
             self._checkpoint.killed(run)
 
     def _forward(self, update: StatusUpdate, latest: TaskState) -> None:
+        if (run := self.runs.get((update.framework_id, update.task_id))) is not None:
+            remember(run.told, update.status)
         self._master.status_update(self.info.id, update, latest)
 
     def _forget(self, run: Run) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from aiohttp import web
 
 from scheduler.embedded import describe, sandbox
+from scheduler.embedded.describe.agent import executor_name
 from scheduler.embedded.master import Master
-from scheduler.embedded.messages import agent_info, framework_info, task_message
+from scheduler.embedded.messages import framework_info, own_info, task_message
 from scheduler.embedded.model import VERSION
 from scheduler.embedded.operator_api import FILES, answer, read_call
 from scheduler.embedded.records import AgentRecord
 from scheduler.embedded.responses import BadQueryError, json_response, number, text
+from scheduler.embedded.runs import Run
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -35,6 +37,9 @@ class AgentEndpoints:
             "/state": self._show(lambda record: describe.agent_state_json(master, record)),
             "/containers": self._show(describe.containers_json),
             "/flags": self._show(lambda record: {"flags": describe.agent_flags(record, master)}),
+            "/metrics/snapshot": self._show(
+                lambda record: describe.agent_metrics_json(master, record)
+            ),
             "/version": self._show(lambda _: {"version": VERSION}),
             "/health": self._health,
             "/api/v1": self._api,
@@ -84,12 +89,31 @@ class AgentEndpoints:
 
     def _get_frameworks(self, record: AgentRecord) -> dict[str, Any]:
         found = {run.framework.id: run.framework for run in record.agent.runs.values()}
-        return {"frameworks": [{"framework_info": framework_info(f)} for f in found.values()]}
+        gone = {
+            run.framework.id: run.framework
+            for run in record.agent.completed.values()
+            if run.framework.id not in self._master.frameworks
+        }
+        return {
+            "frameworks": [{"framework_info": framework_info(f)} for f in found.values()],
+            "completed_frameworks": [{"framework_info": framework_info(f)} for f in gone.values()],
+        }
 
     def _get_state(self, record: AgentRecord) -> dict[str, Any]:
         return {
             "get_tasks": self._get_tasks(record),
+            "get_executors": self._get_executors(record),
             "get_frameworks": self._get_frameworks(record),
+        }
+
+    def _get_executors(self, record: AgentRecord) -> dict[str, Any]:
+        def shown(runs: Iterable[Run]) -> list[dict[str, Any]]:
+            found = {(run.framework.id, run.executor_id): run for run in runs}
+            return [{"executor_info": _executor_info(run)} for run in found.values()]
+
+        return {
+            "executors": shown(record.agent.runs.values()),
+            "completed_executors": shown(record.agent.completed.values()),
         }
 
     def _get_containers(self, record: AgentRecord) -> dict[str, Any]:
@@ -112,8 +136,9 @@ class AgentEndpoints:
         "GET_STATE": _get_state,
         "GET_TASKS": _get_tasks,
         "GET_FRAMEWORKS": _get_frameworks,
+        "GET_EXECUTORS": _get_executors,
         "GET_CONTAINERS": _get_containers,
-        "GET_AGENT": lambda _self, record: {"agent_info": agent_info(record.info)},
+        "GET_AGENT": lambda _self, record: {"agent_info": own_info(record.info)},
     }
 
     async def _browse(self, request: web.Request) -> web.StreamResponse:
@@ -163,6 +188,16 @@ class AgentEndpoints:
         if not path:
             raise BadQueryError("Expecting 'path=value' in query.\n")
         return sandbox.locate(self._record(request).agent, path)
+
+
+def _executor_info(run: Run) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "executor_id": {"value": run.executor_id},
+        "framework_id": {"value": run.framework.id},
+    }
+    if run.group is not None:
+        return {"type": "DEFAULT", **info}
+    return {**info, "name": executor_name(run), "source": run.task.id}
 
 
 def _header_name(name: str) -> str:

@@ -114,12 +114,14 @@ class Agents:
         if process is None or fresh:
             process = self._new(spec)
             self._processes[spec.hostname] = process
-        elif problem := incompatibility(process.agent.info.spec, spec, policy):
+        elif not process.ended and (
+            problem := incompatibility(process.agent.info.spec, spec, policy)
+        ):
             text = f"Failed to perform recovery: {problem}"
             raise ClusterError(f"EXIT with status 1: {text}")
         agent = process.agent
         agent.info = replace(agent.info, spec=spec)
-        process.state = AgentState.RUNNING
+        process.state, process.ended = AgentState.RUNNING, False
         if self._master is None:
             return True
         if not Membership(self._master).register(agent):
@@ -184,11 +186,21 @@ class Agents:
 
     def attach(self, master: Master) -> None:
         """Let all agents that can register with a new master."""
+        self.meet(master)
+        for hostname in self._processes:
+            self.register(hostname)
+
+    def meet(self, master: Master) -> None:
+        """Let agents know who the master is; they register one by one."""
         self._master = master
         for process in self._processes.values():
             process.agent.attach(master)
-            if process.state is AgentState.RUNNING:
-                Membership(master).register(process.agent)
+
+    def register(self, hostname: str) -> None:
+        """Let an agent that runs register with the master."""
+        process = self._process(hostname)
+        if process.state is AgentState.RUNNING:
+            Membership(self._required()).register(process.agent)
 
     def _new(self, spec: AgentSpec) -> _Process:
         master = self._required()

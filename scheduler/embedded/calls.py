@@ -91,7 +91,7 @@ class SchedulerCalls:
             )
             raise CallRefusedError(HTTPStatus.BAD_REQUEST, text)
         kind = call["type"]
-        self._master.counters[f"calls/{kind.lower()}"] += 1
+        framework.calls[kind.lower()] += 1
         if (handler := self._handlers.get(kind)) is not None:
             handler(framework, call.get(kind.lower(), {}))
         return HTTPStatus.OK if kind == "UPDATE_FRAMEWORK" else HTTPStatus.ACCEPTED

@@ -25,7 +25,7 @@ DEFAULT_CONSECUTIVE_FAILURES = 3
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], object]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Check:
     """A ``CheckInfo`` or ``HealthCheck``; times in seconds."""
 
@@ -186,11 +186,11 @@ class TaskChecks:
 
     def start(self) -> None:
         """Begin; the delays count from here."""
+        if self._check is not None:
+            self._schedule(self._check, self._check.delay, self._heard_check)
         if self._health_check is not None:
             self._health = Health(self._health_check, self._clock.monotonic())
             self._schedule(self._health_check, self._health_check.delay, self._heard_health)
-        if self._check is not None:
-            self._schedule(self._check, self._check.delay, self._heard_check)
 
     def stop(self) -> None:
         """Look no more; what has been seen of a check is not told again."""

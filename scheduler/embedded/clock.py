@@ -110,6 +110,12 @@ class VirtualClock:
         heapq.heappush(self._timers, (self._now + max(0.0, delay), next(self._order), timer))
         return timer
 
+    def next_timer(self) -> float | None:
+        """Return when something will happen next (as :meth:`monotonic` counts), None for never."""
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
     def advance(self, seconds: float) -> None:
         """Let time pass; timers run in the order of their time, then of their creation."""
         until = self._now + seconds

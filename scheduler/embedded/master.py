@@ -187,7 +187,7 @@ class Master:
         task.remember(update.status)
         self.counters[f"updates/{update.state.value}"] += 1
         framework.send("UPDATE", status=update.status)
-        self.observers.task_updated(task, update.status)
+        self.observers.task_updated(task, update.status, task.state)
 
     def executor_ended(self, agent_id: str, framework_id: str, executor_id: str) -> None:
         """Note the end of a default executor, which frees what it used itself."""
@@ -345,7 +345,7 @@ class Master:
         )
         framework.send("UPDATE", status=status)
         task.remember(status)
-        self.observers.task_updated(task, status)
+        self.observers.task_updated(task, status, told)
 
     def set_task_state(self, task: Task, state: TaskState) -> None:
         """Note a task's newest state; its resources are free as soon as that is terminal."""
@@ -365,7 +365,7 @@ class Master:
         if task.state.is_terminal:
             self.complete(framework, task)
             return
-        task.state = TaskState.UNREACHABLE
+        task.state = framework.info.reportable(TaskState.UNREACHABLE)
         framework.unreachable[task.info.id] = framework.tasks.pop(task.info.id)
 
     def _release(self, task: Task) -> None:

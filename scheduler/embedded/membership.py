@@ -14,7 +14,7 @@ unregistered, or is gone by an operator's word, is no member any more::
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scheduler.embedded import subscriptions
 from scheduler.embedded.agent import Agent
@@ -89,6 +89,7 @@ class Membership:
             self._master.lose(framework, task)
         self._master.registry.remove(agent_id)
         self._remove(record)
+        self._master.observers.agent_removed(agent_id)
 
     def mark_gone(self, agent_id: str) -> bool:
         """Let an agent never come back, on an operator's word; whether there was such an agent."""
@@ -101,7 +102,9 @@ class Membership:
                 framework,
                 task,
                 TaskState.GONE_BY_OPERATOR,
-                reason="REASON_AGENT_REMOVED_BY_OPERATOR",
+                reason="REASON_AGENT_REMOVED_BY_OPERATOR"
+                if framework.info.can("PARTITION_AWARE")
+                else "REASON_AGENT_REMOVED",
                 message="Agent has been marked gone",
             )
             if task.info.id in framework.tasks:
@@ -113,7 +116,7 @@ class Membership:
         self._master.recovered.pop(agent_id, None)
         if record is not None:
             record.post(lambda agent: agent.shutdown())
-            self._remove(record)
+            self._remove(record)  # of which Mesos' event stream does not tell
         return True
 
     def _remove(self, record: AgentRecord) -> None:
@@ -123,7 +126,6 @@ class Membership:
         self._master.maintenance.forget_agent(agent_id)
         self._master.forget_agent(record)
         self._master.tell_failure(agent_id)
-        self._master.observers.agent_removed(agent_id)
 
     def _expect(self, record: AgentRecord) -> None:
         if record.loss is None:
@@ -147,6 +149,7 @@ class Membership:
             self._master.set_aside(framework, task)
         self._master.registry.mark_unreachable(record.info.id, now)
         self._remove(record)
+        self._master.observers.agent_removed(record.info.id)
 
     # Coming back
 
@@ -173,13 +176,14 @@ class Membership:
             logger.warning("agent %s has been marked gone: refused", agent.info.spec.hostname)
             agent.shutdown()
             return False
+        again = agent_id in master.removed_agents or bool(agent.runs)
         record = master.register(agent.info, agent)
         if master.maintenance.is_down(record):
             master.registry.remove(agent_id)
             master.forget_agent(record)
             agent.shutdown()
             return False
-        if agent.runs:
+        if again:
             record.reregistered_time = master.clock.time()
         self._take_over(record, None if expected else text)
         self._settle(record)
@@ -217,11 +221,12 @@ class Membership:
             framework = self._framework_of(run)
             if framework is None:
                 continue
-            state, told = record.agent.latest_state(run), record.agent.told(run)
+            state = record.agent.latest_state(run)
             task = framework.unreachable.pop(run.task.id, None) or Task(
                 framework.info.id, run.task, None if run.group is None else run.group.id
             )
             task.state, task.released = state, False
+            task.statuses = list(run.told)
             self._master.add_task(framework, task)
             for key, pool in record.agent.executor_pools(framework.info.id).items():
                 if key not in record.executors:
@@ -229,18 +234,24 @@ class Membership:
                     record.used += pool
             if state.is_terminal:
                 self._master.set_task_state(task, state)
-            if text is None:
-                task.statuses = [told] if told else []
-                continue
-            self._master.tell(
-                framework,
-                task,
-                state,
-                reason="REASON_AGENT_REREGISTERED",
-                message=text,
-                container_status=record.agent.container_status(run, state),
-            )
+            if text is not None:
+                self._tell_return(framework, task, record.agent.container_status(run, state), text)
         self._lost_meanwhile(record)
+
+    def _tell_return(
+        self, framework: Framework, task: Task, container: dict[str, Any], text: str
+    ) -> None:
+        """Tell that a task is there after all; its history stays what its agent knows."""
+        statuses = list(task.statuses)
+        self._master.tell(
+            framework,
+            task,
+            task.state,
+            reason="REASON_AGENT_REREGISTERED",
+            message=text,
+            container_status=container,
+        )
+        task.statuses = statuses
 
     def _framework_of(self, run: Run) -> Framework | None:
         """Return whose a run is; None, and the run ends, when that is not there any more."""

@@ -10,9 +10,10 @@ from scheduler.embedded.model import (
     AgentInfo,
     FrameworkInfo,
     attribute_message,
+    container_message,
     reservation_message,
 )
-from scheduler.embedded.pool import Pool
+from scheduler.embedded.pool import Pool, united_pool
 from scheduler.embedded.records import AgentRecord, Framework, Task
 
 AGENT_CAPABILITIES = (
@@ -72,14 +73,18 @@ def allocated_pools(
 
 
 def agent_info(info: AgentInfo) -> dict[str, Any]:
-    """Write an ``AgentInfo``."""
+    """Write an ``AgentInfo`` as masters do."""
+    return own_info(info) | {"checkpoint": True}
+
+
+def own_info(info: AgentInfo) -> dict[str, Any]:
+    """Write an ``AgentInfo`` as the agent itself does."""
     return {
         "hostname": info.spec.hostname,
         "port": info.address[1],
         "resources": resource_messages(info.spec.pool),
         "attributes": [attribute_message(n, v) for n, v in info.spec.attributes.items()],
         "id": {"value": info.id},
-        "checkpoint": True,
     }
 
 
@@ -156,6 +161,28 @@ def framework_message(framework: Framework) -> dict[str, Any]:
     }
 
 
+def framework_resources(
+    framework: Framework,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what a framework's tasks use and what it is offered, summed up over agents."""
+    used: dict[str, list[Pool]] = {}
+    offered: dict[str, list[Pool]] = {}
+    for task in framework.tasks.values():
+        if not task.released:
+            used.setdefault(task.info.role, []).append(task.info.pool)
+    for offer in framework.offers.values():
+        offered.setdefault(offer.role, []).append(offer.resources)
+    return _summed(used), _summed(offered)
+
+
+def _summed(pools: dict[str, list[Pool]]) -> list[dict[str, Any]]:
+    return [
+        entry
+        for role, parts in pools.items()
+        for entry in endpoint_resources(united_pool(parts), role)
+    ]
+
+
 def task_message(task: Task) -> dict[str, Any]:
     """Write a ``Task``."""
     info = task.info
@@ -176,7 +203,9 @@ def task_message(task: Task) -> dict[str, Any]:
         message["status_update_state"] = task.forwarded.value
         if "uuid" in task.statuses[-1]:
             message["status_update_uuid"] = task.statuses[-1]["uuid"]
-    for name in ("labels", "discovery", "container", "health_check", "check", "kill_policy"):
+    for name in ("labels", "discovery", "health_check", "check", "kill_policy"):
         if name in info.document:
             message[name] = info.document[name]
+    if "container" in info.document:
+        message["container"] = container_message(info.document["container"])
     return message

@@ -158,7 +158,7 @@ class FrameworkInfo:
     @classmethod
     def from_mesos(cls, document: Mapping[str, Any], framework_id: str) -> Self:
         """Read a validated ``FrameworkInfo``."""
-        capabilities = tuple(c["type"] for c in document.get("capabilities", []) if "type" in c)
+        capabilities = tuple(c.get("type", "UNKNOWN") for c in document.get("capabilities", []))
         multi_role = "MULTI_ROLE" in capabilities
         roles = document.get("roles", []) if multi_role else [document.get("role", DEFAULT_ROLE)]
         return cls(
@@ -308,6 +308,15 @@ def reservation_message(role: str, *, refined: bool = True) -> dict[str, Any]:
     if not refined:
         return {"role": role}
     return {} if role == UNRESERVED else {"reservations": [{"type": "STATIC", "role": role}]}
+
+
+def container_message(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a ``ContainerInfo`` as Mesos shows it: without empty lists, with the defaults of Docker's part."""
+    shown = {name: value for name, value in document.items() if value != []}
+    if "docker" in shown:
+        docker = {"network": "HOST", "privileged": False, **shown["docker"]}
+        shown["docker"] = {name: value for name, value in docker.items() if value != []}
+    return shown
 
 
 def describe(pool: Pool, role: str) -> str:

@@ -52,3 +52,10 @@ def container_of(status: Mapping[str, Any] | None) -> dict[str, Any]:
     if status is None or "container_status" not in status:
         return {}
     return {"container_status": status["container_status"]}
+
+
+def remember(statuses: list[Mapping[str, Any]], status: Mapping[str, Any]) -> None:
+    """Keep a status in the history of a task, without its data; the next of the same state replaces it."""
+    if statuses and statuses[-1]["state"] == status["state"]:
+        statuses.pop()
+    statuses.append({name: value for name, value in status.items() if name != "data"})

@@ -7,6 +7,7 @@ from typing import Any
 
 from scheduler.embedded.clock import Clock, Timer
 from scheduler.embedded.messages import framework_info, framework_message, task_message
+from scheduler.embedded.model import TaskState
 from scheduler.embedded.records import Framework, Task
 from scheduler.embedded.stream import EventStream
 
@@ -54,12 +55,12 @@ class Observers:
         """Tell of a new task."""
         self._send("TASK_ADDED", lambda: {"task": task_message(task)})
 
-    def task_updated(self, task: Task, status: Mapping[str, Any]) -> None:
-        """Tell of a status that a framework is told."""
+    def task_updated(self, task: Task, status: Mapping[str, Any], state: TaskState) -> None:
+        """Tell of a status that a framework is told, and of the newest state of its task."""
         body = {
             "framework_id": {"value": task.framework_id},
             "status": status,
-            "state": task.state.value,
+            "state": state.value,
         }
         self._send("TASK_UPDATED", lambda: body)
 

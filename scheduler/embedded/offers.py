@@ -5,10 +5,10 @@ The desk keeps the books of what is used and offered on each agent, and the filt
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from scheduler.embedded.allocator import Claimant, Refusal, allocate
+from scheduler.embedded.allocator import Claimant, Grant, Refusal, allocate
 from scheduler.embedded.clock import Clock
 from scheduler.embedded.maintenance import Maintenance
 from scheduler.embedded.model import Offer, attribute_message, resource_messages
@@ -55,21 +55,32 @@ class OfferDesk:
         self._prefix = prefix
         self._maintenance = maintenance
         self._count = 0
+        self.arrange: Callable[[dict[str, Pool]], dict[str, Pool]] = lambda free: free
+        """Puts agents in the order in which they are offered. Mesos shuffles them; here they come as they
+        registered, and a test may want another order."""
         self.offers: dict[str, Offer] = {}
         self.refusals: dict[tuple[str, str, str], list[Refusal]] = {}
         self.withheld: Collection[str] = ()
         """Host names of agents of which nothing is offered; a fault."""
 
-    def run(self) -> list[Offer]:
-        """Allocate, send the OFFERS events, and return the new offers."""
+    def grants(self) -> list[Grant]:
+        """Return what an allocation run would offer now."""
         now = self._clock.monotonic()
         self._expire(now)
-        free = {a.info.id: a.free for a in self._agents.values() if self._may_offer(a)}
-        claimants = list(self._claimants())
-        if not claimants:
+        if next(self._claimants(), None) is None:
             return []
+        free = {a.info.id: a.free for a in self._agents.values() if self._may_offer(a)}
+        return self.grants_of(self.arrange(free))
+
+    def grants_of(self, free: Mapping[str, Pool]) -> list[Grant]:
+        """Return what would be offered if just this were free, agents in this order."""
+        now = self._clock.monotonic()
+        return allocate(free, list(self._claimants()), self.refusals, self._totals(), now)
+
+    def run(self) -> list[Offer]:
+        """Allocate, send the OFFERS events, and return the new offers."""
         made: dict[str, list[Offer]] = {}
-        for grant in allocate(free, claimants, self.refusals, self._totals(), now):
+        for grant in self.grants():
             offer = self._make(grant.framework_id, grant.agent_id, grant.role, grant.resources)
             made.setdefault(grant.framework_id, []).append(offer)
         for framework_id, offers in made.items():
@@ -95,6 +106,9 @@ class OfferDesk:
         }
         if framework.info.can("MULTI_ROLE"):
             message["allocation_info"] = {"role": offer.role}
+        executors = [i for framework_id, i in record.executors if framework_id == framework.info.id]
+        if executors:
+            message["executor_ids"] = [{"value": executor_id} for executor_id in executors]
         unavailability = self._maintenance.unavailability(record)
         if unavailability is not None:
             message["unavailability"] = unavailability

@@ -111,7 +111,7 @@ class OperatorApi:
         stream = self._master.observers.add(v1.get_state(self._master))
         self._streams.add(stream)
         try:
-            return await send_stream(request, stream)
+            return await send_stream(request, stream, {})
         finally:
             self._streams.discard(stream)
             self._master.observers.remove(stream)

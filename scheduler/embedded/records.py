@@ -11,7 +11,7 @@ A framework is ``CONNECTED`` while its stream is open, ``DISCONNECTED`` until it
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from scheduler.embedded.agent import Agent
 from scheduler.embedded.clock import Timer
 from scheduler.embedded.model import AgentInfo, FrameworkInfo, Offer, TaskInfo, TaskState
+from scheduler.embedded.notices import remember
 from scheduler.embedded.pool import Pool
 from scheduler.embedded.stream import EventStream
 
@@ -65,9 +66,7 @@ class Task:
 
     def remember(self, status: Mapping[str, Any]) -> None:
         """Keep a status that is forwarded; one of the same state replaces its predecessor."""
-        if self.statuses and self.statuses[-1]["state"] == status["state"]:
-            self.statuses.pop()
-        self.statuses.append(status)
+        remember(self.statuses, status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +161,8 @@ class Framework:
     reregistered_time: float | None = None
     unregistered_time: float = 0.0
     suppressed: set[str] = field(default_factory=set)
+    calls: Counter[str] = field(default_factory=Counter)
+    """How many of each kind it has made."""
     tasks: dict[str, Task] = field(default_factory=dict)
     unreachable: dict[str, Task] = field(default_factory=dict)
     """Tasks on agents that are unreachable."""

@@ -120,7 +120,7 @@ def _take_up(agent: Agent, saved: SavedRun, containers: Mapping[str, Container])
     run = saved.run
     run.phase = _phase(saved)
     run.since = next(
-        (u.status["timestamp"] for u in saved.updates if u.state is TaskState.RUNNING), 0.0
+        (u.status["timestamp"] for u in saved.updates if u.state is TaskState.STARTING), 0.0
     )
     agent.restore(run, saved.updates, saved.acknowledged)
     if run.phase is not Phase.ENDED:

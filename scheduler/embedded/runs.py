@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from scheduler.embedded.checks import TaskChecks
 from scheduler.embedded.clock import Timer
@@ -57,10 +58,12 @@ class Run:
     container: Container | None = None
     running: Running | None = None
     since: float = 0.0
-    """Unix time at which it was running, s."""
+    """Unix time at which it was started, s; its completion time counts from here."""
     launching: asyncio.Task[None] | None = None
     """Who waits for the executor; cancelled by a kill."""
     killed: bool = False
+    kill_when_running: tuple[float, str | None] | None = None
+    """Grace period and reason of a kill that a command executor heeds only when it has started its task."""
     kill_reason: str | None = None
     """Why it is killed, where frameworks are told that."""
     out_of_time: bool = False
@@ -70,6 +73,8 @@ class Run:
     """Whether a health check is why it is killed."""
     deadline: Timer | None = None
     checks: TaskChecks | None = None
+    told: list[Mapping[str, Any]] = field(default_factory=list)
+    """The statuses that have been sent, one for each run of equal states."""
     abandoned: bool = False
     """Whether nobody wants to hear of it any more."""
 

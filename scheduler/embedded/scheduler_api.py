@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -107,15 +107,17 @@ class SchedulerApi:
         stream = self._master.subscribe(call)
         self._streams.add(stream)
         try:
-            return await send_stream(request, stream)
+            return await send_stream(request, stream, {STREAM_ID: stream.id})
         finally:  # also when this handler is cancelled because the connection was lost
             self._streams.discard(stream)
             self._master.disconnected(stream)
 
 
-async def send_stream(request: web.Request, stream: EventStream) -> web.StreamResponse:
+async def send_stream(
+    request: web.Request, stream: EventStream, headers: Mapping[str, str]
+) -> web.StreamResponse:
     """Answer with the records of a stream until its end, or that of the connection."""
-    response = web.StreamResponse(headers={STREAM_ID: stream.id, "Content-Type": _JSON})
+    response = web.StreamResponse(headers={**headers, "Content-Type": _JSON})
     response.enable_chunked_encoding()
     try:
         await response.prepare(request)

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from scheduler.embedded.model import FrameworkInfo
+from scheduler.embedded.model import FrameworkInfo, TaskState
+from scheduler.embedded.notices import master_status
 from scheduler.embedded.records import Framework, FrameworkState
 from scheduler.embedded.stream import EventStream
 from scheduler.embedded.validation import validate_framework
@@ -69,6 +70,8 @@ def _return(master: Master, framework: Framework, info: FrameworkInfo) -> Framew
     """Let a known framework subscribe again, over a live stream or after a disconnection."""
     logger.info("framework %s (%s) subscribes again", info.id, info.name)
     framework.info = framework.info.updated(info)
+    unwanted = [o for o in framework.offers.values() if o.role not in info.roles]
+    master.desk.withdraw(unwanted, rescind=True)
     framework.reregistered_time = master.clock.time()
     stop_timers(framework)
     master.desk.withdraw(framework.offers.values(), rescind=False)
@@ -91,10 +94,10 @@ def _connect(master: Master, framework: Framework, stream: EventStream) -> None:
         master_info=master.describe(),
     )
     _heartbeat(master, framework)
+    master.allocate()
     framework_id = framework.info.id
     for record in master.agents.values():
         record.post(lambda agent: agent.resume_updates(framework_id))
-    master.allocate_soon()
 
 
 def _heartbeat(master: Master, framework: Framework) -> None:
@@ -137,6 +140,17 @@ def remove(master: Master, framework: Framework) -> None:
     framework.set_state(FrameworkState.REMOVED)
     framework.unregistered_time = master.clock.time()
     for task in list(framework.tasks.values()):
+        if not task.state.is_terminal:
+            task.remember(
+                master_status(
+                    task.info.id,
+                    TaskState.KILLED,
+                    reason="REASON_FRAMEWORK_REMOVED",
+                    message=f"Framework {framework_id} removed",
+                    agent_id=task.info.agent_id,
+                    time=framework.unregistered_time,
+                )
+            )
         master.complete(framework, task)
     framework.completed.extend(framework.unreachable.values())
     framework.unreachable.clear()

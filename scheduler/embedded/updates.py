@@ -42,8 +42,6 @@ class _Stream:
     retry: float = FIRST_RETRY
     timer: Timer | None = None
     latest: TaskState = TaskState.STAGING
-    told: StatusUpdate | None = None
-    """The newest that has been sent."""
 
 
 class UpdateStreams:
@@ -86,7 +84,6 @@ class UpdateStreams:
             How many of them are.
         """
         stream = _Stream(deque(updates[acknowledged:]), latest=updates[-1].state)
-        stream.told = updates[min(acknowledged, len(updates) - 1)]
         self._streams[updates[0].framework_id, updates[0].task_id] = stream
 
     def acknowledge(self, framework_id: str, task_id: str, uuid: str) -> StatusUpdate | None:
@@ -127,11 +124,6 @@ class UpdateStreams:
             self._stop(stream)
         self._streams.clear()
 
-    def told(self, framework_id: str, task_id: str) -> StatusUpdate | None:
-        """Return the newest update of a task that has been sent, whether or not it is acknowledged."""
-        stream = self._streams.get((framework_id, task_id))
-        return None if stream is None else stream.told
-
     def pending(self, framework_id: str, task_id: str) -> StatusUpdate | None:
         """Return the update of a task that waits for its acknowledgement."""
         stream = self._streams.get((framework_id, task_id))
@@ -152,8 +144,7 @@ class UpdateStreams:
     def _send(self, stream: _Stream) -> None:
         stream.timer = self._clock.call_later(stream.retry, lambda: self._send(stream))
         stream.retry = min(2 * stream.retry, LONGEST_RETRY)
-        stream.told = stream.pending[0]
-        self._forward(stream.told, stream.latest)
+        self._forward(stream.pending[0], stream.latest)
 
     def _stop(self, stream: _Stream) -> None:
         if stream.timer is not None:

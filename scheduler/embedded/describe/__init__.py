@@ -15,10 +15,11 @@ from scheduler.embedded.describe.master import (
     state_summary_json,
     tasks_json,
 )
-from scheduler.embedded.describe.metrics import metrics_json
+from scheduler.embedded.describe.metrics import agent_metrics_json, metrics_json
 
 __all__ = [
     "agent_flags",
+    "agent_metrics_json",
     "agent_state_json",
     "containers_json",
     "flags",

@@ -9,11 +9,14 @@ from scheduler.embedded.describe.flags import agent_flags
 from scheduler.embedded.describe.tasks import task_json
 from scheduler.embedded.describe.values import attributes_json, resources_json
 from scheduler.embedded.master import Master
-from scheduler.embedded.messages import AGENT_CAPABILITIES
+from scheduler.embedded.messages import AGENT_CAPABILITIES, endpoint_resources
 from scheduler.embedded.model import VERSION, TaskState
 from scheduler.embedded.pool import UNRESERVED, Pool
 from scheduler.embedded.records import AgentRecord, Framework, Task
 from scheduler.embedded.runs import Phase, Run
+
+_SHORT = 15
+"""Characters of a command in the name of its executor."""
 
 
 def agent_state_json(master: Master, record: AgentRecord) -> dict[str, Any]:
@@ -52,6 +55,13 @@ def _agent_resources(record: AgentRecord) -> dict[str, Any]:
         "resources": resources_json(record.total),
         "reserved_resources": by_role(record.total),
         "unreserved_resources": resources_json(record.total.reserved_for(UNRESERVED)),
+        "reserved_resources_full": {
+            role: endpoint_resources(Pool({role: part}))
+            for role, part in record.total.reservations.items()
+        },
+        "unreserved_resources_full": endpoint_resources(
+            Pool.unreserved(record.total.reserved_for(UNRESERVED))
+        ),
         "reserved_resources_allocated": by_role(record.used),
         "unreserved_resources_allocated": resources_json(record.used.reserved_for(UNRESERVED)),
     }
@@ -87,21 +97,35 @@ def _executor(
     first, group = runs[0], runs[0].group
     tasks = [_task(master, run) for run in runs]
     pool = sum((run.task.pool for run in runs), Pool() if group is None else group.pool)
-    command = f"Command Executor (Task: {first.task.id})"
     return {
         "id": first.executor_id,
-        "name": command if group is None else "",
+        "name": executor_name(first) if group is None else "",
         "source": first.task.id if group is None else "",
         "container": container_id,
         "directory": str(first.sandbox if group is None else group.sandbox),
         "resources": resources_json(pool),
         "role": first.task.role,
-        "labels": list(first.task.labels) if group is None else [],
-        "type": "COMMAND" if group is None else "DEFAULT",
         "tasks": tasks if present else [],
         "queued_tasks": [],
         "completed_tasks": [] if present else tasks,
+        **({"labels": list(first.task.labels)} if group is None and first.task.labels else {}),
+        **({} if group is None else {"type": "DEFAULT"}),
     }
+
+
+def executor_name(run: Run) -> str:
+    """Name a command executor by its task and the beginning of its command."""
+    command = run.task.document.get("command", {})
+    value = str(command.get("value", ""))
+    if command.get("shell", True):
+        words = f"sh -c '{_short(value)}'"
+    else:
+        words = f"[{_short(', '.join((value, *command.get('arguments', ()))))}]"
+    return f"Command Executor (Task: {run.task.id}) (Command: {words})"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHORT else text[: _SHORT - 3] + "..."
 
 
 def _task(master: Master, run: Run) -> dict[str, Any]:
@@ -120,7 +144,7 @@ def containers_json(record: AgentRecord) -> list[dict[str, Any]]:
         {
             "container_id": run.container_id,
             "executor_id": run.executor_id,
-            "executor_name": f"Command Executor (Task: {run.task.id})",
+            "executor_name": executor_name(run),
             "framework_id": run.framework.id,
             "source": run.task.id,
             "status": {

@@ -17,9 +17,9 @@ from scheduler.embedded.messages import (
     endpoint_resources,
 )
 from scheduler.embedded.model import VERSION, AgentInfo, Offer, TaskState
-from scheduler.embedded.pool import UNRESERVED, Pool, united
+from scheduler.embedded.pool import UNRESERVED, Pool, united, united_pool
 from scheduler.embedded.records import AgentRecord, Framework, FrameworkState, Task
-from scheduler.quantities import Resources, from_millis
+from scheduler.quantities import from_millis
 
 COUNTED = (
     TaskState.STAGING,
@@ -203,7 +203,8 @@ def state_json(master: Master) -> dict[str, Any]:
         "leader": pid,
         "leader_info": {"id": master.id, "pid": pid, "port": port, "hostname": master.hostname},
         "flags": flags(master),
-        **slaves_json(master),
+        "slaves": [agent_json(record) for record in master.agents.values()],
+        "recovered_slaves": [_recovered_json(info) for info in master.recovered.values()],
         **frameworks_json(master),
         "orphan_tasks": [],
     }
@@ -260,36 +261,46 @@ def roles_json(master: Master) -> dict[str, Any]:
     for framework in master.frameworks.values():
         for role in framework.info.roles:
             roles.setdefault(role, []).append(framework)
-    return {"roles": [_role(name, members) for name, members in sorted(roles.items())]}
+    reserved: dict[str, list[Pool]] = {}
+    for record in master.agents.values():
+        for role, part in record.total.reservations.items():
+            reserved.setdefault(role, []).append(Pool({role: part}))
+    names = sorted(roles.keys() | reserved.keys())
+    return {"roles": [_role(n, roles.get(n, []), reserved.get(n, [])) for n in names]}
 
 
-def _role(name: str, frameworks: Sequence[Framework]) -> dict[str, Any]:
-    allocated = _quantities(
-        t.info.resources
-        for f in frameworks
-        for t in f.tasks.values()
-        if t.info.role == name and not t.released
-    )
-    offered = _quantities(
-        o.resources.plain for f in frameworks for o in f.offers.values() if o.role == name
-    )
-    names = sorted(allocated.keys() | offered.keys())
-    both = {n: allocated.get(n, 0.0) + offered.get(n, 0.0) for n in names}
+def _role(name: str, frameworks: Sequence[Framework], reserved: Sequence[Pool]) -> dict[str, Any]:
+    used = [
+        task.info.pool
+        for framework in frameworks
+        for task in framework.tasks.values()
+        if task.info.role == name and not task.released
+    ]
+    offers = [o.resources for f in frameworks for o in f.offers.values() if o.role == name]
+    unreserved = [Pool.unreserved(pool.reserved_for(UNRESERVED)) for pool in used]
+    allocated, offered = _quantities(used), _quantities(offers)
+    both = {n: allocated.get(n, 0.0) + offered.get(n, 0.0) for n in {**allocated, **offered}}
     return {
         "name": name,
         "weight": 1.0,
-        "quota": {"role": name, "guarantee": {}, "limit": {}, "consumed": allocated},
-        "resources": both,
+        "quota": {
+            "role": name,
+            "guarantee": {},
+            "limit": {},
+            "consumed": _quantities([*reserved, *unreserved]),
+        },
+        "resources": dict(sorted(both.items())),
         "allocated": allocated,
         "offered": offered,
-        "reserved": {},
+        "reserved": _quantities(reserved),
         "frameworks": [framework.info.id for framework in frameworks],
     }
 
 
-def _quantities(resources: Iterable[Resources]) -> dict[str, float]:
+def _quantities(pools: Sequence[Pool]) -> dict[str, float]:
+    """Sum up; what several agents have of the same range counts once, for each reservation."""
     sums: Counter[str] = Counter()
-    for item in resources:
-        sums.update(item.scalars)
-        sums.update({name: 1000 * len(members) for name, members in item.ranges.items()})
+    for _, total in united_pool(pools):
+        sums.update(total.scalars)
+        sums.update({name: 1000 * len(members) for name, members in total.ranges.items()})
     return {name: from_millis(amount) for name, amount in sorted(sums.items())}

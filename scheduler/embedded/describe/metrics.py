@@ -6,7 +6,9 @@ from collections import Counter
 
 from scheduler.embedded.describe.master import COUNTED
 from scheduler.embedded.master import Master
+from scheduler.embedded.model import TaskState
 from scheduler.embedded.pool import united
+from scheduler.embedded.records import AgentRecord
 from scheduler.quantities import from_millis
 
 
@@ -39,7 +41,26 @@ def metrics_json(master: Master) -> dict[str, float]:
         name = f"master/tasks_{state.name.lower()}"
         counted = master.counters[f"updates/{state.value}"] if state.is_terminal else states[state]
         metrics[name] = counted
-    for kind, count in master.counters.items():
-        if kind.startswith("calls/"):
-            metrics[f"master/messages_{kind.removeprefix('calls/')}"] = count
+    for framework in frameworks:
+        prefix = f"master/frameworks/{framework.info.name}/{framework.info.id}/calls"
+        for kind, count in framework.calls.items():
+            metrics[f"{prefix}/{kind}"] = count
     return {name: float(value) for name, value in sorted(metrics.items())}
+
+
+def agent_metrics_json(master: Master, record: AgentRecord) -> dict[str, float]:
+    """Return an agent's ``/metrics/snapshot``: the gauges that monitoring commonly reads."""
+    tasks = [t for f in master.frameworks.values() for t in f.tasks_on(record.info.id)]
+    states = Counter(task.state for task in tasks)
+    metrics = {
+        "slave/registered": float(record.connected),
+        "slave/uptime_secs": master.clock.time() - record.registered_time,
+        "slave/executors_running": float(len(record.agent.runs)),
+    }
+    total, used = record.total.plain, record.used.plain
+    for name in ("cpus", "mem", "disk"):
+        metrics[f"slave/{name}_total"] = from_millis(total.scalars.get(name, 0))
+        metrics[f"slave/{name}_used"] = from_millis(used.scalars.get(name, 0))
+    for state in (TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING):
+        metrics[f"slave/tasks_{state.name.lower()}"] = float(states[state])
+    return dict(sorted(metrics.items()))

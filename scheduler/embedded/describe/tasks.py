@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scheduler.embedded.describe.values import resources_json
-from scheduler.embedded.model import TaskInfo, TaskState
+from scheduler.embedded.model import TaskInfo, TaskState, container_message
 from scheduler.embedded.records import Task
 
 
@@ -40,9 +40,11 @@ def task_json(
     }
     if task.labels:
         shown["labels"] = list(task.labels)
-    for name in ("discovery", "container", "health_check"):
+    for name in ("discovery", "health_check"):
         if name in task.document:
             shown[name] = task.document[name]
+    if "container" in task.document:
+        shown["container"] = container_message(task.document["container"])
     return shown
 
 

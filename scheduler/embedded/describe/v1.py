@@ -11,6 +11,7 @@ from scheduler.embedded.master import Master
 from scheduler.embedded.messages import (
     agent_info,
     framework_message,
+    framework_resources,
     task_message,
 )
 from scheduler.embedded.model import VERSION
@@ -107,7 +108,9 @@ def _framework(master: Master, framework: Framework) -> dict[str, Any]:
     message = framework_message(framework)
     del message["unregistered_time"]
     offers = [master.desk.message(framework, o) for o in framework.offers.values()]
-    return message | ({"offers": offers} if offers else {}) | {"offer_constraints": {}}
+    allocated, offered = framework_resources(framework)
+    held = {"offers": offers, "allocated_resources": allocated, "offered_resources": offered}
+    return message | {n: v for n, v in held.items() if v} | {"offer_constraints": {}}
 
 
 def get_operations(_: Master) -> dict[str, Any]:

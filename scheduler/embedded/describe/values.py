@@ -7,7 +7,7 @@ from typing import Any
 
 from scheduler.embedded.model import attribute_message, ranges_text
 from scheduler.embedded.pool import Pool
-from scheduler.quantities import Resources, from_millis
+from scheduler.quantities import Ranges, Resources, from_millis
 
 _ALWAYS = ("cpus", "gpus", "mem", "disk")
 
@@ -27,5 +27,10 @@ def attributes_json(attributes: Mapping[str, str]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, text in attributes.items():
         message = attribute_message(name, text)
-        shown[name] = message["scalar"]["value"] if message["type"] == "SCALAR" else text
+        if message["type"] == "SCALAR":
+            shown[name] = message["scalar"]["value"]
+        elif message["type"] == "RANGES":
+            shown[name] = ranges_text(Ranges.parse(text))
+        else:
+            shown[name] = text
     return shown
