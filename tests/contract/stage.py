@@ -1,4 +1,4 @@
-"""The stage of a recorded scene: an embedded cluster in virtual time, with tasks that do what their commands say.
+"""The stage of a recorded scene: an embedded cluster in virtual time, whose tasks do what their commands say.
 
 How long things took (a launch, the end of a program) is taken from the recording, as another machine would have
 other times; what happens then is not.
