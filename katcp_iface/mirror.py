@@ -6,11 +6,12 @@ import asyncio
 import functools
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, ParamSpec
 
 import aiokatcp
 
+from katcp_iface.aggregates import Aggregates, task_counts
 from katcp_iface.readings import (
     TASK_SENSORS,
     Shown,
@@ -80,10 +81,16 @@ class InterfaceChanged:
 class SensorMirror:
     """A :class:`~sdpcontroller.control.Listener` that shows records as sensors."""
 
-    def __init__(self, server: aiokatcp.DeviceServer, control: ControlPlane, gui_urls: str) -> None:
+    def __init__(
+        self,
+        server: aiokatcp.DeviceServer,
+        control: ControlPlane,
+        gui_urls: Sequence[Mapping[str, str]],
+    ) -> None:
         self._sensors = server.sensors
         self._control = control
-        self._gui_urls = gui_urls
+        self._gui_urls = tuple(gui_urls)
+        self._aggregates = Aggregates()
         self._changed = InterfaceChanged(server)
         self._products: dict[str, ProductRecord] = {}
         self._ours: dict[tuple[str, str], set[str]] = {}
@@ -98,6 +105,7 @@ class SensorMirror:
         old = self._products.get(record.name)
         self._products[record.name] = record
         self._show(product_sensors(record))
+        self._show(task_counts(record))
         shown = old.tasks if old is not None else {}
         for name in shown.keys() - record.tasks.keys():
             self._drop_task(record.name, name)
@@ -114,6 +122,8 @@ class SensorMirror:
             for task in record.tasks:
                 self._drop_task(name, task)
             self._remove(shown.name for shown in product_sensors(record))
+            self._remove(shown.name for shown in task_counts(record))
+            self._remove(self._aggregates.forget(name))
         self.refresh()
 
     @_contained
@@ -134,6 +144,9 @@ class SensorMirror:
             return
         names.add(shown.name)
         self._show([shown])
+        combined = self._aggregates.taken(sensor)
+        if combined is not None:
+            self._show([combined])
 
     @_contained
     def system_changed(self) -> None:
@@ -165,6 +178,7 @@ class SensorMirror:
         self._remove(self._ours.pop(key, set()))
         self._remove(self._mirrored.pop(key, set()))
         self._overflowed.discard(key)
+        self._show(list(self._aggregates.without(product, task)))
 
     def _note_overflow(self, key: tuple[str, str]) -> None:
         if key not in self._overflowed:

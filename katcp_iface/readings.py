@@ -13,8 +13,10 @@ import aiokatcp
 from katcp_iface import types
 from sdpcontroller.control import (
     AgentRecord,
+    Alarm,
     ProductRecord,
     ProductState,
+    Severity,
     SystemRecord,
     TaskRecord,
     TaskSensor,
@@ -49,7 +51,7 @@ def system_sensors(
     system: SystemRecord,
     products: Mapping[str, ProductRecord],
     agents: Sequence[AgentRecord],
-    gui_urls: str,
+    gui_urls: Sequence[Mapping[str, str]],
 ) -> Iterator[Shown]:
     """Yield the sensors of the whole."""
     whole = device_status(system, products, agents)
@@ -60,13 +62,40 @@ def system_sensors(
         "target-state", types.TargetWord, "Commanded state of the system", system.target_state
     )
     yield _text("products", "Names of the products, a JSON list", json.dumps(sorted(products)))
-    yield _text("gui-urls", "Pages that a person can open, as JSON", gui_urls)
+    pages = json.dumps([*gui_urls, *pages_of(products)])
+    yield _text("gui-urls", "Pages that a person can open, as JSON", pages)
+    yield _alarms(system.alarms)
     yield _word("mesos-state", types.MesosWord, "The framework's link to Mesos", system.mesos_state)
     yield _text("mesos-master", "Address of the leading Mesos master", system.mesos_master)
     states = [agent.state for agent in agents]
     yield _count("agents-total", "Agents known", len(agents))
     for state in ("quarantined", "draining"):
         yield _count(f"agents-{state}", f"Agents that are {state}", states.count(state))
+
+
+def pages_of(products: Mapping[str, ProductRecord]) -> Iterator[dict[str, str]]:
+    """Yield the pages of the products' tasks: all that serve HTTP and are ready."""
+    for product in products.values():
+        for task in product.tasks.values():
+            if "http" in task.ports and task.state == "ready":
+                host, port = task.ports["http"]
+                yield {
+                    "title": f"{task.name} of {product.name}",
+                    "description": f"Page of {task.name} of subarray product {product.name}",
+                    "href": f"http://{host}:{port}/",
+                    "category": "Plot",
+                }
+
+
+def _alarms(alarms: Sequence[Alarm]) -> Shown:
+    """Show what is wrong, with the status of the gravest."""
+    listed = [{"name": a.name, "severity": a.severity.name.lower(), "text": a.text} for a in alarms]
+    status = Status.NOMINAL
+    if alarms:
+        gravest = min(alarm.severity.value for alarm in alarms)
+        status = Status.WARN if gravest == Severity.WARNING.value else Status.ERROR
+    description = "What is wrong, a JSON list, the gravest first"
+    return Shown("alarms", str, description, json.dumps(listed), status)
 
 
 def device_status(

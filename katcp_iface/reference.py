@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from katcp_iface.bounded import BoundedServer
-from katcp_iface.requests import CaptureRequests, ClusterRequests, ProductRequests
+from katcp_iface.cluster_requests import ClusterRequests, SystemRequests
+from katcp_iface.requests import CaptureRequests, ProductRequests
 
 _INTRODUCTION = """\
 # KATCP requests
@@ -27,6 +28,7 @@ _GROUPS = (
     ("Products", ProductRequests),
     ("Captures", CaptureRequests),
     ("Tasks and agents", ClusterRequests),
+    ("The whole", SystemRequests),
     ("Refused", BoundedServer),
 )
 _HEADINGS = {

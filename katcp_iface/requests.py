@@ -23,13 +23,18 @@ from sdpcontroller.control import (
     ExplainProduct,
     MulticastGroups,
     PlanProduct,
+    ProductEvents,
     ProductRecord,
+    ReconfigureProduct,
+    SetConfigOverride,
     SetTransmission,
 )
 
 _PRODUCT_NAME = re.compile(r"[A-Za-z0-9_-]*\*?[A-Za-z0-9_-]*")
 MAX_NAME = 63
 """Longest name of a product."""
+MAX_EVENTS = 10_000
+"""Events that one request lists."""
 MAX_GROUPS = 4096
 """Multicast addresses that one request can reserve."""
 
@@ -59,7 +64,8 @@ class ProductRequests(BoundedServer):
             )
         return products[name]
 
-    def _chosen(self, name: str | None) -> Mapping[str, ProductRecord]:
+    def chosen(self, name: str | None) -> Mapping[str, ProductRecord]:
+        """Return one product, or all; fails as :meth:`product`."""
         return self.control.products() if name is None else {name: self.product(name)}
 
     async def request_product_configure(
@@ -123,6 +129,34 @@ class ProductRequests(BoundedServer):
         """
         await self.execute(DeconfigureProduct(name, force))
 
+    async def request_product_reconfigure(self, ctx: RequestContext, name: str) -> None:
+        """Take a product down and bring it up again with the same configuration.
+
+        It is refused while the product captures. An override set by ?set-config-override is merged in.
+
+        Parameters
+        ----------
+        name : str
+            Name of the product.
+        """
+        await self.execute(ReconfigureProduct(name))
+
+    async def request_set_config_override(
+        self, ctx: RequestContext, name: str, override: str
+    ) -> None:
+        """Merge changes into the next configuration of a product, once.
+
+        Parameters
+        ----------
+        name : str
+            Name that the product will have.
+        override : str
+            A JSON object: it is merged into the document of the next ?product-configure of that name, and then
+            forgotten. An empty object forgets what was set before.
+        """
+        _check_new_name(name)
+        await self.execute(SetConfigOverride(name, override))
+
     async def request_product_list(self, ctx: RequestContext, name: str | None = None) -> None:
         """List the products and their states.
 
@@ -143,7 +177,7 @@ class ProductRequests(BoundedServer):
         informs : int
             Number of products.
         """
-        ctx.informs((record.name, record.state) for record in self._chosen(name).values())
+        ctx.informs((record.name, record.state) for record in self.chosen(name).values())
 
     async def request_product_plan(self, ctx: RequestContext, config: str) -> None:
         """Try out a configuration: would it fit now, where, and if not, why not. Touches nothing.
@@ -184,6 +218,32 @@ class ProductRequests(BoundedServer):
             Number of lines.
         """
         ctx.informs(_lines(await self.execute(ExplainProduct(name))))
+
+    async def request_product_events(
+        self, ctx: RequestContext, name: str, count: int = 100
+    ) -> None:
+        """List what happened to a product, oldest first; also to one that is gone, for a month.
+
+        Parameters
+        ----------
+        name : str
+            Name of the product.
+        count : int, optional
+            The newest so many events (100; at most 10000).
+
+        Informs
+        -------
+        event : str
+            What happened.
+
+        Returns
+        -------
+        informs : int
+            Number of events.
+        """
+        if not 0 < count <= MAX_EVENTS:
+            raise aiokatcp.FailReply(f"count is {count}: expected 1 to {MAX_EVENTS}")
+        ctx.informs((event,) for event in await self.execute(ProductEvents(name, count)))
 
     async def request_telstate_endpoint(
         self, ctx: RequestContext, name: str | None = None
@@ -369,76 +429,3 @@ class CaptureRequests(ProductRequests):
                 f"(streams: {', '.join(names) or 'none'})"
             )
         ctx.informs((record.name, record.endpoint, record.state) for record in chosen)
-
-
-class ClusterRequests(CaptureRequests):
-    """What runs where."""
-
-    async def request_task_list(self, ctx: RequestContext, name: str | None = None) -> None:
-        """List the tasks: state, host, and what they hold.
-
-        Parameters
-        ----------
-        name : str, optional
-            Only tasks of this product; fails if there is none of that name.
-
-        Informs
-        -------
-        task : str
-            Name of the task, product first: PRODUCT.TASK.
-        state : str
-            planned, placed, launching, waiting, starting, ready, stopping or dead; how it ended, if it did.
-        host : str
-            Host of the task, once it is placed.
-        resources : str
-            What the task holds, as text.
-
-        Returns
-        -------
-        informs : int
-            Number of tasks.
-        """
-        ctx.informs(
-            (
-                f"{record.name}.{task.name}",
-                f"{task.state} ({task.outcome})" if task.outcome else task.state,
-                task.host,
-                task.resources,
-            )
-            for record in self._chosen(name).values()
-            for task in record.tasks.values()
-        )
-
-    async def request_agent_list(self, ctx: RequestContext, host: str | None = None) -> None:
-        """List the agents: state, and what is free.
-
-        Parameters
-        ----------
-        host : str, optional
-            Only the agents on this host; fails if there is none.
-
-        Informs
-        -------
-        host : str
-            Host of the agent.
-        state : {up, draining, quarantined, lost}
-            State of the agent.
-        free : str
-            What is free on it, as text.
-        reason : str
-            Why it is not up, if it is not.
-
-        Returns
-        -------
-        informs : int
-            Number of agents.
-        """
-        agents = self.control.agents()
-        chosen = [agent for agent in agents if host in (None, agent.host)]
-        if host is not None and not chosen:
-            hosts = sorted({agent.host for agent in agents})
-            raise aiokatcp.FailReply(
-                f"there is no agent on {host[:80]!r}{suggestion(host, hosts)} "
-                f"(hosts: {', '.join(hosts) or 'none'})"
-            )
-        ctx.informs((agent.host, agent.state, agent.free, agent.reason) for agent in chosen)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from katcp_iface.bounded import Limits
+from katcp_iface.cluster_requests import SystemRequests
 from katcp_iface.mirror import SensorMirror
-from katcp_iface.requests import ClusterRequests
 from sdpcontroller.control import ControlPlane
 
 DEFAULT_PORT: Final = 5001
@@ -21,7 +20,7 @@ _STOP_GRACE: Final = 1.0
 """Seconds that clients have to read what is left for them when the server stops."""
 
 
-class Facade(ClusterRequests):
+class Facade(SystemRequests):
     """The device server with all requests."""
 
 
@@ -52,7 +51,7 @@ class KatcpServer:
     ) -> None:
         self._control = control
         self._server = Facade(control, host, port, limits)
-        self._mirror = SensorMirror(self._server, control, json.dumps(list(gui_urls)))
+        self._mirror = SensorMirror(self._server, control, gui_urls)
         self._unlisten: Callable[[], None] | None = None
 
     @property

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from scheduler import sandbox_log
 from scheduler.agents import Agents
 from scheduler.closures import stay
 from scheduler.graph import PhysicalGraph
@@ -61,6 +62,14 @@ class Questions:
     def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
         """Return the tasks of a graph by name; none, if it is not known."""
         return self._runs.views(graph_id)
+
+    async def task_log(self, task_id: str) -> tuple[str, ...]:
+        """Return the last lines that a task has written, from its sandbox; none where they cannot be had."""
+        entry = self._runs.entry(task_id)
+        link = self._subscription
+        if entry is None or link is None or link.framework_id is None:
+            return ()
+        return await sandbox_log.last_lines(entry.agent_url, link.framework_id, task_id)
 
     def agents(self) -> tuple[AgentView, ...]:
         """Return all agents, by host, as the master last told."""

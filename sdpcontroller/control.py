@@ -96,6 +96,67 @@ class MulticastGroups(Command[str]):
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReconfigureProduct(Command[ProductAddress]):
+    """Take a product down and bring it up again with the same document."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetConfigOverride(Command[None]):
+    """Keep changes for the next configure of a product of that name."""
+
+    name: str
+    override: str
+    """JSON that is merged over the document; an empty object forgets what was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartTask(Command[tuple[str, ...]]):
+    """Start a task of a product again; replies with all that were, as the graph demands."""
+
+    product: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLog(Command[tuple[str, ...]]):
+    """The last lines that a task has written."""
+
+    product: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProductEvents(Command[tuple[str, ...]]):
+    """The newest events of a product, oldest first; also of one that is dead."""
+
+    product: str
+    count: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpImage(Command[str]):
+    """What an image's tag means now: the full reference, with its digest."""
+
+    repository: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetTargetState(Command[None]):
+    """Command the state of the whole; it is reached later."""
+
+    target: str
+    """ON, DISABLE, STANDBY or OFF."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShutDown(Command[tuple[str, ...]]):
+    """Take all products down and switch machines off; replies with the hosts that were."""
+
+
 class ProductState(enum.Enum):
     """The life of a product; see the state machines in ``docs/architecture.md``."""
 
@@ -217,6 +278,26 @@ class Listener(Protocol):
         """Something of :class:`SystemRecord` changed."""
 
 
+class Severity(enum.Enum):
+    """How grave something is that is wrong."""
+
+    FAULT = 0
+    """Nothing goes on without an operator."""
+    ALARM = 1
+    """It goes on, and somebody should look."""
+    WARNING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that is wrong."""
+
+    name: str
+    """``mesos``, ``product.NAME``, ``agent.HOST``, ``agents``."""
+    severity: Severity
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class SystemRecord:
     """The state of the whole."""
@@ -229,6 +310,8 @@ class SystemRecord:
     """disconnected, connected or lost."""
     mesos_master: str
     """Address of the leading master, or empty."""
+    alarms: tuple[Alarm, ...] = ()
+    """What is wrong, the gravest first."""
 
 
 class ControlPlane(Protocol):

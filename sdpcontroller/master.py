@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from scheduler.graph import instantiate
+from scheduler.images import ImageResolver
 from scheduler.placement import Placement
 from scheduler.service import Scheduler
 from scheduler.views import AgentView, Change, LinkChanged, LinkState, TaskChanged
@@ -31,6 +32,7 @@ from sdpcontroller.control import (
     ProductAddress,
     ProductRecord,
     ProductState,
+    ReconfigureProduct,
     SetTransmission,
     StreamRecord,
     SystemRecord,
@@ -38,12 +40,15 @@ from sdpcontroller.control import (
 )
 from sdpcontroller.errors import CommandError, StoreError
 from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
+from sdpcontroller.operations import Operations
+from sdpcontroller.overrides import OVERRIDES, Overrides
 from sdpcontroller.products.product import Product
 from sdpcontroller.products.record import BATCHES, PRODUCTS, KeptBatch
 from sdpcontroller.products.services import Services, Timeouts
 from sdpcontroller.store import Store
 from sdpcontroller.store.journal import JOURNAL_FORMS
 from sdpcontroller.store.records import Form, Table
+from sdpcontroller.system import SYSTEM, Target, alarms, reported
 from sdpcontroller.workflows import realtime
 
 logger = logging.getLogger(__name__)
@@ -58,7 +63,14 @@ _HANDED_OVER: Final = "this controller ends: ask the one that takes over how far
 _PLAN_ADDRESS: Final = "239.0.0.1"
 """Stands for multicast addresses in a dry run, which must not take any."""
 
-FORMS: Final[tuple[Form[Any], ...]] = (PRODUCTS, BATCHES, GROUPS, *JOURNAL_FORMS)
+FORMS: Final[tuple[Form[Any], ...]] = (
+    PRODUCTS,
+    BATCHES,
+    GROUPS,
+    OVERRIDES,
+    SYSTEM,
+    *JOURNAL_FORMS,
+)
 """Everything that the controller keeps: what a successor must be able to read."""
 
 
@@ -86,6 +98,10 @@ class Master:
     end_products
         Whether products are taken down when the controller is told to end. Otherwise they run on, for the next
         controller to go on with.
+    images
+        Looks container images up; None where no registry is configured.
+    power_off
+        Program and arguments that switch a machine off, ``{host}`` for its name.
     """
 
     def __init__(
@@ -98,6 +114,8 @@ class Master:
         timeouts: Timeouts | None = None,
         may_act: Callable[[], bool] = lambda: True,
         end_products: bool = False,
+        images: ImageResolver | None = None,
+        power_off: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._scheduler = scheduler
@@ -111,16 +129,30 @@ class Master:
         self._link = LinkChanged(LinkState.DISCONNECTED, "", "not connected yet")
         self._services: Services | None = None
         self._stopping = False
+        self._target = Target(store)
+        self._overrides = Overrides(store)
+        self._operations = Operations(
+            store,
+            products=self._products,
+            hosts=lambda: [agent.host for agent in self.agents()],
+            target=self._target,
+            overrides=self._overrides,
+            changed=lambda: self._tell(lambda listener: listener.system_changed()),
+            images=images,
+            power_off=power_off,
+        )
         self._commands: set[asyncio.Task[Any]] = set()
         self._handlers: dict[type[Command[Any]], Callable[[Any], Coroutine[Any, Any, Any]]] = {
             ConfigureProduct: self._configure,
             DeconfigureProduct: self._deconfigure,
+            ReconfigureProduct: self._reconfigure,
             CaptureInit: self._capture_init,
             CaptureDone: self._capture_done,
             SetTransmission: self._set_transmission,
             PlanProduct: self._plan,
             ExplainProduct: self._explain,
             MulticastGroups: self._multicast_groups,
+            **self._operations.handlers(),
         }
 
     async def run(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
@@ -134,6 +166,8 @@ class Master:
             If the database cannot be read.
         """
         await self._multicast.load()
+        await self._target.load()
+        await self._overrides.load()
         try:
             async with asyncio.TaskGroup() as background:
                 await self._run(background, ready, stop)
@@ -156,7 +190,7 @@ class Master:
             timeouts=self._timeouts,
             may_act=self._may_act,
         )
-        self._products = await self._load_products(services)
+        self._products.update(await self._load_products(services))
         self._scheduler.subscribe(self._scheduler_changed)
         try:
             async with self._scheduler:
@@ -175,7 +209,7 @@ class Master:
         await stop.wait()
         self._stopping = True
         if self._end_products:
-            await self._take_everything_down()
+            await self._operations.end_products()
 
     async def _load_products(self, services: Services) -> dict[str, Product]:
         rows = await Table(self._store, PRODUCTS).load()
@@ -193,6 +227,7 @@ class Master:
                 logger.warning("graph %s belongs to no product: taken down", graph_id)
                 services.background.create_task(self._scheduler.stop(graph_id))
         services.background.create_task(self._tidy())
+        self._operations.resume()
 
     async def _tidy(self) -> None:
         """Remove what a product has left that died with its controller."""
@@ -214,19 +249,11 @@ class Master:
 
     async def _leave(self) -> None:
         """End what goes on here, and undo nothing: the tasks run on."""
+        await self._operations.close()
         for command in tuple(self._commands):
             command.cancel()
         await asyncio.gather(*self._commands, return_exceptions=True)
         await asyncio.gather(*(product.leave() for product in self._products.values()))
-
-    async def _take_everything_down(self) -> None:
-        products = list(self._products.values())
-        results = await asyncio.gather(
-            *(product.shut_down() for product in products), return_exceptions=True
-        )
-        for product, result in zip(products, results, strict=True):
-            if isinstance(result, BaseException):
-                logger.error("%s was not taken down in order: %s", product.name, result)
 
     # ControlPlane
 
@@ -285,13 +312,15 @@ class Master:
 
     def system(self) -> SystemRecord:
         """Return the state of the whole."""
-        if self._services is None:
-            state = "INIT"
-        elif self._link.state is LinkState.CONNECTED:
-            state = "ON"
-        else:
-            state = "FAULT" if self._link.state is LinkState.LOST else "ALARM"
-        return SystemRecord(state, "ON", self._link.state.value, self._link.master)
+        wrong = alarms(self._link, self.products().values(), self.agents())
+        state = reported(
+            self._target.state,
+            up=self._services is not None,
+            any_product=bool(self._products),
+            wrong=wrong,
+        )
+        link = self._link
+        return SystemRecord(state, self._target.state.value, link.state.value, link.master, wrong)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Register a listener; it is told of what exists at once. The returned function ends it."""
@@ -309,15 +338,34 @@ class Master:
         existing = self._products.get(name)
         if existing is not None:
             return await self._same_product(existing, document)
-        product = Product.new(name, command.config, self._up())
+        self._target.check_admits()
+        await self._bring_up(name, command.config)
+        return ProductAddress(name, *self._address)
+
+    async def _bring_up(self, name: str, given: str) -> None:
+        """Configure a product that there is not, with the override that waits for it."""
+        merged = self._overrides.over(name, given)
+        product = Product.new(name, merged, self._up(), given="" if merged == given else given)
         self._products[name] = product
         await product.configure()
-        return ProductAddress(name, *self._address)
+        await self._overrides.forget(name)
+
+    async def _reconfigure(self, command: ReconfigureProduct) -> ProductAddress:
+        product = self._product(command.name)
+        self._target.check_admits()
+        given = product.given_text
+        await product.deconfigure(force=False)
+        if command.name in self._products:
+            raise CommandError(
+                f"product {command.name} is down, but its postprocessing goes on: configure it later"
+            )
+        await self._bring_up(command.name, given)
+        return ProductAddress(command.name, *self._address)
 
     async def _same_product(
         self, product: Product, document: config.ProductConfig
     ) -> ProductAddress:
-        if product.config != document:
+        if document not in (product.given, product.config):
             raise CommandError(
                 f"product {product.name} exists with another configuration: deconfigure it first"
             )
@@ -381,11 +429,7 @@ class Master:
         return f"{first}+{command.count - 1}" if command.count > 1 else first
 
     def _product(self, name: str) -> Product:
-        product = self._products.get(name)
-        if product is None:
-            known = ", ".join(sorted(self._products)) or "none"
-            raise CommandError(f"there is no product {name!r}; there are: {known}")
-        return product
+        return self._operations.product(name)
 
     # Changes
 

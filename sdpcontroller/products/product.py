@@ -61,15 +61,20 @@ class Product:
             self._graph = RunningGraph(kept.name, kept.graph_id, kept.roles, services)
 
     @classmethod
-    def new(cls, name: str, document: str, services: Services) -> Self:
+    def new(cls, name: str, document: str, services: Services, *, given: str = "") -> Self:
         """Make a product that is to be configured.
+
+        Parameters
+        ----------
+        document, given
+            The configuration, and what was given before an override was merged over it, if one was.
 
         Raises
         ------
         ConfigError
             If the document is none.
         """
-        kept = KeptProduct(name=name, state=ProductState.CONFIGURING, config=document)
+        kept = KeptProduct(name=name, state=ProductState.CONFIGURING, config=document, given=given)
         return cls(kept, services)
 
     @property
@@ -81,6 +86,16 @@ class Product:
     def record(self) -> ProductRecord:
         """What everybody may know of the product."""
         return self._keeper.shown
+
+    @property
+    def given(self) -> ProductConfig:
+        """The configuration as it was asked for: without the override that was merged over it."""
+        return configuration.parse(self.given_text) if self._keeper.kept.given else self.config
+
+    @property
+    def given_text(self) -> str:
+        """The document as it was given."""
+        return self._keeper.kept.given or self._keeper.kept.config
 
     @property
     def simulated(self) -> tuple[SimulatedStream, ...]:
@@ -281,6 +296,41 @@ class Product:
             raise CommandError(f"{task or stream} of product {self.name} is not up")
         request = "capture-start" if on else "capture-stop"
         await connection.request(request, stream, timeout=self._services.timeouts.capture_init)
+
+    async def restart_task(self, task: str) -> tuple[str, ...]:
+        """Start a task again, with what the graph demands; return the names of all that were.
+
+        Raises
+        ------
+        CommandError
+            If the graph does not allow it, or it did not come up.
+        """
+        async with self._command(f"the restart of {task}"):
+            graph = self._up()
+            if self._state not in (ProductState.IDLE, ProductState.CAPTURING):
+                raise CommandError(f"product {self.name} is {self._state.value}")
+            try:
+                plan = await self._services.scheduler.restart_task(
+                    graph.graph_id, task, timeout=self._services.timeouts.fit
+                )
+            except SchedulerError as exc:
+                raise CommandError(str(exc)) from exc
+            await asyncio.gather(*(self._losses.rejoin(graph, name) for name in plan.names))
+            return tuple(plan.names)
+
+    async def task_log(self, task: str) -> tuple[str, ...]:
+        """Return the last lines that a task has written; none where they cannot be had.
+
+        Raises
+        ------
+        CommandError
+            If the product has no such task.
+        """
+        if task not in self.record.tasks:
+            known = ", ".join(sorted(self.record.tasks)) or "none"
+            raise CommandError(f"product {self.name} has no task {task!r}; there are: {known}")
+        task_id = self.record.tasks[task].task_id
+        return await self._services.scheduler.task_log(task_id)
 
     def _up(self) -> RunningGraph:
         """Return the graph, or raise ``CommandError`` when there is none yet."""

@@ -36,7 +36,9 @@ class KeptProduct:
     name: str
     state: ProductState
     config: str
-    """The document as it was given."""
+    """The document, overrides included."""
+    given: str = ""
+    """The document as it was given, where an override was merged over it."""
     multicast: Mapping[str, str] = field(default_factory=dict)
     """First address of each stream that needs some."""
     graph_id: str = ""

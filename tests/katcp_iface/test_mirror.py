@@ -13,8 +13,10 @@ import pytest
 from katcp_iface.mirror import MAX_MIRRORED
 from sdpcontroller.control import (
     AgentRecord,
+    Alarm,
     CaptureBlockState,
     ProductState,
+    Severity,
     SystemRecord,
     TaskSensor,
 )
@@ -104,6 +106,7 @@ async def test_sensors_of_a_product_come_and_go_with_it(client, control) -> None
     control.put(control.product("array_1", config='{"x": 1}'))
     assert await names(client) - before == {
         *(f"array_1.{s}" for s in ("state", "capture-block-state", "config", "reason")),
+        *(f"array_1.tasks-{s}" for s in ("total", "ready")),
         *(f"{TASK}.{s}" for s in ("state", "mesos-state", "host", "resources", "spead", "http")),
         *(f"array_1.telstate.{s}" for s in ("state", "mesos-state", "host", "resources")),
     }
@@ -203,7 +206,7 @@ async def test_a_tasks_sensors_cannot_displace_the_controllers(client, control) 
         control.sense(reading(name=name))
     assert await value(client, f"{TASK}.state") == ("nominal", "ready")
     assert await value(client, f"{TASK}.spead") == ("nominal", "10.1.2.3:7148")
-    assert len(await names(client)) == 10 + 4 + 6 + 4
+    assert len(await names(client)) == 11 + 6 + 6 + 4
 
 
 async def test_readings_of_what_is_gone_are_dropped(client, control) -> None:
@@ -283,3 +286,26 @@ async def test_a_fault_in_showing_does_not_reach_the_controller(server, control,
     control.agents = lambda: 1 / 0
     control.put(control.product("array_1"))
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_pages_of_tasks_are_among_the_pages(client, control) -> None:
+    control.put(control.product("array_1"))
+    pages = json.loads((await value(client, "gui-urls"))[1])
+    assert pages[-1]["href"] == "http://host-1:8080/"
+    dead = control.task("ingest.sdp_l0.0", state="dead")
+    control.put(control.product("array_1", tasks={dead.name: dead}))
+    assert len(json.loads((await value(client, "gui-urls"))[1])) == len(pages) - 1
+
+
+async def test_what_is_wrong_is_listed_with_the_status_of_the_gravest(client, control) -> None:
+    assert await value(client, "alarms") == ("nominal", "[]")
+    warning = Alarm("agent.host-1", Severity.WARNING, "it is lost")
+    control.set_system(replace(control.system_record, alarms=(warning,)))
+    status, text = await value(client, "alarms")
+    assert status == "warn"
+    assert json.loads(text) == [
+        {"name": "agent.host-1", "severity": "warning", "text": "it is lost"}
+    ]
+    alarm = Alarm("mesos", Severity.ALARM, "no Mesos master")
+    control.set_system(replace(control.system_record, alarms=(alarm, warning)))
+    assert (await value(client, "alarms"))[0] == "error"

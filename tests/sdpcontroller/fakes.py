@@ -188,6 +188,9 @@ class FakeScheduler:
         self._become(graph_id, name, task_id=task_id, state=TaskState.READY, **changes)
         return RestartPlan((name,), (), {})
 
+    async def task_log(self, task_id: str) -> tuple[str, ...]:
+        return (f"log of {task_id}",)
+
     def explain(self, graph_id: str) -> str:
         return "" if self.gate.is_set() else f"{graph_id} waits for 2 cores"
 

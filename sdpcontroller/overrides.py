@@ -1,0 +1,87 @@
+"""Overrides of configurations: what an operator wants changed in the *next* configure of a product."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sdpcontroller.config import ProductConfig
+from sdpcontroller.config.document import load, merge
+from sdpcontroller.errors import ConfigError
+from sdpcontroller.store import Store
+from sdpcontroller.store.records import Form, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What is merged over a document."""
+
+    changes: dict[str, Any]
+
+
+OVERRIDES: Final = Form(
+    "override",
+    write=lambda override: {"changes": override.changes},
+    read=lambda document: Override(dict(document["changes"])),
+)
+"""The table of the overrides that wait for their product, by its name."""
+
+
+class Overrides:
+    """Overrides, kept in the configuration database until a product is configured with them."""
+
+    def __init__(self, store: Store) -> None:
+        self._table: Table[Override] = Table(store, OVERRIDES)
+        self._waiting: dict[str, Override] = {}
+
+    async def load(self) -> None:
+        """Read what waits; nobody else changes it."""
+        self._waiting = {name: row.value for name, row in (await self._table.load()).items()}
+
+    async def set(self, product: str, text: str) -> None:
+        """Keep an override; it takes the place of one that waits already, an empty one removes it.
+
+        Raises
+        ------
+        ConfigError
+            If it is no JSON object.
+        StoreError
+            If it could not be kept.
+        """
+        changes = load(text)
+        if not isinstance(changes, dict):
+            raise ConfigError(
+                "an override is a JSON object, as the document that it is merged over"
+            )
+        if changes:
+            override = Override(changes)
+            await self._table.put(product, override, event="set-config-override")
+            self._waiting[product] = override
+        else:
+            await self.forget(product, event="an empty override")
+
+    def over(self, product: str, document: str) -> str:
+        """Return a document with the override that waits for the product, or as it is.
+
+        Raises
+        ------
+        ConfigError
+            If it makes no configuration; the override stays.
+        """
+        if product not in self._waiting:
+            return document
+        merged = merge(load(document), self._waiting[product].changes)
+        try:
+            ProductConfig.from_document(merged)
+        except ConfigError as exc:
+            raise ConfigError(f"with the override of {product}: {exc}") from exc
+        return json.dumps(merged)
+
+    async def forget(
+        self, product: str, *, event: str = "a product was configured with it"
+    ) -> None:
+        """Forget the override of a product."""
+        if product in self._waiting:
+            await self._table.delete(product, event=event)
+            self._waiting.pop(product, None)
