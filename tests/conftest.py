@@ -20,6 +20,13 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the contract tests speak to a Mesos that somebody has."""
+    group = parser.getgroup("mesos")
+    group.addoption("--mesos-master", metavar="HOST:PORT", help="a Mesos master to be compared")
+    group.addoption("--mesos-agents", metavar="HOST:PORT,…", help="its agents, in their order")
+
+
 @dataclass(frozen=True)
 class RedisServer:
     """A real Redis server of the test's own."""

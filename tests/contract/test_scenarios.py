@@ -9,8 +9,10 @@ import pytest
 
 from tests.contract.compare import Difference
 from tests.contract.differences import Intended, intended, split
+from tests.contract.embedded_scene import EmbeddedScene
 from tests.contract.recording import FOLDER, MISSING, load
 from tests.contract.replay import Replay
+from tests.contract.story import Story
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=MISSING)
 
@@ -45,12 +47,12 @@ def used() -> Iterator[set[Intended]]:
 async def test_what_comes_back_is_what_a_real_master_answered(
     name: str, tmp_path: Path, used: set[Intended]
 ) -> None:
-    replay = Replay(load(name), tmp_path)
-    await replay.run()
-    left, needed = split(replay.differences, intended())
+    story = Story(load(name))
+    await Replay(story, EmbeddedScene(story, tmp_path)).run()
+    left, needed = split(story.differences, intended())
     used |= needed
     assert not left, f"{len(left)} differences\n" + "\n".join(map(str, left[:40]))
-    assert replay.compared == SCENARIOS[name]
+    assert story.compared == SCENARIOS[name]
 
 
 def test_every_intended_difference_is_needed(
