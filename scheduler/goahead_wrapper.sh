@@ -42,7 +42,7 @@ EOF
 ask_wget() { # takes its settings from a regular file only; it lies outside the sandbox, which has readers
     WGETRC=$settings
     export WGETRC
-    exec wget --quiet --no-proxy --tries=1 --timeout=60 --content-on-error -O - "$1"
+    exec "$wget" --quiet --no-proxy --tries=1 --timeout=60 --content-on-error -O - "$1"
 }
 ask_python3() {
     exec python3 -c '
@@ -59,11 +59,26 @@ $token
 EOF
 }
 
+# Sets $wget to GNU wget. BusyBox' own, which its shell may prefer, takes the token on the command line only.
+find_wget() {
+    separators=$IFS
+    IFS=:
+    for folder in $PATH; do
+        wget=${folder:-.}/wget
+        if [ -x "$wget" ] && "$wget" --version 2>/dev/null | grep -q GNU; then
+            IFS=$separators
+            return 0
+        fi
+    done
+    IFS=$separators
+    return 1
+}
+
 if command -v curl >/dev/null 2>&1; then
     client=ask_curl
 elif command -v python3 >/dev/null 2>&1; then
     client=ask_python3
-elif wget --version 2>/dev/null | grep -q GNU && settings=$(mktemp); then
+elif find_wget && settings=$(mktemp); then
     echo "header = Authorization: Bearer $token" >"$settings"
     client=ask_wget
 else

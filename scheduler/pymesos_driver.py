@@ -3,7 +3,8 @@
 pymesos 0.3.15 speaks the protocol; its habits around it break promises of this system. Each mend
 names what it replaces (found by reading pymesos and by recording it against a real master):
 
-* ``import pymesos`` replaces the SIGINT handler and adds a log handler: both are undone.
+* ``import pymesos`` replaces the SIGINT handler, which only the main thread may do, and adds a log handler.
+  Here it does neither.
 * An exception in a callback ends the thread with a TEARDOWN and a ``KeyboardInterrupt`` in the main thread; so
   does an answer to SUBSCRIBE other than 200, 307, 503. Here the connection is made anew, after a back-off.
 * 503, and an ERROR that ends the stream, are retried without pause. Here every reconnection backs off.
@@ -26,16 +27,26 @@ import random
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from scheduler.errors import FrameworkError
 
-_sigint_handler = signal.getsignal(signal.SIGINT)
-import pymesos  # noqa: E402 - the handler must be known before
-from pymesos import process  # noqa: E402 - see above
 
-signal.signal(signal.SIGINT, _sigint_handler)
+@contextlib.contextmanager
+def _no_signal_handlers() -> Iterator[None]:
+    """Let nobody set a signal handler; in any thread but the main one it would raise."""
+    setter, signal.signal = signal.signal, lambda *_: None
+    try:
+        yield
+    finally:
+        signal.signal = setter
+
+
+with _no_signal_handlers():
+    import pymesos
+    from pymesos import process
+
 logging.getLogger("pymesos").removeHandler(pymesos.handler)
 
 logger = logging.getLogger(__name__)

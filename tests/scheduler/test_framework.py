@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,14 @@ import pytest
 
 from scheduler import pymesos_driver
 from scheduler.framework import (
+    AskedToLeave,
     Disconnected,
     Framework,
     FrameworkSettings,
     LinkEvent,
     Lost,
     Offered,
+    Rescinded,
     Subscribed,
     Updated,
 )
@@ -35,6 +38,8 @@ class Master:
 
     subscribe_status: list[int] = field(default_factory=list)
     """Statuses of the next SUBSCRIBEs, before they are answered well."""
+    errors: list[str] = field(default_factory=list)
+    """With which the next streams begin and end."""
     call_status: int | None = 202
     """None: no answer at all."""
     heartbeat: float = 15.0
@@ -72,6 +77,10 @@ class Master:
             b"Mesos-Stream-Id: stream-%d\r\n\r\n" % len(self.subscriptions)
         )
         self.streams.append(writer)
+        if self.errors:
+            self.send({"type": "ERROR", "error": {"message": self.errors.pop(0)}})
+            writer.write(b"0\r\n\r\n")
+            return
         body = {"framework_id": {"value": "fw-0"}, "heartbeat_interval_seconds": self.heartbeat}
         self.send(self.first_event or {"type": "SUBSCRIBED", "subscribed": body})
 
@@ -273,12 +282,57 @@ async def test_two_instances_do_not_fight(master: Master, link: Link) -> None:
     assert len(master.subscriptions) == 1
 
 
-async def test_other_errors_are_retried_with_a_pause(master: Master, link: Link) -> None:
+async def test_other_errors_are_retried_after_a_growing_pause(master: Master, link: Link) -> None:
     await link.up()
-    master.send({"type": "ERROR", "error": {"message": "Role '/x' is invalid"}})
-    master.streams[-1].write(b"0\r\n\r\n")
-    assert "Role '/x'" in (await link.next(Disconnected)).reason
+    master.errors = ["Role '/x' is invalid"] * 3
+    master.cut()
+    await link.next(Disconnected)
+    for _ in range(3):
+        assert "Role '/x'" in (await link.next(Disconnected)).reason
     await link.up()
+    times = master.subscribed_at
+    assert len(times) == 5
+    assert times[-1] - times[-2] > 0.15
+
+
+async def test_every_connection_that_ends_is_told_once(master: Master, link: Link) -> None:
+    """Also those that were never made; and the link does not count as up at that moment."""
+    await link.up()
+    master.subscribe_status = [503] * 2
+    master.cut()
+    told: list[str] = []
+    async with asyncio.timeout(10):
+        async for event in link.events:
+            told.append(type(event).__name__)
+            if isinstance(event, Disconnected):
+                with pytest.raises(CallRefused):
+                    await link.framework.accept(["o"], [{}])
+            if isinstance(event, Subscribed):
+                break
+    assert told == ["Disconnected"] * 3 + ["Subscribed"]
+
+
+async def test_whoever_reads_slowly_stops_neither_the_link_nor_the_order(
+    master: Master, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[object] = []
+    arrive = link.framework._arrive
+
+    def watched(event: LinkEvent) -> None:
+        threads.append(threading.current_thread())
+        arrive(event)
+
+    monkeypatch.setattr(link.framework, "_arrive", watched)
+    await link.up()
+    await master.restart(link, heartbeat=0.2)
+    for number in range(30):
+        master.send({"type": "RESCIND", "rescind": {"offer_id": {"value": str(number)}}})
+        master.send({"type": "HEARTBEAT"})
+        await asyncio.sleep(0.05)  # nobody reads the events meanwhile
+    assert len(master.subscriptions) == 2
+    rescinded = [(await link.next(Rescinded)).offer_id for _ in range(30)]
+    assert rescinded == [str(number) for number in range(30)]
+    assert set(threads) == {threading.main_thread()}
 
 
 async def test_no_call_is_made_before_the_id_is_safe(master: Master, link: Link) -> None:
@@ -346,6 +400,21 @@ async def test_reconciliation_names_the_agents(master: Master, link: Link) -> No
     ]
 
 
+async def test_inverse_offers_are_heard_and_answered(master: Master, link: Link) -> None:
+    """pymesos wraps the ids twice."""
+    await link.up()
+    offer = {"id": {"value": "o1"}, "agent_id": {"value": "a"}}
+    master.send({"type": "INVERSE_OFFERS", "inverse_offers": {"inverse_offers": [offer]}})
+    assert (await link.next(AskedToLeave)).offers == (offer,)
+    link.framework.answer("o1", accept=False, refuse_seconds=60)
+    call = await master.until_called("DECLINE_INVERSE_OFFERS")
+    expected = {"inverse_offer_ids": [{"value": "o1"}], "filters": {"refuse_seconds": 60}}
+    assert call["decline_inverse_offers"] == expected
+    link.framework.answer("o1", accept=True, refuse_seconds=60)
+    call = await master.until_called("ACCEPT_INVERSE_OFFERS")
+    assert call["accept_inverse_offers"] == expected
+
+
 async def test_only_updates_with_a_uuid_are_acknowledged(master: Master, link: Link) -> None:
     await link.up()
     for uuid in (None, "abc="):
@@ -372,9 +441,17 @@ async def test_credentials_are_sent_when_there_are_some(master: Master) -> None:
     await framework.stop(teardown=False)
 
 
-def test_importing_leaves_the_signal_handler_alone() -> None:
+@pytest.mark.parametrize(
+    "importing",
+    [
+        "import scheduler.framework",
+        "import threading; t = threading.Thread(target=__import__, args=('scheduler.framework',));"
+        "t.start(); t.join(); import sys; assert 'scheduler.framework' in sys.modules",
+    ],
+)
+def test_importing_leaves_the_signal_handler_alone_in_any_thread(importing: str) -> None:
     code = (
-        "import signal; before = signal.getsignal(signal.SIGINT); import scheduler.framework;"
+        f"import signal; before = signal.getsignal(signal.SIGINT); {importing};"
         "raise SystemExit(signal.getsignal(signal.SIGINT) is not before)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from scheduler.errors import LaunchError
 from scheduler.goahead import MAX_POLLS, GoAhead, new_token, wrapped, wrapper_environment
@@ -179,8 +180,10 @@ async def run_wrapper(
     *,
     path: str | None = None,
     command: tuple[str, ...] = (),
+    interpreter: tuple[str, ...] = (),
 ) -> asyncio.subprocess.Process:
     words = wrapped(command or (python(), "-c", PROGRAM))
+    words = [*interpreter, *words[1:]] if interpreter else words
     return await asyncio.create_subprocess_exec(
         *words,
         stdout=asyncio.subprocess.PIPE,
@@ -198,9 +201,13 @@ async def run_wrapper(
 
 
 @pytest.mark.parametrize("client", ["curl", "wget", "python3"])
-async def test_the_wrapper_becomes_the_program_with_each_client(
-    server: GoAhead, tmp_path: Path, client: str
+@pytest.mark.parametrize("shell", [("dash",), ("busybox", "sh"), ("bash", "--posix")])
+async def test_the_wrapper_becomes_the_program_in_each_shell_with_each_client(
+    server: GoAhead, tmp_path: Path, client: str, shell: tuple[str, ...]
 ) -> None:
+    found = shutil.which(shell[0])
+    if found is None:
+        pytest.skip(f"{shell[0]} is not installed")
     token = new_token()
     server.open(TASK, token)
     path = bin_with(tmp_path, client)
@@ -208,7 +215,10 @@ async def test_the_wrapper_becomes_the_program_with_each_client(
         (tmp_path / "bin/python3").unlink()
         (tmp_path / "bin/python3").symlink_to(python())
     process = await run_wrapper(
-        tmp_path, wrapper_environment(TASK, token, [server.base_url], 20), path=path
+        tmp_path,
+        wrapper_environment(TASK, token, [server.base_url], 20),
+        path=path,
+        interpreter=(found, *shell[1:]),
     )
     asyncio.get_running_loop().call_later(0.5, server.let_through, TASK, {"x": 'it\'s {odd} "$x"'})
     out, err = await asyncio.wait_for(process.communicate(), 20)
@@ -248,6 +258,98 @@ async def test_the_wrapper_tries_every_controller(server: GoAhead, tmp_path: Pat
     out, _ = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 0
     assert json.loads(out)["values"] == {}
+
+
+@contextlib.asynccontextmanager
+async def controller(answer: Callable[[int], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A controller that answers the n-th question as told; yields its base URL."""
+    count = 0
+
+    async def ask(_: web.Request) -> web.Response:
+        nonlocal count
+        count += 1
+        return await answer(count)
+
+    application = web.Application()
+    application.router.add_get("/tasks/{task}/go-ahead", ask)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield "http://{}:{}".format(*runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
+
+
+async def go(_: int = 0) -> web.Response:
+    return web.Response(text='{"verdict": "go", "values": {"x": "1"}}\n')
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        web.Response,
+        lambda **_: web.Response(text="", status=200),
+        lambda **_: web.Response(text='<html>{"verdict": "go"</html>', status=200),
+        lambda **_: web.Response(text='{"verdict": "later"}', status=429),
+        lambda **_: web.Response(body=b"\0" * 10000, status=200),
+    ],
+)
+async def test_the_wrapper_asks_again_after_an_error_or_nonsense(
+    tmp_path: Path, nonsense: Callable[..., web.Response]
+) -> None:
+    async def answer(count: int) -> web.Response:
+        return nonsense(status=500) if count <= 2 else await go()
+
+    async with controller(answer) as base:
+        process = await run_wrapper(tmp_path, wrapper_environment(TASK, new_token(), [base], 20))
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 0, err
+        assert json.loads(out)["values"] == {"x": "1"}
+
+
+async def test_the_wrapper_finds_the_controller_that_took_over(tmp_path: Path) -> None:
+    """The first one is cut off in the middle of a question; another one serves the same paths."""
+    asked = asyncio.Event()
+
+    async def hang(_: int) -> web.Response:
+        asked.set()
+        await asyncio.sleep(3600)
+        return await go()
+
+    async with controller(go) as second:
+        async with controller(hang) as first:
+            process = await run_wrapper(
+                tmp_path, wrapper_environment(TASK, new_token(), [first, second], 20)
+            )
+            await asyncio.wait_for(asked.wait(), 10)
+        out, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0
+    assert json.loads(out)["values"] == {"x": "1"}
+
+
+async def test_a_signal_reaches_the_program_and_the_wrapper_is_no_more(
+    server: GoAhead, tmp_path: Path
+) -> None:
+    """The program is the process that was started: its pid, its exit status."""
+    token = new_token()
+    server.open(TASK, token)
+    server.let_through(TASK)
+    code = (
+        "import os, signal, sys; print(os.getpid(), flush=True); signal.sigwait({15}); sys.exit(9)"
+    )
+    code = code.replace("print(", "signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print(", 1)
+    process = await run_wrapper(
+        tmp_path,
+        wrapper_environment(TASK, token, [server.base_url], 20),
+        command=(python(), "-c", code),
+    )
+    assert process.stdout is not None
+    assert int(await asyncio.wait_for(process.stdout.readline(), 20)) == process.pid
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 20) == 9
+    await process.communicate()
 
 
 async def test_the_wrapper_outlives_a_controller_that_does_not_know_the_task_yet(
