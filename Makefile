@@ -7,8 +7,10 @@ PACKAGES := scheduler sdpcontroller katcp_iface pipelines agent_setup
 SYSTEM := redis-server=redis-server lstopo=hwloc-nox
 # What only tests need: a browser for pages, an imager to compare with, a shell for containers.
 SYSTEM_TEST := chromium=chromium wsclean=wsclean busybox=busybox-static
+# What the test of the deployment makes machines of.
+SYSTEM_DEPLOY := mmdebstrap=mmdebstrap
 
-.PHONY: help demo test environment system system-test lint types imports unit e2e format lock clean
+.PHONY: help demo test environment system system-test lint types imports unit e2e ansible demo-docker format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -16,7 +18,10 @@ help:  ## List the targets
 demo: environment  ## Observe a field with a simulated array, from correlator to image, on this machine
 	$(BIN)/sdp demo $(ARGS)
 
-test: system-test environment lint types imports unit e2e  ## Lint, types, import contracts, unit and end-to-end tests
+demo-docker: environment  ## The same, in containers (needs a Docker engine, no registry)
+	$(BIN)/sdp demo --executor docker $(ARGS)
+
+test: system-test environment lint types imports unit e2e ansible  ## Everything: lint, types, import contracts, unit and end-to-end tests, the deployment
 
 environment: system
 	@scripts/environment $(VENV) pipelines,imaging,test
@@ -38,10 +43,15 @@ imports: environment  ## Import contracts: the arrows of docs/architecture.md
 	$(BIN)/lint-imports
 
 unit: environment  ## Unit and component tests
-	scripts/docker-engine $(BIN)/pytest -m "not e2e"
+	scripts/docker-engine $(BIN)/pytest -m "not e2e and not ansible"
 
 e2e: environment  ## The whole system in real processes (minutes)
 	scripts/docker-engine $(BIN)/pytest -m e2e
+
+ansible: environment  ## The Ansible roles: ansible-lint, and applied twice to containers or trees (minutes)
+	@scripts/system-packages $(SYSTEM_DEPLOY)
+	@scripts/environment $(VENV) pipelines,imaging,test,deploy
+	scripts/docker-engine $(BIN)/pytest -m ansible -o faulthandler_timeout=0
 
 format: environment  ## Put the code into the project's form
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 """``sdp-agent-config``: find out what this machine has to give, and let its Mesos agent advertise it.
 
 Exit status: 0, done (or nothing to do); 1, refused, with the reason in one line; 2, ``--check`` found
-differences.
+differences; 3, ``--only-additive`` found that the agent has to be drained first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
-from agent_setup import forms, publish, settings
+from agent_setup import change, forms, publish, settings
 from agent_setup.advertise import Advertisement, advertise
 from agent_setup.discover import Sources, Survey, survey
 from agent_setup.errors import AgentSetupError, DiscoveryError
@@ -30,6 +30,7 @@ class Status(IntEnum):
     DONE = 0
     REFUSED = 1
     DIFFERS = 2
+    DRAIN_FIRST = 3
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,13 +72,29 @@ def _run(options: argparse.Namespace, found: Survey) -> Status:
         forms.read(form, files) != advertisement.as_read()
     ):  # a fault of ours, but told before it is written
         raise DiscoveryError(f"{form.value}: the files would be read as another machine")
-    if options.check:
-        changes = publish.differences(publish.existing(form, target), files)
-    else:
-        changes = publish.publish(form, target, files)
-    for line in (line for change in changes for line in change.lines()):
+    return _check(form, target, files) if options.check else _write(options, form, target, files)
+
+
+def _check(form: Form, target: Path, files: forms.Files) -> Status:
+    changes = publish.differences(publish.existing(form, target), files)
+    _show(changes)
+    return Status.DIFFERS if changes else Status.DONE
+
+
+def _write(options: argparse.Namespace, form: Form, target: Path, files: forms.Files) -> Status:
+    if options.only_additive and (
+        reasons := change.not_additive(form, publish.existing(form, target), files)
+    ):
+        for reason in reasons:
+            sys.stderr.write(f"{PROGRAM}: drain the agent first: {reason}\n")
+        return Status.DRAIN_FIRST
+    _show(publish.publish(form, target, files))
+    return Status.DONE
+
+
+def _show(changes: Sequence[publish.Difference]) -> None:
+    for line in (line for entry in changes for line in entry.lines()):
         sys.stdout.write(f"{line}\n")
-    return Status.DIFFERS if options.check and changes else Status.DONE
 
 
 def _document(advertisement: Advertisement) -> str:
@@ -126,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Find out what this machine has to give, and write what its Mesos agent advertises. "
         "Nothing is written that the scheduler would not read as the same machine.",
-        epilog="Exit status: 0 done, 1 refused (the reason is one line), 2 --check found differences.",
+        epilog="Exit status: 0 done, 1 refused (the reason is one line), 2 --check found differences, "
+        "3 --only-additive found that the agent has to be drained first.",
     )
     _add_facts(parser)
     _add_output(parser)
@@ -185,6 +203,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--explain", action="store_true", help="write nothing; show a table for people"
     )
     instead.add_argument("--print", action="store_true", help="write nothing; show JSON")
+    instead.add_argument(
+        "--only-additive",
+        action="store_true",
+        help="write only what an agent with --reconfiguration_policy=additive keeps its tasks over; "
+        "exit with 3, and the reasons, if there is more",
+    )
 
 
 if __name__ == "__main__":

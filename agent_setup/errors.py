@@ -15,3 +15,7 @@ class AgentSetupError(Exception):
 
 class DiscoveryError(AgentSetupError):
     """The machine cannot be described: a tool is missing, facts are malformed or disagree."""
+
+
+class ImageError(AgentSetupError):
+    """An image cannot be made."""

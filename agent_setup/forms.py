@@ -102,6 +102,20 @@ def read(form: Form, files: Files) -> AgentSnapshot:
     return as_scheduler(attributes, resources)
 
 
+def messages(form: Form, files: Files) -> tuple[list[Message], list[Message]]:
+    """Return the ``Attribute`` and ``Resource`` messages that an agent makes of files.
+
+    Raises
+    ------
+    DiscoveryError
+        If an agent would not start with them.
+    """
+    attributes, resources = _READERS[form](files)
+    return [*mesos.attribute_messages(attributes)], [*resources]
+
+
+Message = Mapping[str, Any]
+"""A message of Mesos in its JSON form."""
 Read = tuple[list[mesos.Pair], list[dict[str, Any]]]
 
 

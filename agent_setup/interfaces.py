@@ -5,6 +5,7 @@ What a virtual interface (VLAN, bond) does not know itself is asked of the inter
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ _MAX_STACK = 4
 """Interfaces that lie on each other: a VLAN on a bond on two ports is three."""
 _UNKNOWN_SPEED = 2**32 - 1
 """Some drivers write the kernel's -1, «unknown», without sign."""
+_ARPHRD_INFINIBAND = 32
+"""Of ``linux/if_arp.h``."""
+_RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) Gb/sec")
+"""Of an InfiniBand port: ``100 Gb/sec (4X EDR)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +70,10 @@ def read_interface(sys_class: Path, name: str, addresses: tuple[IPv4Address, ...
     devices = list(_devices(folder, _MAX_STACK))
     nodes = {node for device in devices if (node := _number(device / "numa_node")) is not None}
     settings = {_text(device.parent / "settings/force_local_lb_disable") for device in devices}
-    speed = _number(folder / "speed")
     return Interface(
         name=name,
         addresses=addresses,
-        speed_mbps=None if speed in (0, _UNKNOWN_SPEED) else speed,
+        speed_mbps=_speed(folder, devices),
         numa=nodes.pop() if len(nodes) == 1 else None,
         infiniband=_verbs(sys_class, devices),
         multicast_loopback=not any(text.endswith(" ON") for text in settings),
@@ -87,6 +91,23 @@ def _devices(folder: Path, depth: int) -> Iterator[Path]:
     elif depth > 1:
         for lower in sorted(folder.glob("lower_*")):
             yield from _devices(folder.parent / lower.name.removeprefix("lower_"), depth - 1)
+
+
+def _speed(folder: Path, devices: list[Path]) -> int | None:
+    """Return the speed in Mbit/s; IP over InfiniBand has none of its own, but that of its port."""
+    speed = _number(folder / "speed")
+    if speed not in (None, 0, _UNKNOWN_SPEED):
+        return speed
+    if _number(folder / "type") != _ARPHRD_INFINIBAND:
+        return None
+    port = (_number(folder / "dev_port") or 0) + 1
+    rates = {
+        float(match[1])
+        for device in devices
+        for path in device.glob(f"infiniband/*/ports/{port}/rate")
+        if (match := _RATE.match(_text(path)))
+    }
+    return int(1000 * rates.pop()) if len(rates) == 1 else None
 
 
 def _verbs(sys_class: Path, devices: list[Path]) -> tuple[str, ...]:

@@ -87,9 +87,9 @@ def _gpu_mem(gpu: GpuRequest, assignment: Assignment, index: int) -> Millis:
 def _cuda(request: TaskRequest, assignment: Assignment, topology: Topology) -> dict[str, str]:
     """Return which GPUs a CUDA program sees, and what of them.
 
-    The variables are NVIDIA's own (*Multi-Process Service*, environment variables). A GPU is named once,
-    however many requests it serves, and their shares are added up. The limit of memory names GPUs by their
-    order among the visible ones; the share of the multiprocessors is one for all of them.
+    The variables are NVIDIA's own, of CUDA, of its *Multi-Process Service* and of its container runtime. A GPU
+    is named once, however many requests it serves, and their shares are added up. The limit of memory names
+    GPUs by their order among the visible ones; the share of the multiprocessors is one for all of them.
     """
     visible = _visible(assignment)
     compute, mem = dict.fromkeys(visible, 0), dict.fromkeys(visible, 0)
@@ -98,8 +98,11 @@ def _cuda(request: TaskRequest, assignment: Assignment, topology: Topology) -> d
         mem[number] += _gpu_mem(gpu, assignment, index)
     percentage = max(1, min(100, max(compute.values()) // 10))
     limits = (f"{i}={max(1, mem[number] // 1000)}M" for i, number in enumerate(visible))
+    names = ",".join(topology.gpus[n].uuid or str(n) for n in visible)
     return {
-        "CUDA_VISIBLE_DEVICES": ",".join(topology.gpus[n].uuid or str(n) for n in visible),
+        "NVIDIA_VISIBLE_DEVICES": names,
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+        "CUDA_VISIBLE_DEVICES": names,
         "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(percentage),
         "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": ",".join(limits),
     }
@@ -135,6 +138,8 @@ def docker_parameters(
         if nic.ibverbs:
             devices += topology.nics[number].infiniband
     options += (("device", device) for device in dict.fromkeys(devices))
+    if assignment.gpus:  # brings the driver's libraries into the container
+        options.append(("runtime", "nvidia"))
     if any(nic.ibverbs for nic in request.nics):
         options += (("cap-add", "NET_RAW"), ("ulimit", "memlock=-1"))
     return [{"key": key, "value": value} for key, value in options]

@@ -38,6 +38,14 @@ class Bound:
         """What it asks for, what it was given, and of which machine."""
         return self.task.template.request, self.assignment, self.agent.topology
 
+    @property
+    def image(self) -> str | None:
+        """The image of its container; None: it is a process."""
+        template = self.task.template
+        return given.image(
+            template.image, template.gpu_images, self.assignment, self.agent.topology
+        )
+
     def ports(self) -> dict[str, int]:
         """Return port numbers by name."""
         names = self.task.template.request.ports
@@ -53,7 +61,7 @@ def own_fields(graph: PhysicalGraph, bound: Bound) -> dict[str, str]:
         "graph.id": graph.graph_id,
         "host": bound.agent.host,
         "address": bound.agent.address,
-        "sandbox": DOCKER_SANDBOX if bound.task.template.image else ".",
+        "sandbox": "." if bound.image is None else DOCKER_SANDBOX,
         **{f"ports[{port}]": str(number) for port, number in bound.ports().items()},
         **given.fields(*bound.what),
     }
@@ -158,7 +166,8 @@ def task_info(
         "command": {
             "shell": False,
             "value": command[0],
-            "arguments": command,
+            # Docker is given the value and all arguments; of a process the first argument is its own name.
+            "arguments": command if bound.image is None else command[1:],
             "environment": {
                 "variables": [{"name": n, "value": v} for n, v in sorted(environment.items())]
             },
@@ -169,9 +178,8 @@ def task_info(
     if template.max_run_time is not None:
         limit = int((template.max_run_time + waits_seconds) * 1e9)
         info["max_completion_time"] = {"nanoseconds": limit}
-    image = given.image(template.image, template.gpu_images, bound.assignment, bound.agent.topology)
-    if image is not None:
-        info["container"] = _container(image, bound)
+    if bound.image is not None:
+        info["container"] = _container(bound.image, bound)
     if ports := bound.ports():
         info["discovery"] = {
             "visibility": "CLUSTER",

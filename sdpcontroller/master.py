@@ -50,6 +50,7 @@ from sdpcontroller.store.journal import JOURNAL_FORMS
 from sdpcontroller.store.records import Form, Table
 from sdpcontroller.system import SYSTEM, Target, alarms, reported
 from sdpcontroller.workflows import realtime
+from sdpcontroller.workflows.containers import in_containers
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ class Master:
         Looks container images up; None where no registry is configured.
     power_off
         Program and arguments that switch a machine off, ``{host}`` for its name.
+    image
+        Container image of the programs; None: they run as processes on their agents.
     """
 
     def __init__(
@@ -116,12 +119,14 @@ class Master:
         end_products: bool = False,
         images: ImageResolver | None = None,
         power_off: Sequence[str] = (),
+        image: str | None = None,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._address = address
         self._multicast = MulticastPool(store, multicast)
         self._timeouts = timeouts or Timeouts()
+        self._image = image
         self._may_act = may_act
         self._end_products = end_products
         self._products: dict[str, Product] = {}
@@ -188,6 +193,7 @@ class Master:
             product_changed=self._product_changed,
             sensor_changed=self._sensor_changed,
             timeouts=self._timeouts,
+            image=self._image,
             may_act=self._may_act,
         )
         self._products.update(await self._load_products(services))
@@ -412,7 +418,8 @@ class Master:
     async def _plan(self, command: PlanProduct) -> str:
         document = config.parse(command.config)
         groups = dict.fromkeys(realtime.multicast_needs(document), _PLAN_ADDRESS)
-        graph = instantiate(realtime.build(document, "plan", groups).graph, "plan")
+        logical = realtime.build(document, "plan", groups).graph
+        graph = instantiate(in_containers(logical, document.config, self._image), "plan")
         plan = await self._scheduler.plan(graph)
         fits = isinstance(plan, Placement)
         return f"{'it would fit now:' if fits else 'it would not fit now:'}\n{plan}"

@@ -21,6 +21,7 @@ from sdpcontroller.cli import demo_config, demo_report
 from sdpcontroller.cli.cam import Cam, as_json, number
 from sdpcontroller.cli.demo_config import CORRELATION, PRODUCT, Observation
 from sdpcontroller.cli.demo_report import Facts
+from sdpcontroller.cli.images import make_programs_image
 from sdpcontroller.cli.processes import Processes, free_ports, need_command
 from sdpcontroller.errors import ControllerError
 
@@ -63,6 +64,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--agents", type=int, default=3, help="agents of the cluster")
     parser.add_argument(
         "--topology", type=Path, metavar="FILE.xml", help="lstopo's XML of the machine to advertise"
+    )
+    parser.add_argument(
+        "--executor",
+        choices=["process", "docker"],
+        default="process",
+        help="run the programs as processes, or in containers of an image that is made first",
     )
     parser.set_defaults(run=run)
 
@@ -154,6 +161,10 @@ class _Demo:
             await processes.finish("warm-up", [sys.executable, "-m", "pipelines.warm_up"])
         sdp = (sys.executable, "-m", "sdpcontroller.cli.main")
         folder = demo_report.fresh_folder(output / "redis")
+        image = None
+        if self.options.executor == "docker":
+            async with self._step("The image of the programs"):
+                image = await asyncio.to_thread(make_programs_image)
         async with self._step("Redis, the configuration database"):
             await processes.start(
                 "redis",
@@ -172,6 +183,7 @@ class _Demo:
                     "work-dir": output / "cluster",
                     "data": output / "data",
                     "topology": self.options.topology,
+                    "executor": self.options.executor,
                     "ports": f"{first_port}-{first_port + PORTS - 1}",
                 },
                 port=mesos_port,
@@ -187,6 +199,7 @@ class _Demo:
                     "redis": f"redis://127.0.0.1:{redis_port}/0",
                     "port": self._katcp_port,
                     "goahead-port": goahead_port,
+                    "image": image,
                     "multicast": f"239.{192 + randbelow(4)}.{randbelow(256)}.0/24",
                 },
                 port=self._katcp_port,

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sdpcontroller.cli import captures, cluster, demo, master, products, resources, status
+from sdpcontroller.cli import captures, cluster, demo, images, master, products, resources, status
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -19,7 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Start with 'sdp demo'. docs/tutorial.md goes through the same steps by hand.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (demo, master, cluster, resources):
+    for module in (demo, master, cluster, resources, images):
         module.add_parser(commands)
     for module in (products, captures, status):
         module.add_parsers(commands)

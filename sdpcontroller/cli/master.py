@@ -88,6 +88,12 @@ def add_parser(commands: Any) -> None:
         default=Timeouts().fit,
         help="seconds to find place and be ready",
     )
+    parser.add_argument(
+        "--image",
+        metavar="NAME:TAG",
+        help="container image of the programs (sdp images build makes one); without it they run as "
+        "processes on their agents",
+    )
     parser.add_argument("--framework-name", default="sdp", help="name shown by Mesos")
     add_log_level(parser)
     parser.set_defaults(run=run)
@@ -161,6 +167,7 @@ async def _lead(
         timeouts=Timeouts(fit=options.fit_timeout),
         may_act=lambda: leadership.held,
         end_products=options.end_products,
+        image=options.image,
     )
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as group:

@@ -18,6 +18,7 @@ from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
 from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import realtime
+from sdpcontroller.workflows.containers import in_containers
 from sdpcontroller.workflows.plan import Roles
 
 _RECORDED: Final = CrashPoint("configure.recorded", "the product is recorded, it has no graph")
@@ -55,7 +56,8 @@ class Launching:
         }
         workflow = realtime.build(self._config, self._keeper.name, groups)
         number = await self._services.store.take_numbers("graph", at_least=1)
-        physical = instantiate(workflow.graph, f"{workflow.graph.name}-{number}")
+        logical = in_containers(workflow.graph, self._config.config, self._services.image)
+        physical = instantiate(logical, f"{workflow.graph.name}-{number}")
         graph = await self._choose(physical, workflow.roles, groups)
         chosen(graph)
         _GRAPH.reached()

@@ -18,6 +18,7 @@ from sdpcontroller.products.services import Services
 from sdpcontroller.store.records import Table
 from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import imaging
+from sdpcontroller.workflows.containers import in_containers
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ class Postprocessing:
         if not plan.images:
             return ""
         number = await self._services.store.take_numbers("graph", at_least=1)
-        graph = instantiate(plan.graph, f"{plan.graph.name}-{number}")
+        logical = in_containers(plan.graph, config.config, self._services.image)
+        graph = instantiate(logical, f"{plan.graph.name}-{number}")
         batch = KeptBatch(self._product, cbid, graph)
         await self._batches.put(graph.graph_id, batch, event=f"postprocessing of {cbid}")
         _KEPT.reached()

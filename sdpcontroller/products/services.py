@@ -40,6 +40,8 @@ class Services:
     product_changed: Callable[[ProductRecord], None]
     sensor_changed: Callable[[TaskSensor], None]
     timeouts: Timeouts = field(default_factory=Timeouts)
+    image: str | None = None
+    """Container image of the programs; None: they run as processes on their agents."""
     may_act: Callable[[], bool] = lambda: True
     """Whether this controller leads at the moment."""
     leaving: asyncio.Event = field(default_factory=asyncio.Event)

@@ -56,6 +56,23 @@ def test_check_write_and_check(
     assert "ens3" not in shown, "what stays is not shown"
 
 
+@pytest.mark.parametrize("form", [form.value for form in Form])
+def test_what_costs_an_agent_its_tasks_is_not_written_when_only_additions_are_wanted(
+    form: str, here: Sources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "etc"
+    command = ["--network", "cbf=10.100.0.0/16", "--form", form, "--output", str(target)]
+    assert cli.main([*command, "--only-additive", "--set", "cpus=8"], here) == 0
+    assert cli.main([*command, "--only-additive"], here) == 0
+    assert "cpus" in capsys.readouterr().out
+    assert cli.main([*command, "--only-additive", "--reserve-cores", "[0]"], here) == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "drain the agent first: cores was [0-15] and is [1-15]" in shown.err
+    assert cli.main([*command, "--check"], here) == 0, "nothing was written"
+    assert cli.main([*command, "--reserve-cores", "[0]"], here) == 0, "unless it is told to"
+
+
 def test_what_is_refused_is_not_written(
     here: Sources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,25 @@ def test_verbs_may_be_told_by_the_device_itself(tmp_path: Path) -> None:
     assert found.infiniband == ("/dev/infiniband/rdma_cm", "/dev/infiniband/uverbs7")
 
 
+@pytest.mark.parametrize(
+    ("rate", "kind", "mbps"),
+    [("100 Gb/sec (4X EDR)", "32", 100_000), ("2.5 Gb/sec (1X SDR)", "32", 2_500), ("fast", "32", None),
+     ("100 Gb/sec (4X EDR)", "1", None)],
+)  # fmt: skip
+def test_ip_over_infiniband_is_as_fast_as_its_port(
+    tmp_path: Path, rate: str, kind: str, mbps: int | None
+) -> None:
+    top = sys_class(PLAN, tmp_path)
+    (top / "net/eno1/speed").write_text("-1\n")
+    (top / "net/eno1/type").write_text(f"{kind}\n")
+    (top / "net/eno1/dev_port").write_text("1\n")
+    for port, text in ((1, "10 Gb/sec (4X SDR)"), (2, rate)):
+        folder = top / f"net/eno1/device/infiniband/mlx5_0/ports/{port}"
+        folder.mkdir(parents=True)
+        (folder / "rate").write_text(f"{text}\n")
+    assert read_interface(top, "eno1", ADDRESS).speed_mbps == mbps
+
+
 def virtual(top: Path, name: str, *lower: str) -> None:
     folder = top / "net" / name
     folder.mkdir()

@@ -97,6 +97,7 @@ def test_a_container_is_bound_to_all_its_cores_and_gets_only_the_devices_that_it
         ("device", "/dev/nvidia0"),
         ("device", "/dev/infiniband/uverbs0"),
         ("device", "/dev/infiniband/rdma_cm"),
+        ("runtime", "nvidia"),
         ("cap-add", "NET_RAW"),
         ("ulimit", "memlock=-1"),
     ]
