@@ -26,6 +26,7 @@ from scheduler.closures import Closures
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
 from scheduler.offers import OfferPool
 from scheduler.packing import (
+    FIRST_STEPS,
     ITERATIONS,
     Circumstances,
     Explanation,
@@ -297,7 +298,7 @@ class LaunchQueue:
             packing = partial(
                 pack,
                 seed=level,
-                iterations=ITERATIONS << level,
+                iterations=ITERATIONS << level - 1 if level else FIRST_STEPS,
                 capacity=state.capacity,
                 start=None if before is None else before.partial,
             )

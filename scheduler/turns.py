@@ -204,7 +204,7 @@ class _Deciding:
         if not lower:
             return None
 
-        def fits(agents: Agents, tasks: Mapping[str, TaskRequest]) -> bool:
+        def fits(agents: Agents, tasks: Mapping[str, TaskRequest], steps: int) -> bool:
             return self._quick(replace(waiting, requests=tasks), agents) is not None
 
         around = Circumstances(capacity=state.capacity, occupants=lower)

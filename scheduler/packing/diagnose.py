@@ -9,7 +9,7 @@ from scheduler.packing import solve
 from scheduler.packing.circumstances import Circumstances
 from scheduler.packing.explanation import Binding, Explanation, Verdict, Withheld, at_least
 from scheduler.packing.relaxation import Relaxation, relax
-from scheduler.packing.remedies import Case, Trials, remedies
+from scheduler.packing.remedies import THOROUGH, Case, Trials, remedies
 from scheduler.packing.shortage import Shortage
 from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
@@ -18,8 +18,8 @@ from scheduler.topology import AgentSnapshot, NumaNode, Topology
 
 ALONE: Final = Circumstances()
 """Nothing is known of what stands around."""
-STEPS: Final = 1000
-"""Steps of the search with which a change is tried."""
+FIRST_STEPS: Final = 10_000
+"""Steps of the search before a proof is looked for that it is in vain."""
 
 
 def diagnose(
@@ -40,12 +40,14 @@ def diagnose(
     now = relax(agents, tasks)
     ever, fits_empty = _ever(tasks, shortage, circumstances.capacity)
 
-    def fits(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]) -> bool:
+    def fits(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest], steps: int) -> bool:
         start = shortage.partial
-        return solve.place(agents, tasks, iterations=STEPS, start=start) is not None
+        return solve.place(agents, tasks, iterations=steps, start=start) is not None
 
     trials = Trials(fits)
-    found = remedies(Case(agents, tasks, shortage.unplaced, circumstances), trials)
+    bindings = now.bindings or ever
+    case = Case(agents, tasks, shortage.unplaced, circumstances, bindings, shortage.nearest)
+    found = remedies(case, trials)
     return Explanation(
         shortage=shortage,
         verdict=_verdict(shortage, now, fits_empty=fits_empty),
@@ -66,7 +68,10 @@ def pack_or_explain(
     circumstances: Circumstances = ALONE,
 ) -> Placement | Explanation:
     """Place tasks like :func:`~scheduler.packing.pack`, or explain why not."""
-    answer = solve.pack(agents, tasks, capacity=circumstances.capacity)
+    capacity = circumstances.capacity
+    answer = solve.pack(agents, tasks, iterations=FIRST_STEPS, capacity=capacity)
+    if isinstance(answer, Shortage) and not answer.proven and not relax(agents, tasks).infeasible:
+        answer = solve.pack(agents, tasks, seed=1, capacity=capacity, start=answer.partial)
     if isinstance(answer, Placement):
         return answer
     return diagnose(agents, tasks, answer, circumstances)
@@ -82,7 +87,7 @@ def _ever(
         return (), None
     if shortage.never:
         return (), False
-    if solve.place(capacity, tasks, iterations=STEPS) is not None:
+    if solve.place(capacity, tasks, iterations=THOROUGH) is not None:
         return (), True
     empty = relax(capacity, tasks)
     return (empty.bindings, False) if empty.infeasible else ((), None)

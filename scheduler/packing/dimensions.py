@@ -36,6 +36,16 @@ def amounts(request: TaskRequest, resource: str) -> list[Millis]:
     return [volume.disk for volume in request.volumes if volume.name == name]
 
 
+def plain(resource: str) -> str:
+    """Name the resource of a :class:`~scheduler.packing.Lack` as :func:`amounts` does."""
+    name, on, where = resource.partition(" on ")
+    if name.startswith("bandwidth "):
+        return f"{name} of {where.rpartition(' of ')[2]}"
+    if name == "space":
+        return where
+    return "cores" if on and name == "whole cores" else name
+
+
 def unit_of(resource: str) -> str:
     """Return the unit in which people count a resource."""
     if resource.startswith("bandwidth "):

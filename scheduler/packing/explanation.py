@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from scheduler.errors import SchedulerError
-from scheduler.packing.shortage import Shortage, amount_text, listed, some
+from scheduler.packing.shortage import Shortage, amount_text, listed, some, told_together
 from scheduler.quantities import Millis
 
 
@@ -53,7 +53,9 @@ class Binding:
     def __str__(self) -> str:
         who, where = f"{listed(self.tasks, 'task')}", listed(self.hosts, "agent")
         if not self.resource:
-            return f"room: at most {self.pieces_free} of {who} fit on {where}, whatever else runs there"
+            return (
+                f"room: of {who}, at most {self.pieces_free} fit on {where} even if they are alone"
+            )
         if self.piece:
             piece = amount_text(self.piece, self.unit)
             return (
@@ -124,6 +126,23 @@ class AskLess:
 
 
 @dataclass(frozen=True, slots=True)
+class AskPart:
+    """Smaller requests of several kinds of tasks, by the same part."""
+
+    tasks: tuple[str, ...]
+    resource: str
+    part: float
+    """The largest part found, of what each asks for, with which all fit."""
+    kind: Literal["ask part"] = "ask part"
+
+    def __str__(self) -> str:
+        percent = f"{100 * self.part:.3g} %"
+        return (
+            f"{percent} of the {self.resource} that each asks for, for {listed(self.tasks, 'task')}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """A constraint given up."""
 
@@ -147,7 +166,7 @@ class BringBack:
 
 
 Remedy: TypeAlias = Annotated[
-    MoreAgents | FreeTasks | AskLess | Drop | BringBack, Field(discriminator="kind")
+    MoreAgents | FreeTasks | AskLess | AskPart | Drop | BringBack, Field(discriminator="kind")
 ]
 
 
@@ -220,7 +239,7 @@ class Explanation:
             filled = "" if self.filled is None else f" ({100 * self.filled:.3g} % full at least)"
             yield from some([f"What binds{filled}: {binding}" for binding in self.bindings])
         if not self.shortage.never:
-            yield from some([str(task) for task in self.shortage.too_big])
+            yield from some(told_together(self.shortage.too_big))
             yield from self.shortage.nearest_lines()
         if self.withheld:
             yield f"Not counted: {listed([str(agent) for agent in self.withheld], 'agent')}"

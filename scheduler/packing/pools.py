@@ -196,24 +196,66 @@ def _name(networks: frozenset[str] | None, way: str) -> str:
 
 
 def copies_on(agent: AgentSnapshot, amounts: Mapping[str, Millis], request: TaskRequest) -> int:
-    """Return at most how many tasks that ask for this, and nothing else, fit on an agent.
+    """Return at most how many tasks that ask for this, and nothing else, fit on an agent."""
+    return min(_rooms(agent, amounts, request).values())
 
-    Each resource is looked at by itself: slot by slot, how often the amount goes into what is free.
+
+def limit_of(groups: Sequence[Group], task_class: TaskClass) -> tuple[str, int] | None:
+    """Name the one resource that has room for the fewest tasks of a class, and for how many.
+
+    None, if every resource by itself has room for all of them.
     """
+    count = len(task_class.tasks)
+    totals: dict[str, int] = {}
+    for group in groups:
+        for agent in group.agents:
+            rooms = _rooms(agent, _amounts(agent), task_class.request)
+            for resource, room in rooms.items():
+                totals[resource] = totals.get(resource, 0) + min(room, count)
+    known = {resource: room for resource, room in totals.items() if resource not in _TOGETHER}
+    fewest = min(known, key=known.__getitem__, default=None)
+    if fewest is None or known[fewest] >= count:
+        return None
+    return fewest, known[fewest]
+
+
+_TOGETHER: Final = ("one node", "one GPU", "one interface")
+"""Names for what is asked of one slot together."""
+
+
+def _rooms(
+    agent: AgentSnapshot, amounts: Mapping[str, Millis], request: TaskRequest
+) -> dict[str, int]:
+    """Return how often what is asked of each resource goes into what is free, slot by slot."""
     asked = own_of(request)
-    bounds = [_times(amounts.get(name, 0), amount) for name, amount in asked.items()]
+    rooms = {name: _times(amounts.get(name, 0), amount) for name, amount in asked.items()}
+
+    def least(resource: str, room: int) -> None:
+        rooms[resource] = min(room, rooms.get(resource, room))
+
     if request.cores:
-        bounds.append(sum(_node_rooms(agent, amounts, request)))
+        cores = range(len(agent.topology.numa))
+        per_core = 1000 * len(request.cores)
+        least("cores", sum(_times(amounts[f"cores.{n}"], per_core) for n in cores))
+        least("one node", sum(_node_rooms(agent, amounts, request)))
     for gpu in set(request.gpus):
         pairs = (("compute", gpu.compute), ("mem", gpu.mem))
-        rooms = (_room(amounts, f"gpu.{n}", pairs) for n in range(len(agent.topology.gpus)))
-        bounds.append(sum(rooms) // request.gpus.count(gpu))
+        names = [f"gpu.{n}" for n in range(len(agent.topology.gpus))]
+        times = request.gpus.count(gpu)
+        least("one GPU", sum(_room(amounts, name, pairs) for name in names) // times)
+        for pair in pairs:
+            room = sum(_room(amounts, name, (pair,)) for name in names)
+            least(f"gpu.{pair[0]}", room // times)
     for nic in set(request.nics):
         pairs = (("in", nic.bandwidth_in), ("out", nic.bandwidth_out))
-        numbers = (n for n, it in enumerate(agent.topology.nics) if nic.network in it.networks)
-        rooms = (_room(amounts, f"nic.{n}", pairs) for n in numbers)
-        bounds.append(sum(rooms) // request.nics.count(nic))
-    return min(bounds)
+        there = enumerate(agent.topology.nics)
+        names = [f"nic.{n}" for n, it in there if nic.network in it.networks]
+        times = request.nics.count(nic)
+        least("one interface", sum(_room(amounts, name, pairs) for name in names) // times)
+        for pair in pairs:
+            room = sum(_room(amounts, name, (pair,)) for name in names)
+            least(f"bandwidth {pair[0]} of {nic.network}", room // times)
+    return rooms
 
 
 def own_of(request: TaskRequest) -> dict[str, Millis]:

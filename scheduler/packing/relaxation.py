@@ -16,7 +16,7 @@ import numpy as np
 from scheduler.packing.arrays import Floats
 from scheduler.packing.dimensions import amounts, unit_of
 from scheduler.packing.explanation import Binding
-from scheduler.packing.pools import Group, TaskClass, classes_of, groups_of
+from scheduler.packing.pools import Group, TaskClass, classes_of, groups_of, limit_of
 from scheduler.packing.programme import Column, Programme, Row, formulate
 from scheduler.quantities import Millis
 from scheduler.requests import TaskRequest
@@ -173,6 +173,10 @@ def _binding(
     groups: Sequence[Group],
 ) -> Binding:
     numbers = dict.fromkeys(row.group for row in rows)
+    room = sum(int(row.limit) for row in rows) if piece or not resource else 0
+    if not resource and len(concerned) == 1 and (limit := limit_of(groups, concerned[0])):
+        resource, room = limit
+        piece = min((a for a in amounts(concerned[0].request, resource) if a), default=0)
     asked = [len(c.tasks) * sum(amounts(c.request, resource)) for c in concerned if resource]
     pieces = [
         len(c.tasks) * sum(amount // piece for amount in amounts(c.request, resource))
@@ -189,5 +193,5 @@ def _binding(
         free=sum(row.pool.free for row in rows if row.pool is not None),
         piece=piece,
         pieces_asked=sum(pieces) if piece else sum(len(c.tasks) for c in concerned),
-        pieces_free=0 if resource and not piece else sum(int(row.limit) for row in rows),
+        pieces_free=room,
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from scheduler.packing.circumstances import Circumstances, Occupant, with_freed
-from scheduler.packing.dimensions import Dimension, dimensions, unit_of, without
+import numpy as np
+
+from scheduler.packing.circumstances import Circumstances, Occupant, pooled, with_freed
+from scheduler.packing.dimensions import Dimension, dimensions, plain, unit_of, without
 from scheduler.packing.explanation import (
     AskLess,
+    AskPart,
+    Binding,
     BringBack,
     Drop,
     FreeTasks,
@@ -18,43 +22,55 @@ from scheduler.packing.explanation import (
     Remedy,
     Withheld,
 )
-from scheduler.packing.pools import TaskClass, classes_of
-from scheduler.quantities import Ranges
+from scheduler.packing.pools import TaskClass, classes_of, fits_alone
+from scheduler.packing.shortage import Nearest
+from scheduler.quantities import Ranges, Resources
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 
 Tasks = Mapping[str, TaskRequest]
-Fits = Callable[[Sequence[AgentSnapshot], Tasks], bool]
-"""Whether tasks fit on agents, as far as a short search can tell."""
+Fits = Callable[[Sequence[AgentSnapshot], Tasks, int], bool]
+"""Whether tasks fit on agents, as far as a search of so many steps can tell."""
 
-MOST_TRIALS: Final = 80
-"""Changes that are tried at most: the bound of the time that all this takes."""
+STEPS: Final = 100
+"""Steps of the search with which a change is tried."""
+THOROUGH: Final = 3000
+"""Steps where everything else depends on one answer."""
+MOST_TRIALS: Final = 30
+"""Changes that are tried of one kind, if nothing else is said."""
 KINDS: Final = 4
 """Kinds of agents of which more are tried, and kinds of tasks of which smaller ones are."""
 MOST_MORE: Final = 16
 """Agents that are added at most."""
-PARTS: Final = 64
+PARTS: Final = 16
 """A smaller request is told to this part of what is asked, or to its step."""
+MOST_VARIANTS: Final = 1000
+"""Agents that are looked at with something freed."""
 
 
 class Trials:
     """Tries changes, and counts them."""
 
-    def __init__(self, fits: Fits) -> None:
+    def __init__(self, fits: Fits, most: int = MOST_TRIALS) -> None:
         self._fits = fits
+        self._most = most
         self.made = 0
 
     @property
     def exhausted(self) -> bool:
         """Whether no more may be made."""
-        return self.made >= MOST_TRIALS
+        return self.made >= self._most
 
-    def fit(self, agents: Sequence[AgentSnapshot], tasks: Tasks) -> bool:
+    def allow(self, more: int) -> None:
+        """Let so many more be made, and no others."""
+        self._most = self.made + more
+
+    def fit(self, agents: Sequence[AgentSnapshot], tasks: Tasks, steps: int = STEPS) -> bool:
         """Whether the tasks fit; False once there were too many trials."""
         if self.exhausted:
             return False
         self.made += 1
-        return self._fits(agents, tasks)
+        return self._fits(agents, tasks, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +81,17 @@ class Case:
     tasks: Tasks
     unplaced: Sequence[str]
     circumstances: Circumstances
+    bindings: Sequence[Binding] = ()
+    nearest: Mapping[str, Sequence[Nearest]] = field(default_factory=dict)
 
 
 def remedies(case: Case, trials: Trials) -> tuple[Remedy, ...]:
     """Look for changes that help, the easiest kind first."""
-    kinds = (_bring_back, _free, _more_agents, _smaller)
-    return tuple(remedy for kind in kinds for remedy in kind(case, trials))
+    found: list[Remedy] = []
+    for kind, most in ((_bring_back, 5), (_free, 18), (_more_agents, 8), (_smaller, 20)):
+        trials.allow(most)
+        found += kind(case, trials)
+    return tuple(found)
 
 
 # ---------------------------------------------------------------------- agents that are withheld
@@ -113,15 +134,20 @@ def smallest_release(
 ) -> list[Occupant]:
     """Return occupants whose end makes room: those that may be ended first, then of the lowest priority.
 
-    As few as possible of that order are taken; then each of them, the dearest first, is let stay if it can.
-    Empty, if the end of all makes no room.
+    Of equal ones, those come first without which some agent has room for a task that has none now. As few as
+    possible of that order are taken; then whoever need not end is let stay. Empty, if the end of all makes no
+    room.
     """
-    order = sorted(circumstances.occupants, key=lambda o: (not o.preemptible, o.priority, _size(o)))
+    useful = _useful(agents, tasks, circumstances)
+    order = sorted(
+        circumstances.occupants,
+        key=lambda o: (not o.preemptible, o.priority, o.name not in useful, _size(o)),
+    )
 
-    def enough(occupants: Sequence[Occupant]) -> bool:
-        return trials.fit(with_freed(agents, circumstances.capacity, occupants), tasks)
+    def enough(occupants: Sequence[Occupant], steps: int = STEPS) -> bool:
+        return trials.fit(with_freed(agents, circumstances.capacity, occupants), tasks, steps)
 
-    if not order or not enough(order):
+    if not order or not enough(order, THOROUGH):
         return []
     low, high = 0, len(order)  # the first `high` are enough, the first `low` are not
     while high - low > 1:
@@ -130,14 +156,43 @@ def smallest_release(
             high = middle
         else:
             low = middle
-    taken = order[:high]
-    for occupant in reversed(taken[:-1]):  # without the last it was not enough
-        rest = [other for other in taken if other is not occupant]
-        if trials.exhausted:
-            break
-        if enough(rest):
-            taken = rest
+    return _without_needless(order[:high], enough, trials)
+
+
+def _without_needless(
+    taken: list[Occupant], enough: Callable[[Sequence[Occupant]], bool], trials: Trials
+) -> list[Occupant]:
+    """Let occupants stay, many at once first, while the end of the others is enough."""
+    size = len(taken) // 2
+    while size and not trials.exhausted:
+        start = 0
+        while start < len(taken) and not trials.exhausted:
+            rest = [*taken[:start], *taken[start + size :]]
+            if rest and enough(rest):
+                taken = rest
+            else:
+                start += size
+        size //= 2
     return taken
+
+
+def _useful(
+    agents: Sequence[AgentSnapshot], tasks: Tasks, circumstances: Circumstances
+) -> set[str]:
+    """Name occupants without which an agent has room for a task that it has none for now."""
+    now = {a.agent_id: replace(a, free=Resources()) for a in circumstances.capacity or ()}
+    now |= {agent.agent_id: agent for agent in agents}
+    held = [
+        (occupant.name, now[agent_id], resources)
+        for occupant in circumstances.occupants
+        for agent_id, resources in occupant.holds.items()
+        if agent_id in now
+    ][:MOST_VARIANTS]
+    classes = classes_of(tasks)
+    before = fits_alone([agent for _, agent, _ in held], classes)
+    freed = [replace(agent, free=pooled(agent.free, more)) for _, agent, more in held]
+    helps = np.any(fits_alone(freed, classes) > before, axis=0)
+    return {name for (name, *_), helpful in zip(held, helps.tolist(), strict=True) if helpful}
 
 
 def _size(occupant: Occupant) -> int:
@@ -220,39 +275,108 @@ def _fewest(most: int, enough: Callable[[int], bool]) -> int | None:
 
 
 def _smaller(case: Case, trials: Trials) -> Iterator[Remedy]:
-    """Let all tasks that ask for the same as one that is left over ask for less, or for less of a kind."""
+    """Let all tasks that ask for the same as one that is left over ask for less, or for less of a kind.
+
+    Only what is short somewhere is tried.
+    """
     left = set(case.unplaced)
-    concerned = [c for c in classes_of(case.tasks) if left.intersection(c.tasks)]
+    classes = classes_of(case.tasks)
+    concerned = [c for c in classes if left.intersection(c.tasks)]
     for task_class in concerned[:KINDS]:
         for constraint, request in without(task_class.request):
-            if trials.fit(case.agents, _changed(case.tasks, task_class, request)):
+            if trials.fit(case.agents, _changed(case.tasks, [(task_class, request)])):
                 yield Drop(task_class.tasks, constraint)
+        short = _short_of(case, task_class)
         for dimension in dimensions(task_class.request):
-            enough = _enough(case, task_class, dimension, trials)
-            if enough is not None:
-                asked, unit = dimension.asked, unit_of(dimension.resource)
-                yield AskLess(task_class.tasks, dimension.resource, asked, enough, unit)
+            if dimension.resource in short:
+                yield from _ask_less(case, task_class, dimension, trials)
+    for binding in case.bindings[:KINDS]:
+        competing = [c for c in classes if set(binding.tasks).intersection(c.tasks)]
+        if len(competing) > 1:
+            yield from _ask_part(case, competing, binding, trials)
 
 
-def _changed(tasks: Tasks, task_class: TaskClass, request: TaskRequest) -> dict[str, TaskRequest]:
-    """Let the tasks of a class ask for something else, by the class' names of cores and ports."""
-    return {**tasks, **dict.fromkeys(task_class.tasks, request)}
+def _short_of(case: Case, task_class: TaskClass) -> set[str]:
+    """Name what is short where tasks of a class come nearest, and what binds them."""
+    short: set[str] = set()
+    for binding in case.bindings:
+        if set(binding.tasks).intersection(task_class.tasks):
+            short.update(_resources(binding.resource))
+    for name in task_class.tasks:
+        nearest = case.nearest.get(name, ())
+        short.update(plain(lack.resource) for near in nearest for lack in near.lacks)
+    return short
 
 
-def _enough(case: Case, task_class: TaskClass, dimension: Dimension, trials: Trials) -> int | None:
-    """Return the largest smaller amount found with which all fit; None if even nothing is too much."""
+def _resources(resource: str) -> Iterator[str]:
+    """Name a pool's resource for each network that it serves."""
+    of, way, networks = resource.rpartition(" of ")
+    yield from (f"{of}{way}{network}" for network in networks.split("/"))
 
-    def fits(amount: int) -> bool:
-        return trials.fit(case.agents, _changed(case.tasks, task_class, dimension.ask(amount)))
 
-    if dimension.asked <= 0 or not fits(0):
+def _changed(
+    tasks: Tasks, changes: Iterable[tuple[TaskClass, TaskRequest]]
+) -> dict[str, TaskRequest]:
+    """Let the tasks of classes ask for something else, by the class' names of cores and ports."""
+    changed = dict(tasks)
+    for task_class, request in changes:
+        changed |= dict.fromkeys(task_class.tasks, request)
+    return changed
+
+
+def _ask_less(
+    case: Case, task_class: TaskClass, dimension: Dimension, trials: Trials
+) -> Iterator[AskLess]:
+    """Look for the largest smaller amount with which all fit."""
+
+    def fits(steps: int) -> bool:
+        request = dimension.ask(steps * step)
+        return trials.fit(case.agents, _changed(case.tasks, [(task_class, request)]))
+
+    asked = dimension.asked
+    step = max(dimension.step, asked // PARTS // dimension.step * dimension.step)
+    most = _most(-(-asked // step), fits)
+    if most is not None:
+        unit = unit_of(dimension.resource)
+        yield AskLess(task_class.tasks, dimension.resource, asked, most * step, unit)
+
+
+def _ask_part(
+    case: Case, competing: Sequence[TaskClass], binding: Binding, trials: Trials
+) -> Iterator[AskPart]:
+    """Look for the largest part of what binds with which all fit, if all that compete for it ask for that."""
+    resources = set(_resources(binding.resource))
+    changeable = [
+        (task_class, dimension)
+        for task_class in competing
+        for dimension in dimensions(task_class.request)
+        if dimension.resource in resources and dimension.asked > 0
+    ]
+
+    def fits(parts: int) -> bool:
+        smaller = [
+            (
+                task_class,
+                dimension.ask(dimension.asked * parts // PARTS // dimension.step * dimension.step),
+            )
+            for task_class, dimension in changeable
+        ]
+        return trials.fit(case.agents, _changed(case.tasks, smaller))
+
+    most = _most(PARTS, fits) if changeable else None
+    if most:
+        yield AskPart(binding.tasks, binding.resource, most / PARTS)
+
+
+def _most(end: int, fits: Callable[[int], bool]) -> int | None:
+    """Return the largest number found, below `end`, for which something holds; None, if not even for 0."""
+    if end <= 0 or not fits(0):
         return None
-    step = max(dimension.step, dimension.asked // PARTS // dimension.step * dimension.step)
-    low, high = 0, -(-dimension.asked // step)  # in steps: `low` fits, `high` does not
-    while high - low > 1 and not trials.exhausted:
+    low, high = 0, end
+    while high - low > 1:
         middle = (low + high) // 2
-        if fits(middle * step):
+        if fits(middle):
             low = middle
         else:
             high = middle
-    return low * step
+    return low

@@ -64,15 +64,29 @@ class TooBig:
     """None when there is no agent."""
 
     def __str__(self) -> str:
+        return self.told_of((self.task,))
+
+    def told_of(self, tasks: Sequence[str]) -> str:
+        """Say it for people, of several tasks of which the same is true."""
+        names = listed(tasks)
         if self.lack is None:
-            return f"{self.task} fits on no agent: {self.nearest or 'there is none'}"
+            return f"{names}: no agent has room, {self.nearest or 'there is none'}"
         if self.lack.fact:
-            return f"{self.task}: {self.lack.fact} on any agent that may run it"
+            return f"{names}: {self.lack.fact} on any agent that may run it"
         asked = amount_text(self.lack.asked, self.lack.unit)
         most = amount_text(self.lack.free, self.lack.unit)
         one = self.lack.resource.partition(" on ")[2]
         where = f"the most free on {one}" if one else "the most free on one agent"
-        return f"{self.lack.resource}: {self.task} asks for {asked}, {where} is {most} (agent {self.host})"
+        asks = "asks" if len(tasks) == 1 else "each ask"
+        return f"{self.lack.resource}: {names} {asks} for {asked}, {where} is {most} (agent {self.host})"
+
+
+def told_together(tasks: Sequence[TooBig]) -> list[str]:
+    """Say it of all, one line for those of which the same is true."""
+    alike: dict[object, list[TooBig]] = {}
+    for task in tasks:
+        alike.setdefault((task.lack, task.host, task.nearest), []).append(task)
+    return [group[0].told_of([task.task for task in group]) for group in alike.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,9 @@ class Shortage:
     @property
     def hopeless(self) -> str:
         """What of this the cluster could not give even when empty, for people; empty where nothing is known."""
-        return "\n".join(some([f"{task}; even with the cluster empty" for task in self.never]))
+        return "\n".join(
+            some([f"{line}; even with the cluster empty" for line in told_together(self.never)])
+        )
 
     def __str__(self) -> str:
         first = f"{len(self.unplaced)} of {self.n_tasks} tasks cannot be placed."
@@ -135,8 +151,9 @@ class Shortage:
 
     def lines(self) -> Iterator[str]:
         """Yield the particulars, for people."""
-        yield from some([f"Never: {task}; even with the cluster empty" for task in self.never])
-        yield from some([str(task) for task in self.too_big])
+        never = told_together(self.never)
+        yield from some([f"Never: {line}; even with the cluster empty" for line in never])
+        yield from some(told_together(self.too_big))
         yield from some([str(total) for total in self.totals if total.short])
         if not self.proven:
             yield "Each task fits by itself, and the totals suffice, but no way was found to fit all."

@@ -120,11 +120,18 @@ def test_the_nearest_agent_is_the_one_that_lacks_least() -> None:
 
 
 def test_the_text_is_bounded() -> None:
-    tasks = {f"t{n}": TaskRequest.of(cores=9) for n in range(300)}
+    tasks = {f"t{n}": TaskRequest.of(cores=9 + n) for n in range(300)}
     found = shortage([make_agent()], tasks)
     assert len(found.unplaced) == 300
     assert len(str(found).splitlines()) < 40
     assert "and 290 more of this kind" in str(found)
+
+
+def test_what_is_true_of_several_tasks_is_told_once() -> None:
+    tasks = {f"t{n}": TaskRequest.of(cores=9) for n in range(300)}
+    assert "t0, t1, t2 and 297 more each ask for 9, the most free on one NUMA node is 4" in str(
+        shortage([make_agent()], tasks)
+    )
 
 
 @settings(max_examples=80, deadline=None)
