@@ -8,7 +8,15 @@ from aiokatcp.server import RequestContext
 
 from katcp_iface.requests import CaptureRequests
 from sdpcontroller.config.problems import suggestion
-from sdpcontroller.control import LookUpImage, RestartTask, SetTargetState, ShutDown, TaskLog
+from sdpcontroller.control import (
+    DrainAgent,
+    LookUpImage,
+    RestartTask,
+    SetTargetState,
+    ShutDown,
+    TaskLog,
+    UndrainAgent,
+)
 
 
 class ClusterRequests(CaptureRequests):
@@ -148,6 +156,40 @@ class ClusterRequests(CaptureRequests):
                 f"(hosts: {', '.join(hosts) or 'none'})"
             )
         ctx.informs((agent.host, agent.state, agent.free, agent.reason) for agent in chosen)
+
+    async def request_agent_drain(self, ctx: RequestContext, host: str, reason: str = "") -> None:
+        """Let the agents on a host get no new tasks, until ?agent-undrain. Those that run there go on.
+
+        It is remembered when the controller restarts. The host is empty when ?task-list shows no task there.
+
+        Parameters
+        ----------
+        host : str
+            Host of the agents; fails if there is none.
+        reason : str, optional
+            For people: ?agent-list shows it.
+
+        Informs
+        -------
+        task : str
+            A task that is still there, product first: PRODUCT.TASK.
+
+        Returns
+        -------
+        informs : int
+            Number of tasks.
+        """
+        ctx.informs((task,) for task in await self.execute(DrainAgent(host, reason)))
+
+    async def request_agent_undrain(self, ctx: RequestContext, host: str) -> None:
+        """Let the agents on a host get new tasks again; a host that was not drained stays as it is.
+
+        Parameters
+        ----------
+        host : str
+            Host of the agents, whether they are there now or not.
+        """
+        await self.execute(UndrainAgent(host))
 
 
 class SystemRequests(ClusterRequests):

@@ -145,6 +145,22 @@ class LookUpImage(Command[str]):
 
 
 @dataclass(frozen=True, slots=True)
+class DrainAgent(Command[tuple[str, ...]]):
+    """Let a host get no new tasks; replies with those that are still there, which go on."""
+
+    host: str
+    reason: str = ""
+    """For people; shown beside the agent's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class UndrainAgent(Command[None]):
+    """Let a host get new tasks again."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetTargetState(Command[None]):
     """Command the state of the whole; it is reached later."""
 

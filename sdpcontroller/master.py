@@ -38,6 +38,7 @@ from sdpcontroller.control import (
     SystemRecord,
     TaskSensor,
 )
+from sdpcontroller.draining import Draining
 from sdpcontroller.errors import CommandError, StoreError
 from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
 from sdpcontroller.operations import Operations
@@ -158,6 +159,7 @@ class Master:
             ExplainProduct: self._explain,
             MulticastGroups: self._multicast_groups,
             **self._operations.handlers(),
+            **Draining(scheduler, self.agents, self.products).handlers(),
         }
 
     async def run(self, ready: asyncio.Event, stop: asyncio.Event) -> None:

@@ -6,7 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sdpcontroller.cli import captures, cluster, demo, images, master, products, resources, status
+from sdpcontroller.cli import (
+    agents,
+    captures,
+    cluster,
+    demo,
+    images,
+    master,
+    products,
+    resources,
+    status,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -21,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (demo, master, cluster, resources, images):
         module.add_parser(commands)
-    for module in (products, captures, status):
+    for module in (products, captures, agents, status):
         module.add_parsers(commands)
     return parser
 

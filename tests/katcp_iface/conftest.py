@@ -19,6 +19,7 @@ from sdpcontroller.control import (
     Command,
     ConfigureProduct,
     DeconfigureProduct,
+    DrainAgent,
     ExplainProduct,
     Listener,
     MulticastGroups,
@@ -31,7 +32,9 @@ from sdpcontroller.control import (
     SystemRecord,
     TaskRecord,
     TaskSensor,
+    UndrainAgent,
 )
+from sdpcontroller.draining import tasks_on
 from sdpcontroller.errors import CommandError
 
 
@@ -108,9 +111,20 @@ class FakeControl:
                 ]
             case MulticastGroups(_, count):
                 return f"239.192.0.8+{count - 1}"
+            case DrainAgent(host, reason):
+                self.set_agent(host, "draining", reason)
+                return tuple(tasks_on(host, self.records))
+            case UndrainAgent(host):
+                self.set_agent(host, "up", "")
             case PlanProduct() | ExplainProduct():
                 return "fits\ningest.0 on host-1"
         return None
+
+    def set_agent(self, host: str, state: str, reason: str) -> None:
+        self.agent_records = [
+            replace(r, state=state, reason=reason) if r.host == host else r
+            for r in self.agent_records
+        ]
 
     def find(self, name: str) -> ProductRecord:
         if name not in self.records:

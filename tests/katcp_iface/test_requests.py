@@ -40,6 +40,8 @@ OURS = [
     "capture-list",
     "task-list",
     "agent-list",
+    "agent-drain",
+    "agent-undrain",
 ]
 
 
@@ -190,6 +192,22 @@ async def test_agents(client, control) -> None:
     assert informs[2] == ["host-3", "quarantined", "", "bad topology"]
     assert (await ask(client, "agent-list", "host-1"))[1] == [["host-1", "up", "cpus:4", ""]]
     assert "hosts: host-1" in await failure(client, "agent-list", "host-9")
+
+
+async def test_agents_are_drained_and_put_back(client, control) -> None:
+    tasks = {
+        "ingest.0": control.task("ingest.0", host="host-1"),
+        "cal": control.task("cal", host="h2"),
+    }
+    control.put(control.product("array_1", tasks=tasks))
+    assert await ask(client, "agent-drain", "host-1", "a new fan") == (
+        ["1"],
+        [["array_1.ingest.0"]],
+    )
+    _, informs = await ask(client, "agent-list", "host-1")
+    assert informs == [["host-1", "draining", "cpus:4", "a new fan"]]
+    assert await ask(client, "agent-undrain", "host-1") == ([], [])
+    assert (await ask(client, "agent-list", "host-1"))[1][0][1] == "up"
 
 
 async def test_what_the_controller_refuses_is_one_line(client, control) -> None:
