@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,9 @@ class Scheduler:
 class Bench:
     """Master, agents and time."""
 
-    def __init__(self, agents: int, settings: Settings, work_dir: Path) -> None:
+    def __init__(
+        self, agents: int, settings: Settings, work_dir: Path, reserved: str | None = None
+    ) -> None:
         self.clock = VirtualClock()
         self.master = Master(self.clock, address=("127.0.0.1", 5050), settings=settings)
         self.calls = SchedulerCalls(self.master)
@@ -159,6 +162,10 @@ class Bench:
         )
         for number in range(1, agents + 1):
             spec = AgentSpec(f"127.0.1.{number}", resources, {"rack": f"r{number}"})
+            if reserved is not None and number == agents:
+                spec = replace(
+                    spec, default_role=reserved, reserved={"*": Resources({"cpus": 1000})}
+                )
             info = AgentInfo(f"{self.master.id}-S{number}", number, spec, ("127.0.0.1", 5050))
             agent = Agent(
                 info, self.executor, self.master, self.clock, work_dir=work_dir, spawn=self.spawn
@@ -241,8 +248,8 @@ def make_task(
 
 @pytest.fixture
 def make_bench(tmp_path: Path) -> Iterator[Any]:
-    def make(agents: int = 2, **settings: Any) -> Bench:
-        return Bench(agents, Settings(**settings), tmp_path)
+    def make(agents: int = 2, reserved: str | None = None, **settings: Any) -> Bench:
+        return Bench(agents, Settings(**settings), tmp_path, reserved)
 
     yield make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
 from scheduler.embedded.allocator import Claimant, Refusal, allocate, is_allocatable, is_refused
+from scheduler.embedded.operations import Operations, UnknownAgentError
 from scheduler.embedded.pool import Pool
 from scheduler.quantities import Ranges, Resources
 
@@ -82,7 +84,26 @@ def test_who_has_less_comes_first() -> None:
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["accept", "accept", "decline", "end", "kill", "ack", "time", "revive", "leave"]
+            [
+                "accept",
+                "accept",
+                "group",
+                "decline",
+                "end",
+                "kill",
+                "ack",
+                "time",
+                "revive",
+                "suppress",
+                "leave",
+                "cut",
+                "freeze",
+                "return",
+                "maintain",
+                "deactivate",
+                "reactivate",
+                "drain",
+            ]
         ),
         st.integers(0, 7),
         st.integers(0, 100),
@@ -99,10 +120,11 @@ class History:
         self.task = task
         self.schedulers: list[Any] = []
         self.count = 0
+        self.everyone = list(bench.master.agents)
 
     async def run(self, steps: list[tuple[str, int, int]]) -> None:
-        for _ in range(2):
-            self.schedulers.append(await self.bench.subscribe(failover_timeout=60.0))
+        for roles in (["*"], ["*", "r"]):
+            self.schedulers.append(await self._subscribe(roles))
         for step, which, number in steps:
             await getattr(self, f"_{step}")(self.schedulers[which % 2], which, number)
             for scheduler in self.schedulers:
@@ -117,8 +139,92 @@ class History:
         offer = scheduler.offers[offer_id]
         self.count += 1
         cores = "" if number % 3 else f"[{number % 8}]"
-        task = self.task(f"t{self.count}", offer, cpus=number / 40, cores=cores)
+        task = self._shape(self.task(f"t{self.count}", offer, number / 40, cores), offer)
         await scheduler.accept([offer_id], task, refuse=float(number % 4))
+
+    async def _subscribe(self, roles: list[str], framework_id: str | None = None) -> Any:
+        capabilities = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT")
+        return await self.bench.subscribe(
+            roles=roles,
+            capabilities=capabilities,
+            failover_timeout=1e6,
+            framework_id=framework_id,
+            checkpoint=True,
+        )
+
+    async def _group(self, scheduler: Any, which: int, number: int) -> None:
+        if not scheduler.offers:
+            return
+        offer_id = sorted(scheduler.offers)[which % len(scheduler.offers)]
+        offer = scheduler.offers.pop(offer_id)
+        self.count += 2
+        names = [f"t{self.count - 1}", f"t{self.count}"]
+        tasks = [self._shape(self.task(name, offer, cpus=number / 80), offer) for name in names]
+        cpu = {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.25}}
+        executor = {
+            "type": "DEFAULT",
+            "executor_id": {"value": f"ex{number % 2}"},
+            "framework_id": {"value": scheduler.id},
+            "resources": self._shape({"resources": [cpu]}, offer)["resources"],
+        }
+        group = {"executor": executor, "task_group": {"tasks": tasks}}
+        operation = {"type": "LAUNCH_GROUP", "launch_group": group}
+        filters = {"refuse_seconds": float(number % 4)}
+        ids = [{"value": offer_id}]
+        await scheduler.call("ACCEPT", offer_ids=ids, operations=[operation], filters=filters)
+
+    def _shape(self, task: dict[str, Any], offer: dict[str, Any]) -> dict[str, Any]:
+        """Ask for reserved resources where an offer has them."""
+        reserved = offer["resources"][0].get("reservations")
+        if reserved:
+            task["resources"] = [entry | {"reservations": reserved} for entry in task["resources"]]
+        return task
+
+    def _agent_id(self, number: int) -> str:
+        return sorted(self.everyone)[number % len(self.everyone)]
+
+    async def _cut(self, scheduler: Any, which: int, number: int) -> None:
+        if (agent_id := self._agent_id(number)) in self.bench.master.agents:
+            self.bench.membership.disconnect(agent_id)
+
+    async def _freeze(self, scheduler: Any, which: int, number: int) -> None:
+        if (agent_id := self._agent_id(number)) in self.bench.master.agents:
+            self.bench.membership.freeze(agent_id)
+
+    async def _return(self, scheduler: Any, which: int, number: int) -> None:
+        agent_id = self._agent_id(number)
+        record = self.bench.master.agents.get(agent_id)
+        if record is not None and record.frozen:
+            self.bench.membership.thaw(agent_id)
+        else:
+            self.bench.membership.reconnect(agent_id)
+        await self.bench.settle()
+
+    async def _maintain(self, scheduler: Any, which: int, number: int) -> None:
+        name = f"127.0.1.{number % 3 + 1}"
+        machine = {"hostname": name, "ip": name}
+        window = {"machine_ids": [machine], "unavailability": {"start": {"nanoseconds": 1}}}
+        self.bench.master.maintenance.schedule({"windows": [window] if number % 4 else []})
+        await self.bench.settle()
+
+    async def _operate(self, what: str, number: int) -> None:
+        with contextlib.suppress(UnknownAgentError):
+            getattr(Operations(self.bench.master), what)(self._agent_id(number))
+        await self.bench.settle()
+
+    async def _deactivate(self, scheduler: Any, which: int, number: int) -> None:
+        await self._operate("deactivate", number)
+
+    async def _reactivate(self, scheduler: Any, which: int, number: int) -> None:
+        await self._operate("reactivate", number)
+
+    async def _drain(self, scheduler: Any, which: int, number: int) -> None:
+        with contextlib.suppress(UnknownAgentError):
+            Operations(self.bench.master).drain(self._agent_id(number), 1.0, mark_gone=False)
+        await self.bench.settle()
+
+    async def _suppress(self, scheduler: Any, which: int, number: int) -> None:
+        await scheduler.call("SUPPRESS", roles=["*"] if number % 2 else [])
 
     async def _decline(self, scheduler: Any, which: int, number: int) -> None:
         if scheduler.offers:
@@ -144,9 +250,8 @@ class History:
 
     async def _leave(self, scheduler: Any, which: int, number: int) -> None:
         self.bench.master.disconnected(scheduler.stream)
-        self.schedulers[which % 2] = await self.bench.subscribe(
-            failover_timeout=60.0, framework_id=scheduler.id
-        )
+        roles = ["*", "r"] if which % 2 else ["*"]
+        self.schedulers[which % 2] = await self._subscribe(roles, scheduler.id)
 
     def check(self) -> None:
         master = self.bench.master
@@ -159,6 +264,8 @@ class History:
                 for offer in framework.offers.values():
                     if offer.agent_id == record.info.id:
                         offered += offer.resources
+            for pool in record.executors.values():
+                used += pool
             assert record.used == used
             assert record.offered == offered
             assert record.free + used + offered == record.total
@@ -167,9 +274,12 @@ class History:
             assert set(scheduler.offers) == set(held)
 
     async def everything_comes_back(self) -> None:
+        self.bench.master.maintenance.schedule({})
+        for agent_id in self.everyone:
+            await self._return(None, 0, sorted(self.everyone).index(agent_id))
         for container in self.bench.executor.containers.values():
             container.end()
-        await self.bench.settle()
+        await self.bench.advance(2)
         for scheduler in self.schedulers:
             await scheduler.acknowledge_all()
             await scheduler.call("TEARDOWN")
@@ -187,7 +297,7 @@ def test_nothing_is_given_twice_or_lost_whatever_happens(
     make_bench: Any, task: Any, tmp_path: Path, steps: list[tuple[str, int, int]]
 ) -> None:
     async def story() -> None:
-        bench = make_bench(2)
+        bench = make_bench(2, reserved="r", agent_ping_timeout=1.0, max_agent_ping_timeouts=2)
         await History(bench, task).run(steps)
         await bench.close()
 

@@ -38,10 +38,14 @@ class Client:
         if self.stream is not None:
             self.stream.close()
 
-    async def subscribe(self) -> None:
+    async def subscribe(self, framework_id: str | None = None, **more: Any) -> None:
+        self.close()
         capabilities = [{"type": "MULTI_ROLE"}, {"type": "PARTITION_AWARE"}]
-        info = {"user": "", "name": "<b>fw</b>", "roles": ["*"], "capabilities": capabilities}
-        call = {"type": "SUBSCRIBE", "subscribe": {"framework_info": info}}
+        info: dict[str, Any] = {"user": "", "name": "<b>fw</b>", "roles": ["*"], **more}
+        info["capabilities"] = capabilities
+        call: dict[str, Any] = {"type": "SUBSCRIBE", "subscribe": {"framework_info": info}}
+        if framework_id is not None:
+            info["id"] = call["framework_id"] = {"value": framework_id}
         self.stream = await self.session.post(self.api, json=call)
         self.stream_id = self.stream.headers["Mesos-Stream-Id"]
         self._decoder = Decoder()
