@@ -25,8 +25,9 @@ Floats = NDArray[np.float64]
 
 OWN_SLOTS: Final = 4
 """CPUs, memory, disk, ports."""
-CORE_DRAWS: Final = 5
-"""Slots of a node and of an L3 cache that one task draws from, at most."""
+CORE_DRAWS: Final = 2
+SPECIAL_CORE_DRAWS: Final = 5
+"""Slots of a node and of an L3 cache that one task draws from, at most; if it just counts cores, and if not."""
 MEM: Final = 1
 """Place of memory among an agent's own slots, and of a node's memory after its cores."""
 WHOLE: Final = 2
@@ -56,6 +57,7 @@ VOLUME_END: Final = 7
 N_WHOLE: Final = 8
 NODE_SHARE: Final = 9
 BREAKS: Final = 10
+SPECIAL: Final = 11
 """Columns of `Demand.task`."""
 SERVICE: Final = 3
 TICKET: Final = 4
@@ -111,10 +113,10 @@ class Demand(NamedTuple):
     own: Ints
     """(tasks, OWN_SLOTS) amounts; CPUs include those under pinned cores."""
     task: Ints
-    """(tasks, 11) number of pinned cores; row of `Cluster.admits`; first and end of the places, of the wants,
+    """(tasks, 12) number of pinned cores; row of `Cluster.admits`; first and end of the places, of the wants,
     and of the volume requests and tickets that concern the task; number of those cores that are to be whole;
-    least share of the node in thousandths; 1 if its cores may have to be counted as whole ones that it breaks.
-    Wants for GPUs come before those for interfaces."""
+    least share of the node in thousandths; 1 if its cores may have to be counted as whole ones that it breaks;
+    1 if its cores are not just a number. Wants for GPUs come before those for interfaces."""
     want: Ints
     """(wants, 6) amounts of the device's two slots, affinity, service; first and end of its tickets."""
     want_ticket: Ints
@@ -165,7 +167,8 @@ def empty_plan(free: Ints, n_agents: int, demand: Demand) -> Plan:
     wants = int((demand.task[:, WANT_END] - demand.task[:, WANT]).max(initial=0))
     volumes = int((demand.task[:, VOLUME_END] - demand.task[:, VOLUME]).max(initial=0))
     tickets = int((demand.want[:, TICKET_END] - demand.want[:, TICKET]).max(initial=0))
-    draws = OWN_SLOTS + CORE_DRAWS + (2 + tickets) * wants + volumes
+    cores = SPECIAL_CORE_DRAWS if demand.task[:, SPECIAL].any() else CORE_DRAWS
+    draws = OWN_SLOTS + cores + (2 + tickets) * wants + volumes
     return Plan(
         free=free.copy(),
         where=np.full(n_tasks, NOWHERE, np.int64),

@@ -165,6 +165,7 @@ class _Rows:
                 volume_spans,
                 rows[:, 5:7],
                 _may_break(rows),
+                (rows[:, 2] == CACHES) | (rows[:, 5:7] > 0).any(axis=1),
             )
         )
         return Demand(

@@ -27,6 +27,7 @@ from scheduler.packing.arrays import (
     OWN,
     OWN_SLOTS,
     SERVICE,
+    SPECIAL,
     TICKET,
     TICKET_END,
     VOLUME,
@@ -57,7 +58,8 @@ def need_cores(
 ) -> tuple[int, int]:
     """Write (slot, amount) of the cores that a task needs and of the memory beside them.
 
-    Returns how many logical CPUs that takes, those held along included, and how many rows are written.
+    For tasks that do not just count cores: that ask for whole ones, one cache or a share of the node. Returns
+    how many logical CPUs are held beside the named ones, and how many rows are written.
     """
     slot, cache = places[place, CORES], places[place, L3]
     n_cores, whole = tasks[task, N_CORES], tasks[task, N_WHOLE]
@@ -80,7 +82,7 @@ def need_cores(
         if whole > 0:
             needs[n, 0], needs[n, 1] = cache + 1, whole
             n += 1
-    return taken, n
+    return taken - n_cores, n
 
 
 @inlined
@@ -100,11 +102,15 @@ def needs_at(
     `Cluster` and `Demand`.
     """
     n = 0
-    n_cores = tasks[task, N_CORES]
-    taken = n_cores
-    if taken > 0 or tasks[task, NODE_SHARE] > 0:
-        taken, n = need_cores(places, place, own, tasks, task, needs)
-    cpus = own[task, 0] + 1000 * (taken - n_cores)
+    cpus = own[task, 0]
+    if tasks[task, SPECIAL] > 0:
+        held, n = need_cores(places, place, own, tasks, task, needs)
+        cpus += 1000 * held
+    elif tasks[task, N_CORES] > 0:
+        slot = places[place, CORES]
+        needs[0, 0], needs[0, 1] = slot, tasks[task, N_CORES]
+        needs[1, 0], needs[1, 1] = slot + MEM, own[task, MEM]
+        n = 2
     if cpus > 0:
         needs[n, 0], needs[n, 1] = places[place, OWN], cpus
         n += 1
@@ -209,37 +215,55 @@ def least_short_device(
     return best
 
 
-@compiled
-def draw(plan: Plan, task: int, slot: int, amount: int) -> bool:
-    """Draw from a slot for a task; False, and nothing drawn, if there is not that much."""
-    if amount > plan.free[slot]:
+@inlined
+def draw(
+    free: Ints, draws: Ints, slots: Ints, amounts: Ints, task: int, slot: int, amount: int
+) -> bool:
+    """Draw from a slot for a task; False, and nothing drawn, if there is not that much.
+
+    The arrays are those of `Plan`.
+    """
+    if amount > free[slot]:
         return False
-    n = plan.draws[task]
-    plan.free[slot] -= amount
-    plan.slot[task, n], plan.amount[task, n] = slot, amount
-    plan.draws[task] = n + 1
+    n = draws[task]
+    free[slot] -= amount
+    slots[task, n], amounts[task, n] = slot, amount
+    draws[task] = n + 1
     return True
 
 
-@compiled
-def undraw(plan: Plan, task: int, keep: int) -> None:
+@inlined
+def undraw(free: Ints, draws: Ints, slots: Ints, amounts: Ints, task: int, keep: int) -> None:
     """Undo all draws of a task but its first `keep`."""
-    for n in range(keep, plan.draws[task]):
-        plan.free[plan.slot[task, n]] += plan.amount[task, n]
-    plan.draws[task] = keep
+    for n in range(keep, draws[task]):
+        free[slots[task, n]] += amounts[task, n]
+    draws[task] = keep
 
 
-@compiled
-def draw_device(cluster: Cluster, demand: Demand, plan: Plan, task: int, d: int, w: int) -> bool:
+@inlined
+def draw_device(
+    free: Ints,
+    draws: Ints,
+    slots: Ints,
+    amounts: Ints,
+    task: int,
+    device: Ints,
+    device_ticket: Ints,
+    d: int,
+    want: Ints,
+    w: int,
+    tickets: Ints,
+) -> bool:
     """Draw what want `w` needs of a device; False, and nothing drawn, if something is short."""
-    want, slot, keep = demand.want, cluster.device[d, 0], plan.draws[task]
-    ok = draw(plan, task, slot, want[w, 0]) and draw(plan, task, slot + 1, want[w, 1])
+    slot, keep = device[d, 0], draws[task]
+    ok = draw(free, draws, slots, amounts, task, slot, want[w, 0])
+    ok = ok and draw(free, draws, slots, amounts, task, slot + 1, want[w, 1])
     for i in range(want[w, TICKET], want[w, TICKET_END]):
-        ticket = cluster.device_ticket[d, demand.want_ticket[i, 0]]
+        ticket = device_ticket[d, tickets[i, 0]]
         if ok and ticket != NOWHERE:
-            ok = draw(plan, task, ticket, demand.want_ticket[i, 1])
+            ok = draw(free, draws, slots, amounts, task, ticket, tickets[i, 1])
     if not ok:
-        undraw(plan, task, keep)
+        undraw(free, draws, slots, amounts, task, keep)
     return ok
 
 
@@ -252,24 +276,17 @@ def draw_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place:
         demand.task[task, WANT],
         demand.task[task, WANT_END],
     )
-    keep = plan.draws[task]
+    free, draws, slots, amounts = plan.free, plan.draws, plan.slot, plan.amount
+    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
+    keep = draws[task]
     for w in range(first_want, end_want):
         d, _ = tightest_device(
-            device,
-            serves,
-            weight,
-            plan.free,
-            places,
-            place,
-            want,
-            w,
-            cluster.device_ticket,
-            demand.want_ticket,
+            device, serves, weight, free, places, place, want, w, device_ticket, tickets
         )
         if d == NOWHERE:
-            undraw(plan, task, keep)
+            undraw(free, draws, slots, amounts, task, keep)
             return w > first_want and search_devices(cluster, demand, plan, task, place)
-        draw_device(cluster, demand, plan, task, d, w)
+        draw_device(free, draws, slots, amounts, task, device, device_ticket, d, want, w, tickets)
         plan.device[task, w - first_want] = d
     return True
 
@@ -282,7 +299,9 @@ def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, plac
     end = cluster.places[place, DEVICE_END]
     first_want = demand.task[task, WANT]
     n_wants = demand.task[task, WANT_END] - first_want
-    keep = plan.draws[task]
+    free, draws, slots, amounts = plan.free, plan.draws, plan.slot, plan.amount
+    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
+    keep = draws[task]
     kept = np.empty(n_wants + 1, np.int64)  # draws before each want's own
     candidate = np.empty(n_wants + 1, np.int64)
     w = 0
@@ -293,18 +312,19 @@ def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, plac
             w -= 1
             if w < 0:
                 return False
-            undraw(plan, task, kept[w])
+            undraw(free, draws, slots, amounts, task, kept[w])
             continue
         candidate[w] += 1
-        if usable(device, serves, d, want, first_want + w, node) and draw_device(
-            cluster, demand, plan, task, d, first_want + w
+        v = first_want + w
+        if usable(device, serves, d, want, v, node) and draw_device(
+            free, draws, slots, amounts, task, device, device_ticket, d, want, v, tickets
         ):
             plan.device[task, w] = d
             w += 1
             if w == n_wants:
                 return True
-            kept[w], candidate[w] = plan.draws[task], begin
-    undraw(plan, task, keep)
+            kept[w], candidate[w] = draws[task], begin
+    undraw(free, draws, slots, amounts, task, keep)
     return False
 
 
@@ -363,9 +383,10 @@ def draw_needs(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: i
         task,
         needs,
     )
+    free, draws, slots, amounts = plan.free, plan.draws, plan.slot, plan.amount
     ok = n != NOWHERE
     for i in range(n):
-        ok = ok and draw(plan, task, needs[i, 0], needs[i, 1])
+        ok = ok and draw(free, draws, slots, amounts, task, needs[i, 0], needs[i, 1])
     return ok
 
 
@@ -403,7 +424,7 @@ def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> 
     ):
         link(cluster, plan, task, place)
         return True
-    undraw(plan, task, 0)
+    undraw(plan.free, plan.draws, plan.slot, plan.amount, task, 0)
     return False
 
 
@@ -412,13 +433,26 @@ def put_on(
     cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int, devices: Ints
 ) -> bool:
     """Put a task in a place of an agent that admits it, on these devices; False if it does not fit."""
+    free, draws, slots, amounts = plan.free, plan.draws, plan.slot, plan.amount
     ok = draw_needs(cluster, demand, plan, task, place)
     first_want = demand.task[task, WANT]
     for w in range(demand.task[task, WANT_END] - first_want):
-        ok = ok and draw_device(cluster, demand, plan, task, devices[w], first_want + w)
+        ok = ok and draw_device(
+            free,
+            draws,
+            slots,
+            amounts,
+            task,
+            cluster.device,
+            cluster.device_ticket,
+            devices[w],
+            demand.want,
+            first_want + w,
+            demand.want_ticket,
+        )
         plan.device[task, w] = devices[w]
     if not ok:
-        undraw(plan, task, 0)
+        undraw(plan.free, plan.draws, plan.slot, plan.amount, task, 0)
         return False
     link(cluster, plan, task, place)
     return True
@@ -427,7 +461,7 @@ def put_on(
 @compiled
 def remove(cluster: Cluster, plan: Plan, task: int) -> None:
     """Take a task out of its place and give back all that it draws."""
-    undraw(plan, task, 0)
+    undraw(plan.free, plan.draws, plan.slot, plan.amount, task, 0)
     after, before = plan.links[task, 0], plan.links[task, 1]
     if before == NOWHERE:
         plan.first[cluster.places[plan.where[task], AGENT]] = after
