@@ -50,10 +50,6 @@ class Overrides:
             If it could not be kept.
         """
         changes = load(text)
-        if not isinstance(changes, dict):
-            raise ConfigError(
-                "an override is a JSON object, as the document that it is merged over"
-            )
         if changes:
             override = Override(changes)
             await self._table.put(product, override, event="set-config-override")

@@ -161,7 +161,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    set_up_logging(options.log_level)
+    set_up_logging(options)
     return run_until_signal(lambda stop: serve(options, stop))
 
 

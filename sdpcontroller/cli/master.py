@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
+import shlex
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from katcp_iface import KatcpServer
 from scheduler import crash_points
+from scheduler.images import ImageResolver
 from scheduler.service import Scheduler
 from scheduler.subscription import Timing
+from sdpcontroller.cli.image_options import add_image_options, open_images
 from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
 from sdpcontroller.election import Election, ElectionTiming, Leadership
 from sdpcontroller.master import FORMS, Master
+from sdpcontroller.metrics import MeasuredControl, Metrics, attach
+from sdpcontroller.metrics import serve as serve_metrics
 from sdpcontroller.multicast import DEFAULT_POOL
 from sdpcontroller.products.services import Timeouts
 from sdpcontroller.store import Store, schema
 from sdpcontroller.store.journal import StoreJournal
+
+logger = logging.getLogger(__name__)
 
 _ADOPTION: Final = 30.0
 """Seconds within which products ask to go on with launches of a predecessor; they do at once."""
@@ -95,6 +105,23 @@ def add_parser(commands: Any) -> None:
         "processes on their agents",
     )
     parser.add_argument("--framework-name", default="sdp", help="name shown by Mesos")
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="answer Prometheus at http://HOST:PORT/metrics, and /health; 0 for any port",
+    )
+    parser.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="where to listen for that"
+    )
+    parser.add_argument(
+        "--power-off",
+        type=shlex.split,
+        default=[],
+        metavar="COMMAND",
+        help="what ?sdp-shutdown runs for each host, with {host} for its name",
+    )
+    add_image_options(parser)
     add_log_level(parser)
     parser.set_defaults(run=run)
 
@@ -105,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
         for point in crash_points.crash_points():
             sys.stdout.write(f"{point.name:<32}{point.meaning}\n")
         return 0
-    set_up_logging(options.log_level)
+    set_up_logging(options)
     return run_until_signal(lambda stop: serve(options, stop))
 
 
@@ -129,7 +156,8 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
         leadership = await _win(election, stop)
         if leadership is not None:
             try:
-                await _lead(options, store, leadership, stop)
+                async with open_images(options) as images:
+                    await _lead(options, store, leadership, stop, images)
             finally:
                 await leadership.resign()
     finally:
@@ -149,7 +177,11 @@ async def _win(election: Election, stop: asyncio.Event) -> Leadership | None:
 
 
 async def _lead(
-    options: argparse.Namespace, store: Store, leadership: Leadership, stop: asyncio.Event
+    options: argparse.Namespace,
+    store: Store,
+    leadership: Leadership,
+    stop: asyncio.Event,
+    images: ImageResolver | None,
 ) -> None:
     master = Master(
         store,
@@ -161,6 +193,7 @@ async def _lead(
             goahead_port=options.goahead_port,
             goahead_urls=options.goahead_url,
             timing=Timing(adoption=_ADOPTION),
+            images=images,
         ),
         address=(options.host, options.port),
         multicast=options.multicast,
@@ -168,6 +201,8 @@ async def _lead(
         may_act=lambda: leadership.held,
         end_products=options.end_products,
         image=options.image,
+        images=images,
+        power_off=options.power_off,
     )
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -184,9 +219,28 @@ async def _serve_katcp(
 ) -> None:
     """Answer KATCP from when the master can do something until it has ended."""
     await ready.wait()
-    server = KatcpServer(master, options.host, options.port)
+    metrics = Metrics()
+    server = KatcpServer(MeasuredControl(master, metrics), options.host, options.port)
     await server.start()
     try:
-        await asyncio.wait({running})
+        async with _measured(master, metrics, options):
+            await asyncio.wait({running})
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def _measured(
+    master: Master, metrics: Metrics, options: argparse.Namespace
+) -> AsyncIterator[None]:
+    """Watch the event loop, and answer Prometheus where that is asked for."""
+    async with AsyncExitStack() as stack:
+        stack.callback(attach(master, metrics))
+        watching = asyncio.create_task(metrics.watch_loop())
+        stack.callback(watching.cancel)
+        if options.metrics_port is not None:
+            port = await stack.enter_async_context(
+                serve_metrics(metrics, options.metrics_host, options.metrics_port)
+            )
+            logger.info("figures are at http://%s:%d/metrics", options.metrics_host, port)
+        yield

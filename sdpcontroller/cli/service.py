@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 
 from scheduler.errors import SchedulerError
+from sdpcontroller import logs
 from sdpcontroller.errors import ControllerError
+from sdpcontroller.logs import LOG_FORMATS
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -19,20 +20,21 @@ Serve = Callable[[asyncio.Event], Coroutine[None, None, None]]
 
 
 def add_log_level(parser: argparse.ArgumentParser) -> None:
-    """Add the option for the amount of logging."""
-    parser.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="[%(default)s]")
-
-
-def set_up_logging(level: str) -> None:
-    """Log to standard error, one line each."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format="%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
+    """Add the options of logging."""
+    parser.add_argument(
+        "--log-level", choices=LOG_LEVELS, default="info", help="least grave lines to log"
     )
-    # Every request of a waiting task would be a line.
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    parser.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        default="text",
+        help="text for people, or json with product, task and capture block in fields of their own",
+    )
+
+
+def set_up_logging(options: argparse.Namespace) -> None:
+    """Log to standard error as the options say, one line each."""
+    logs.set_up(options.log_level, options.log_format)
 
 
 def run_until_signal(serve: Serve) -> int:

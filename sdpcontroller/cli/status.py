@@ -1,4 +1,4 @@
-"""``sdp status`` and ``sdp tasks``: what there is, and how it does."""
+"""``sdp status``, ``tasks``, ``logs``, ``events``: what there is, how it does, and what happened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpcontroller.cli.cam import Cam
-from sdpcontroller.cli.controller import add_command, console, print_json, show
+from sdpcontroller.cli.controller import add_command, console, print_json, say, show
 
 _PERIOD: Final = 1.0
 _COLOURS: Final = {
@@ -52,6 +52,28 @@ def add_parsers(commands: Any) -> None:
         description="List the tasks: state, host, and what they hold.",
     )
     parser.add_argument("name", nargs="?", help="only tasks of this product")
+    parser = add_command(
+        commands,
+        "logs",
+        _logs,
+        summary="show the last lines of a task's log",
+        description="Show the last lines that a task has written, from its sandbox on its agent.",
+    )
+    parser.add_argument("name", help="name of the product")
+    parser.add_argument(
+        "task", help="name of the task, as 'sdp tasks' has it, without the product's"
+    )
+    parser = add_command(
+        commands,
+        "events",
+        _events,
+        summary="list what happened to a product",
+        description="List what happened to a product, oldest first; for a month also of one that is gone.",
+    )
+    parser.add_argument("name", help="name of the product")
+    parser.add_argument(
+        "--count", type=int, default=100, help="the newest so many events [%(default)s]"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,4 +165,17 @@ async def _tasks(cam: Cam, options: argparse.Namespace) -> int:
     chosen = () if options.name is None else (options.name,)
     rows = await cam.informs("task-list", *chosen)
     show(options, ("task", "state", "host", "holds"), rows)
+    return 0
+
+
+async def _logs(cam: Cam, options: argparse.Namespace) -> int:
+    lines = [line for (line,) in await cam.informs("task-log", options.name, options.task)]
+    say(options, "\n".join(lines), {"name": options.name, "task": options.task, "lines": lines})
+    return 0
+
+
+async def _events(cam: Cam, options: argparse.Namespace) -> int:
+    informs = await cam.informs("product-events", options.name, options.count)
+    events = [event for (event,) in informs]
+    say(options, "\n".join(events), {"name": options.name, "events": events})
     return 0

@@ -17,6 +17,7 @@ from sdpcontroller import config as configuration
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.control import ProductRecord, ProductState
 from sdpcontroller.errors import CommandError, ControllerError, FencedError
+from sdpcontroller.logs import about
 from sdpcontroller.products import machine
 from sdpcontroller.products.capturing import Capturing
 from sdpcontroller.products.keeper import Keeper
@@ -410,7 +411,8 @@ class Product:
             raise CommandError(f"product {self.name} is busy with {self._busy}: try again later")
         async with self._commanding:
             self._busy = what
-            yield
+            with about(product=self.name, capture_block=self._keeper.kept.current_block):
+                yield
 
     async def _set_state(self, state: ProductState, event: str) -> None:
         await self._keeper.change(event, lambda kept: kept.in_state(state))

@@ -22,14 +22,19 @@ from sdpcontroller.control import (
     DrainAgent,
     ExplainProduct,
     Listener,
+    LookUpImage,
     MulticastGroups,
     PlanProduct,
     ProductAddress,
+    ProductEvents,
     ProductRecord,
     ProductState,
+    RestartTask,
     SetTransmission,
+    ShutDown,
     StreamRecord,
     SystemRecord,
+    TaskLog,
     TaskRecord,
     TaskSensor,
     UndrainAgent,
@@ -116,6 +121,15 @@ class FakeControl:
                 return tuple(tasks_on(host, self.records))
             case UndrainAgent(host):
                 self.set_agent(host, "up", "")
+            case TaskLog(name, task) | RestartTask(name, task):
+                self.find(name)
+                return (f"{task} of {name}",)
+            case ProductEvents(name, count):
+                return tuple(f"event {n} of {name}" for n in range(count))
+            case LookUpImage(repository, tag):
+                return f"{repository}@sha256:{tag}"
+            case ShutDown():
+                return ("host-1", "host-2")
             case PlanProduct() | ExplainProduct():
                 return "fits\ningest.0 on host-1"
         return None

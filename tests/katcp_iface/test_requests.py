@@ -17,15 +17,31 @@ from sdpcontroller.control import (
     ConfigureProduct,
     DeconfigureProduct,
     ExplainProduct,
+    LookUpImage,
     MulticastGroups,
     PlanProduct,
+    ProductEvents,
+    ReconfigureProduct,
+    RestartTask,
+    SetConfigOverride,
+    SetTargetState,
     SetTransmission,
+    ShutDown,
+    TaskLog,
 )
 from sdpcontroller.errors import ConfigError
 
 OURS = [
     "product-configure",
     "product-configure-versions",
+    "product-reconfigure",
+    "set-config-override",
+    "product-events",
+    "task-restart",
+    "task-log",
+    "image-lookup",
+    "set-target-state",
+    "sdp-shutdown",
     "product-deconfigure",
     "product-list",
     "product-plan",
@@ -69,8 +85,8 @@ async def test_help_lists_every_request_with_a_summary(client) -> None:
     for name in OURS:
         assert len(summaries[name]) > 20, name
         _, [[_, text]] = await ask(client, "help", name)
-        # Each argument and each inform is described.
-        assert ("Parameters" in text) or ("Informs" in text), name
+        # Each argument, inform and reply is described.
+        assert any(section in text for section in ("Parameters", "Informs", "Returns")), name
 
 
 async def test_configure_hands_on_name_and_document_and_replies_where_the_product_is(
@@ -272,3 +288,22 @@ def test_docstrings_name_no_internals() -> None:
     for name in OURS:
         text = getattr(Facade, "request_" + name.replace("-", "_")).__doc__
         assert not re.search(r":\w+:`|``", text), name
+
+
+async def test_operators_requests_become_commands(client, control) -> None:
+    control.put(control.product("array_1"))
+    for request, command, reply in (
+        (("product-reconfigure", "array_1"), ReconfigureProduct("array_1"), []),
+        (("set-config-override", "a", "{}"), SetConfigOverride("a", "{}"), []),
+        (("image-lookup", "repo", "1"), LookUpImage("repo", "1"), [b"repo@sha256:1"]),
+        (("set-target-state", "standby"), SetTargetState("STANDBY"), []),
+        (("sdp-shutdown",), ShutDown(), [b"host-1,host-2"]),
+        (("task-restart", "array_1", "t"), RestartTask("array_1", "t"), [b"1"]),
+        (("task-log", "array_1", "t"), TaskLog("array_1", "t"), [b"1"]),
+        (("product-events", "gone", 3), ProductEvents("gone", 3), [b"3"]),
+    ):
+        assert (await client.request(*request))[0] == reply
+        assert control.executed[-1] == command
+    for request in (("product-events", "a", 0), ("task-log", "nobody", "t"), ("image-lookup", "x")):
+        with pytest.raises(aiokatcp.FailReply):
+            await client.request(*request)

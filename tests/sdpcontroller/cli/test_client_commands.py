@@ -148,3 +148,14 @@ def test_resources_need_no_controller(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "source: pipelines.catalogue.ingest_bytes" in capsys.readouterr().out
     assert main(("resources", str(path), "--json")) == 0
     assert json.loads(capsys.readouterr().out)["total"]["cores"] == 2
+
+
+async def test_logs_and_events_are_shown(
+    sdp: Sdp, control: FakeControl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control.put(product("array_1"))
+    assert await sdp("logs", "array_1", "telstate") == 0
+    assert capsys.readouterr().out == "telstate of array_1\n"
+    assert await sdp("events", "array_1", "--count", "2", "--json") == 0
+    events = json.loads(capsys.readouterr().out)["events"]
+    assert events == ["event 0 of array_1", "event 1 of array_1"]
