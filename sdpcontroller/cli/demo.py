@@ -157,9 +157,9 @@ class _Demo:
         # Another demonstration may run on this machine: it must not get our data, nor we its ports.
         first_port = 20_000 + PORTS * randbelow(12_000 // PORTS)
         redis = need_command("redis-server", "redis-server")
-        async with self._step("Compile the programs, where it is the first time"):
-            await processes.finish("warm-up", [sys.executable, "-m", "pipelines.warm_up"])
         sdp = (sys.executable, "-m", "sdpcontroller.cli.main")
+        async with self._step("Compile, where it is the first time"):
+            await processes.finish("warm-up", [*sdp, "warm-up"])
         folder = demo_report.fresh_folder(output / "redis")
         image = None
         if self.options.executor == "docker":

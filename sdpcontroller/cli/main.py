@@ -16,6 +16,7 @@ from sdpcontroller.cli import (
     products,
     resources,
     status,
+    warm_up,
 )
 
 
@@ -29,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Start with 'sdp demo'. docs/tutorial.md goes through the same steps by hand.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (demo, master, cluster, resources, images):
+    for module in (demo, master, cluster, resources, images, warm_up):
         module.add_parser(commands)
     for module in (products, captures, agents, status):
         module.add_parsers(commands)

@@ -24,7 +24,9 @@ def system_packages() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def compiled(system_packages: None) -> None:
     """On a fresh machine compiling takes longer than the deadlines of what is tested."""
-    subprocess.run([sys.executable, "-m", "pipelines.warm_up"], check=True, timeout=600)
+    subprocess.run(
+        [sys.executable, "-m", "sdpcontroller.cli.main", "warm-up"], check=True, timeout=600
+    )
 
 
 @pytest.fixture
