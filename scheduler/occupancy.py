@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from scheduler.packing import Occupant
 from scheduler.packing.circumstances import pooled
+from scheduler.placement import Running
 from scheduler.quantities import Resources
 from scheduler.runs import GraphRun, Runs, TaskEntry
 
@@ -35,6 +36,15 @@ class Occupancy:
             elif holding:
                 found.append(_occupant(run, run.graph.graph_id, holding))
         return found
+
+    def running(self) -> list[tuple[str, Running]]:
+        """Return every task that holds something, with the id of its graph."""
+        return [
+            (entry.graph_id, Running(entry.template.request, entry.assignment))
+            for run in self._runs
+            for entry in run.entries.values()
+            if entry.assignment is not None and not entry.dead
+        ]
 
     def preempt(self, names: Collection[str], cause: str) -> None:
         """Begin to end batch nodes, to be run again later; others are left alone."""

@@ -17,7 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -39,7 +39,7 @@ from scheduler.packing import (
     place,
     warm_up,
 )
-from scheduler.placement import Assignment, Placement
+from scheduler.placement import Assignment, Placement, Running
 from scheduler.policy import REALTIME, Queue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
@@ -68,6 +68,9 @@ class Tenants(Protocol):
 
     def occupants(self) -> Sequence[Occupant]:
         """Return everything that holds resources."""
+
+    def running(self) -> Sequence[tuple[str, Running]]:
+        """Return every task that holds something, with the id of its graph."""
 
     def preempt(self, names: Collection[str], cause: str) -> None:
         """Begin to end these occupants."""
@@ -259,7 +262,10 @@ class LaunchQueue:
         state = self._state()
         if not state.waiting or not (state.agents or state.capacity):
             return False
-        turn = await asyncio.to_thread(decide, state, self._placing(state), self._quick)
+        beside = partial(_beside, self.tenants.running())
+        turn = await asyncio.to_thread(
+            decide, state, self._placing(state, beside), partial(self._quick, beside)
+        )
         self._reservations, self._failed = turn.reservations, turn.failed
         self._note(turn)
         match turn.act:
@@ -289,7 +295,9 @@ class LaunchQueue:
             failed=self._failed,
         )
 
-    def _placing(self, state: State) -> Callable[[Waiting, Agents], Placement | Shortage | None]:
+    def _placing(
+        self, state: State, beside: Callable[[Waiting], Sequence[Running]]
+    ) -> Callable[[Waiting, Agents], Placement | Shortage | None]:
         """Return how graphs are placed in this turn: with the effort that each is worth now."""
         efforts = {serial: (e.level, e.shortage) for serial, e in self._entries.items()}
 
@@ -301,6 +309,7 @@ class LaunchQueue:
                 iterations=ITERATIONS << level - 1 if level else FIRST_STEPS,
                 capacity=state.capacity,
                 start=None if before is None else before.partial,
+                running=beside(waiting),
             )
             return beside_fixed(
                 self._open(agents, waiting), waiting.requests, waiting.fixed, packing
@@ -308,8 +317,15 @@ class LaunchQueue:
 
         return placing
 
-    def _quick(self, waiting: Waiting, agents: Agents) -> Placement | None:
-        return place(self._open(agents, waiting), waiting.requests, iterations=QUICK)
+    def _quick(
+        self, beside: Callable[[Waiting], Sequence[Running]], waiting: Waiting, agents: Agents
+    ) -> Placement | None:
+        return place(
+            self._open(agents, waiting),
+            waiting.requests,
+            iterations=QUICK,
+            running=beside(waiting),
+        )
 
     def _open(self, agents: Agents, waiting: Waiting) -> Agents:
         return self.closures.open(agents, waiting.stay, time.time())
@@ -381,6 +397,18 @@ class LaunchQueue:
         entry.explanation = found
         if found.verdict is Verdict.NEVER and not entry.claim.done():
             self._refuse(entry, found.hopeless)
+
+
+def _beside(tasks: Sequence[tuple[str, Running]], waiting: Waiting) -> list[Running]:
+    """Return what a graph is placed beside: all that runs, its own tasks as its siblings."""
+    kept = (Running(waiting.requests[n], a, sibling=True) for n, a in waiting.fixed.items())
+    return [
+        *kept,
+        *(
+            replace(task, sibling=True) if graph_id == waiting.graph_id else task
+            for graph_id, task in tasks
+        ),
+    ]
 
 
 def _result(claim: asyncio.Future[Claim]) -> Claim | None:

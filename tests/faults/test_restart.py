@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.constraints import Apart
 from scheduler.errors import LaunchError, NoFitError, RestartError
 from scheduler.graph import Edge, EdgeIndex, EdgeKind, LogicalGraph, Restart
+from scheduler.requests import TaskRequest
 from scheduler.restart import plan_restart
 from scheduler.task import TaskState
 from tests.faults.virtual import Program, World, in_virtual_time, launched_on, until
@@ -207,3 +209,20 @@ def test_a_plan_is_closed_and_nothing_in_it_is_forbidden(
             assert edge.source in names
         if edge.kind is EdgeKind.KILL and edge.target in living:
             assert edge.source in names
+
+
+@in_virtual_time
+async def test_a_restarted_task_keeps_its_distance_to_those_that_run_on(tmp_path: Path) -> None:
+    """What relates tasks of a graph holds to those that were never stopped."""
+    small = TaskRequest.of(cpus=0.1, mem_mib=16, apart=(Apart("b"),))
+    a = shell("a", "x", restart=Restart.ANYWHERE, request=small)
+    b = shell("b", "x", request=TaskRequest.of(cpus=0.1, mem_mib=16))
+    async with World(tmp_path, agents=2) as world, world.scheduler() as scheduler:
+        await scheduler.launch(physical("g", a, b), timeout=60)
+        for _ in range(3):
+            await scheduler.restart_task("g", "a", timeout=60)
+            hosts = launched_on(scheduler, "g")
+            assert hosts["a"] != hosts["b"]
+        await scheduler.drain(hosts["a"])
+        with pytest.raises(NoFitError):
+            await scheduler.restart_task("g", "a", timeout=30)

@@ -12,6 +12,7 @@ from scheduler.claims import Claim
 from scheduler.errors import LaunchError, NeverFitsError, NoFitError
 from scheduler.offers import OfferPool
 from scheduler.packing import Idle, Occupant, Verdict
+from scheduler.placement import Running
 from scheduler.policy import BATCH, REALTIME, Queue
 from scheduler.quantities import Resources
 from scheduler.queues import LaunchQueue
@@ -38,11 +39,14 @@ class Everything:
 class Others:
     """What runs."""
 
-    running: list[Occupant] = field(default_factory=list)
+    holders: list[Occupant] = field(default_factory=list)
     told_to_end: list[str] = field(default_factory=list)
 
     def occupants(self) -> Sequence[Occupant]:
-        return self.running
+        return self.holders
+
+    def running(self) -> Sequence[tuple[str, Running]]:
+        return ()
 
     def preempt(self, names: Collection[str], cause: str) -> None:
         self.told_to_end += names
@@ -206,7 +210,7 @@ async def until_explained(desk: Desk, name: str) -> None:
 
 async def test_who_waits_is_told_what_binds_and_what_would_help(desk: Desk) -> None:
     desk.cluster.agents = [whole(0, 8), whole(1, 8)]
-    desk.tenants.running = [
+    desk.tenants.holders = [
         Occupant(name="image.7", holds={"a0": Resources({"cpus": 4000})}, preemptible=True)
     ]
     desk.offer(0, 4)
@@ -239,7 +243,7 @@ async def test_at_the_deadline_the_whole_explanation_is_told(desk: Desk) -> None
 
 async def test_what_is_kept_for_one_is_free_for_others_when_it_goes(desk: Desk) -> None:
     desk.cluster.agents = [whole(0, 4), whole(1, 4)]
-    desk.tenants.running = [
+    desk.tenants.holders = [
         Occupant(name="x", holds={"a0": Resources({"cpus": 2000})}, ends_by=1e9)
     ]
     large, small = desk.place("large", 4, 4), desk.place("small", 1, queue=BATCH)
@@ -255,7 +259,7 @@ async def test_batch_makes_room_where_a_queue_says_so(desk: Desk) -> None:
     urgent = Queue(name="urgent", priority=10, preempts=True)
     spare = {"preemptible": True, "ends_by": 1e9}
     desk.cluster.agents = [whole(0, 4)]
-    desk.tenants.running = [
+    desk.tenants.holders = [
         Occupant(name=f"image.{n}", holds={"a0": Resources({"cpus": 1000})}, **spare)  # type: ignore[arg-type]
         for n in range(3)
     ]
@@ -264,7 +268,7 @@ async def test_batch_makes_room_where_a_queue_says_so(desk: Desk) -> None:
     while not desk.tenants.told_to_end:  # noqa: ASYNC110 - a worker thread does not tell us
         await asyncio.sleep(0.001)
     (victim,) = desk.tenants.told_to_end
-    desk.tenants.running = [o for o in desk.tenants.running if o.name != victim]
+    desk.tenants.holders = [o for o in desk.tenants.holders if o.name != victim]
     desk.offer(1, 2)
     await placed
     assert desk.tenants.told_to_end == [victim], "and nobody else"
