@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from katcp_iface import KatcpServer
 from scheduler import crash_points
@@ -20,6 +20,7 @@ from scheduler.subscription import Timing
 from sdpcontroller.cli.image_options import add_image_options, open_images
 from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
 from sdpcontroller.election import Election, ElectionTiming, Leadership
+from sdpcontroller.interface_mode import StandInScheduler, private_redis
 from sdpcontroller.master import FORMS, Master
 from sdpcontroller.metrics import MeasuredControl, Metrics, attach
 from sdpcontroller.metrics import serve as serve_metrics
@@ -121,6 +122,12 @@ def add_parser(commands: Any) -> None:
         metavar="COMMAND",
         help="what ?sdp-shutdown runs for each host, with {host} for its name",
     )
+    parser.add_argument(
+        "--interface-mode",
+        action="store_true",
+        help="no cluster: tasks are stand-ins within this process, and the database is a Redis of its "
+        "own that ends with it; for testing clients",
+    )
     add_image_options(parser)
     add_log_level(parser)
     parser.set_defaults(run=run)
@@ -133,7 +140,8 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.write(f"{point.name:<32}{point.meaning}\n")
         return 0
     set_up_logging(options)
-    return run_until_signal(lambda stop: serve(options, stop))
+    work = serve_interface if options.interface_mode else serve
+    return run_until_signal(lambda stop: work(options, stop))
 
 
 async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
@@ -162,6 +170,34 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
                 await leadership.resign()
     finally:
         await store.close()
+
+
+async def serve_interface(options: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Serve in interface mode until `stop` is set; everything ends with it.
+
+    Raises
+    ------
+    ControllerError
+        If there is no Redis to be had.
+    """
+    async with AsyncExitStack() as stack:
+        host, port = await stack.enter_async_context(private_redis())
+        store = await Store.connect(f"redis://{host}:{port}/0")
+        stack.push_async_callback(store.close)
+        images = await stack.enter_async_context(open_images(options))
+        master = Master(
+            store,
+            cast(Scheduler, StandInScheduler()),
+            address=(options.host, options.port),
+            multicast=options.multicast,
+            timeouts=Timeouts(fit=options.fit_timeout),
+            end_products=True,
+            images=images,
+        )
+        ready = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(master.run(ready, stop))
+            group.create_task(_serve_katcp(master, options, ready, running))
 
 
 async def _win(election: Election, stop: asyncio.Event) -> Leadership | None:

@@ -1,0 +1,73 @@
+"""What stands in for a program: a KATCP server that says yes, with sensors as the program has them.
+
+Without postponed annotations: aiokatcp reads those of request handlers when the class is made.
+"""
+
+from typing import Any, Final
+
+import aiokatcp
+
+from pipelines.catalogue import EXPORTED_SENSORS
+
+HEAPS: Final = "input-heaps-total"
+"""The sensor that grows while a capture is on, where there is one."""
+
+
+class StandInProgram(aiokatcp.DeviceServer):
+    """Answers what the controller asks of programs, at once.
+
+    Parameters
+    ----------
+    kind
+        Kind of program, as in the catalogue.
+    """
+
+    VERSION = "sdp-interface-mode-1.0"
+    BUILD_STATE = "sdp-interface-mode-1.0"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__("127.0.0.1", 0)
+        self.block: aiokatcp.Sensor[str] = _sensor(str, "capture-block-id", "Capture block")
+        status: aiokatcp.Sensor[aiokatcp.DeviceStatus] = aiokatcp.Sensor(
+            aiokatcp.DeviceStatus,
+            "device-status",
+            "State of the program",
+            default=aiokatcp.DeviceStatus.OK,
+            initial_status=aiokatcp.Sensor.Status.NOMINAL,
+        )
+        for sensor in (self.block, status):
+            self.sensors.add(sensor)
+        for name, description in EXPORTED_SENSORS.get(kind, {}).items():
+            whole = not name.endswith(("fraction", "rate", "rms"))
+            self.sensors.add(_sensor(int if whole else float, name, description))
+
+    def tick(self) -> None:
+        """Let time pass: heaps come in while a capture is on."""
+        heaps = self.sensors.get(HEAPS)
+        if heaps is not None and self.block.value:
+            heaps.value += 1
+
+    async def request_capture_init(self, ctx: aiokatcp.RequestContext, cbid: str) -> None:
+        """Begin a capture block."""
+        if self.block.value:
+            raise aiokatcp.FailReply(f"capture block {self.block.value} is on: capture-done first")
+        self.block.value = cbid
+
+    async def request_capture_done(self, ctx: aiokatcp.RequestContext) -> None:
+        """End the capture block."""
+        if not self.block.value:
+            raise aiokatcp.FailReply("no capture block is on")
+        self.block.value = ""
+
+    async def request_capture_start(self, ctx: aiokatcp.RequestContext, stream: str) -> None:
+        """Send data of a stream."""
+
+    async def request_capture_stop(self, ctx: aiokatcp.RequestContext, stream: str) -> None:
+        """Send no data of a stream."""
+
+    async def request_target(self, ctx: aiokatcp.RequestContext, target: str) -> None:
+        """Point the array."""
+
+
+def _sensor(kind: type[Any], name: str, description: str) -> aiokatcp.Sensor[Any]:
+    return aiokatcp.Sensor(kind, name, description, initial_status=aiokatcp.Sensor.Status.NOMINAL)

@@ -1,0 +1,103 @@
+"""A controller without a cluster, as its clients see it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiokatcp
+import katsdptelstate
+import pytest
+
+from sdpcontroller.cli.main import make_parser
+from sdpcontroller.cli.master import serve_interface
+from tests.conftest import free_port
+from tests.sdpcontroller.documents import make_config
+
+IMAGE = {"type": "sdp.continuum_image", "src_streams": ["l0_0", "cal_0"], "min_time": 5.0}
+
+
+@asynccontextmanager
+async def controller() -> AsyncIterator[aiokatcp.Client]:
+    port = free_port()
+    words = ["master", "--interface-mode", "--port", str(port)]
+    options: argparse.Namespace = make_parser().parse_args(words)
+    stop = asyncio.Event()
+    running = asyncio.create_task(serve_interface(options, stop))
+    client = aiokatcp.Client("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(20):
+            await client.wait_connected()
+        yield client
+    finally:
+        client.close()
+        await client.wait_closed()
+        stop.set()
+        async with asyncio.timeout(20):
+            await running
+
+
+class Movement(aiokatcp.AbstractSensorWatcher):
+    """Tells when a sensor has a value above 0, whenever it comes to be."""
+
+    def __init__(self, name: str, moved: asyncio.Event) -> None:
+        self._name = name
+        self._moved = moved
+
+    def sensor_updated(self, name: str, value: bytes, status: Any, timestamp: float) -> None:
+        if name == self._name and int(value) > 0:
+            self._moved.set()
+
+
+async def value(client: aiokatcp.Client, name: str) -> str:
+    _, informs = await client.request("sensor-value", name)
+    return informs[0].arguments[4].decode()
+
+
+async def test_a_whole_observation_without_a_cluster() -> None:
+    text = json.dumps(make_config(outputs={"image": IMAGE}).to_json())
+    async with controller() as client:
+        await client.request("product-configure", "array_1", text)
+        assert await value(client, "array_1.state") == "idle"
+        assert await value(client, "state") == "ON"
+        reply, _ = await client.request("capture-init", "array_1")
+        assert await value(client, "array_1.state") == "capturing"
+        tasks = {inform.arguments[0] for inform in (await client.request("task-list"))[1]}
+        assert b"array_1.ingest.l0_0.0" in tasks
+        _, streams = await client.request("capture-list")
+        assert streams[0].arguments[2] == b"up"
+        assert (await client.request("capture-done", "array_1"))[0] == reply
+        await client.request("task-restart", "array_1", "display.l0_0")
+        await client.request("product-deconfigure", "array_1", 1)
+        assert await value(client, "products") == "[]"
+        with pytest.raises(aiokatcp.FailReply, match="there is no product"):
+            await client.request("capture-init", "array_1")
+
+
+async def test_telescope_state_is_real_and_each_products_own() -> None:
+    text = json.dumps(make_config().to_json())
+    async with controller() as client:
+        endpoints = set()
+        for name in ("a", "b"):
+            await client.request("product-configure", name, text)
+            (endpoint,), _ = await client.request("telstate-endpoint", name)
+            endpoints.add(endpoint)
+            telstate: Any = katsdptelstate.TelescopeState(endpoint.decode())
+            assert telstate["subarray_product_id"] == name
+            telstate.backend.client.close()
+        assert len(endpoints) == 2
+
+
+async def test_sensors_of_stand_ins_move_while_a_capture_is_on() -> None:
+    async with controller() as client:
+        text = json.dumps(make_config(cal=False).to_json())
+        await client.request("product-configure", "p", text)
+        moved = asyncio.Event()
+        client.add_sensor_watcher(Movement("p.ingest.l0_0.0.input-heaps-total", moved))
+        await client.request("capture-init", "p")
+        async with asyncio.timeout(10):
+            await moved.wait()
