@@ -55,6 +55,8 @@ class FrameworkSettings:
     """Seconds for which tasks outlive us."""
     http_timeout: float = pymesos_driver.HTTP_TIMEOUT
     missed_heartbeats: float = pymesos_driver.MISSED_HEARTBEATS
+    may_act: Callable[[], bool] = lambda: True
+    """Whether calls may be made now; false where another controller may have taken over."""
 
     def framework_info(self, framework_id: str | None) -> dict[str, Any]:
         """Return Mesos' ``FrameworkInfo``."""
@@ -353,6 +355,8 @@ class Framework:
     def _send_one(self, call: _Call) -> None:
         try:
             call.tries += 1
+            if not self._settings.may_act():  # now, not when it was asked for: we may have slept
+                raise pymesos_driver.CallRefused("this controller does not lead now")
             self._driver.make(call.send)
         except FrameworkError as exc:
             self._failed(call, exc)

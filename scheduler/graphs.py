@@ -9,6 +9,7 @@ from typing import Final
 
 from scheduler import shutdown
 from scheduler.background import Background
+from scheduler.crash_points import CrashPoint
 from scheduler.equipment import Equipment
 from scheduler.errors import GraphError, JournalError, LaunchError
 from scheduler.graph import PhysicalGraph
@@ -17,6 +18,8 @@ from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import TaskState
 
 logger = logging.getLogger(__name__)
+
+_DEAD: Final = CrashPoint("stop.dead", "all tasks of a graph are dead, its records exist")
 
 
 class Graphs:
@@ -90,6 +93,7 @@ class Graphs:
             return
         if not keep_views:
             self._runs.forget(graph_id)
+        _DEAD.reached()
         try:
             await self._equipment.journal.forget_graph(graph_id)
         except JournalError as exc:  # a successor will find it dead

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 from scheduler import shutdown
 from scheduler.closures import stay
+from scheduler.crash_points import CrashPoint
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import LaunchError, SchedulerError
 from scheduler.graph import EdgeKind, ReadyKind
@@ -34,6 +35,16 @@ logger = logging.getLogger(__name__)
 ATTEMPTS: Final = 2
 LOG_SECONDS: Final = 3.5
 """How long a failure waits for the dead task's last lines."""
+
+_BEGUN: Final = CrashPoint("launch.begun", "a launch is asked for, the scheduler has no record")
+_RECORDED: Final = CrashPoint("launch.recorded", "the graph is recorded, it has no place")
+_BEFORE_GO_AHEAD: Final = CrashPoint("launch.before-go-ahead", "one more task may go, not recorded")
+_GO_AHEAD_RECORDED: Final = CrashPoint(
+    "launch.go-ahead-recorded", "one more go-ahead is recorded, not given"
+)
+_GO_AHEAD: Final = CrashPoint("launch.go-ahead", "one more go-ahead is given")
+_TASK_READY: Final = CrashPoint("launch.task-ready", "one more task is ready")
+_UP: Final = CrashPoint("launch.up", "all tasks are ready, that is recorded, nobody was told")
 
 
 class TaskDied(Exception):
@@ -114,6 +125,7 @@ async def _record_success(equipment: Equipment, run: GraphRun) -> None:
     graph_id = run.graph.graph_id
     write = equipment.journal.record_phase
     await insist(math.inf, lambda: write(graph_id, GraphPhase.UP))
+    _UP.reached()
     if run.stop_cause is not None:
         raise LaunchError(f"graph {graph_id}: {run.stop_cause}")
     run.phase = GraphPhase.UP
@@ -121,7 +133,9 @@ async def _record_success(equipment: Equipment, run: GraphRun) -> None:
 
 async def _launch_once(equipment: Equipment, run: GraphRun, deadline: float, priority: int) -> None:
     graph = run.graph
+    _BEGUN.reached()
     await insist(deadline, lambda: equipment.journal.record_graph(graph))
+    _RECORDED.reached()
     requests = {task.name: task.request for task in graph.logical.tasks}
     claim = await equipment.queue.place(
         graph.graph_id,
@@ -241,6 +255,7 @@ async def _bring_up_task(equipment: Equipment, run: GraphRun, entry: TaskEntry) 
         await _within(entry, max(budget, 0.01), until_ready(run, entry))
     if entry.life.state is TaskState.STARTING:
         await equipment.runs.apply(entry, ReadyHeld())
+        _TASK_READY.reached()
     await run.until(lambda: _ready(entry) or entry.dead)  # somebody outside may be ending it
 
 
@@ -281,8 +296,11 @@ async def _let_through(equipment: Equipment, run: GraphRun, entry: TaskEntry) ->
     if entry.life.state is not TaskState.WAITING:  # it did not live to see them
         return
     entry.late_values = dict(values)
+    _BEFORE_GO_AHEAD.reached()
     await equipment.runs.apply(entry, LetThrough())
+    _GO_AHEAD_RECORDED.reached()
     equipment.gates.let_through(entry.task.task_id, values)
+    _GO_AHEAD.reached()
 
 
 async def _within(entry: TaskEntry, seconds: float, waiting: Any) -> None:

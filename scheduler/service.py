@@ -68,6 +68,8 @@ class Scheduler(Questions):
         Base URLs at which tasks can reach this and other controllers; the own one if none are given.
     principal, secret
         Credentials at the master.
+    may_act
+        Whether calls to Mesos may be made at the moment; of several controllers, only one does.
     queues
         Where graphs can wait for their place; ``realtime`` and ``batch`` are used where none is named.
     images
@@ -91,6 +93,7 @@ class Scheduler(Questions):
         timing: Timing | None = None,
         queues: Sequence[Queue] = (REALTIME, BATCH),
         images: ImageResolver | None = None,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
         self._settings = FrameworkSettings(
             master=master,
@@ -99,6 +102,7 @@ class Scheduler(Questions):
             principal=principal,
             secret=secret,
             failover_timeout=failover_timeout,
+            may_act=may_act,
             user=user if user is not None else getpass.getuser(),
         )
         self._timing = timing or Timing()

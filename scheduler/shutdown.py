@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection
+from typing import Final
 
+from scheduler.crash_points import CrashPoint
 from scheduler.equipment import Equipment
 from scheduler.errors import JournalError
 from scheduler.graph import EdgeKind
@@ -15,6 +17,9 @@ from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import KillAsked
 
 logger = logging.getLogger(__name__)
+
+_STOPPING: Final = CrashPoint("stop.recorded", "that a graph ends is recorded, no task is killed")
+_KILLED: Final = CrashPoint("stop.killed", "one more task is told to end")
 
 
 async def unwind(equipment: Equipment, run: GraphRun, cause: str) -> None:
@@ -45,6 +50,7 @@ async def give_up(equipment: Equipment, run: GraphRun) -> None:
         await equipment.journal.record_phase(run.graph.graph_id, GraphPhase.STOPPING)
     except JournalError as exc:
         logger.warning("that graph %s ends was not recorded: %s", run.graph.graph_id, exc)
+    _STOPPING.reached()
 
 
 async def take_down(
@@ -83,6 +89,7 @@ async def kill_until_dead(
             await equipment.runs.apply(entry, KillAsked(cause))
         except JournalError as exc:  # killing needs no permission
             logger.warning("the end of %s was not recorded: %s", entry.task.task_id, exc)
+        _KILLED.reached()
         try:
             async with asyncio.timeout(equipment.kill_interval):
                 await run.until(lambda: entry.dead, though_stopping=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from scheduler.claims import Claim, Place
+from scheduler.crash_points import CrashPoint
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import FrameworkError, GraphError, LaunchError, QuantityError
 from scheduler.goahead import new_token, wrapped, wrapper_environment
@@ -34,6 +35,11 @@ from scheduler.taskinfo import (
 )
 
 logger = logging.getLogger(__name__)
+
+_PLACED: Final = CrashPoint("launch.placed", "the placement is recorded, no task is")
+_MARKED: Final = CrashPoint("launch.marked", "all tasks are recorded as launching, none is")
+_ACCEPTED: Final = CrashPoint("launch.accepted", "offers of one more agent are accepted")
+_ALL_ACCEPTED: Final = CrashPoint("launch.all-accepted", "offers of all agents are accepted")
 
 
 async def start_tasks(
@@ -71,6 +77,7 @@ async def start_tasks(
         equipment.framework.decline(ids, refuse_seconds=0.0)
         raise
     await asyncio.gather(*(_accept(equipment, run, claim, place, infos[place]) for place in infos))
+    _ALL_ACCEPTED.reached()
 
 
 async def _prepare(
@@ -86,6 +93,7 @@ async def _prepare(
     await insist(
         deadline, lambda: equipment.journal.record_placement(run.graph.graph_id, placement)
     )
+    _PLACED.reached()
     run.placement = placement
     bound = _bind(run, claim, entries)
     infos = _task_infos(equipment, run, claim, bound)
@@ -99,6 +107,7 @@ async def _prepare(
         await equipment.runs.apply(entry, Accepted())
         if not entry.token:
             await equipment.runs.apply(entry, LetThrough())
+    _MARKED.reached()
     return infos
 
 
@@ -172,6 +181,7 @@ async def _accept(
     offer_ids = [offer["id"]["value"] for offer in claim.offers[place]]
     try:
         await equipment.framework.accept(offer_ids, infos)
+        _ACCEPTED.reached()
     except FrameworkError as exc:
         # The offers must not stay ours. Should the ACCEPT arrive after all, it comes before this and holds, or
         # after it and is dropped by Mesos.

@@ -19,6 +19,7 @@ import aiohttp
 from scheduler import agents as agents_module
 from scheduler.agents import Agents
 from scheduler.closures import read_window, stay
+from scheduler.crash_points import CrashPoint
 from scheduler.equipment import insist
 from scheduler.errors import FrameworkError, JournalError
 from scheduler.framework import (
@@ -42,6 +43,9 @@ from scheduler.task import DeclaredLost, StatusUpdate, TaskState
 from scheduler.views import AgentsChanged, Change, LinkChanged, LinkState
 
 logger = logging.getLogger(__name__)
+
+_SUBSCRIBED: Final = CrashPoint("subscribe.granted", "Mesos gave a framework id, not recorded")
+_ID_RECORDED: Final = CrashPoint("subscribe.recorded", "the framework id is recorded, unused")
 
 LONG_REFUSAL: Final = 3600.0
 """Seconds for which offers are refused that nobody waits for; a revive ends that."""
@@ -163,9 +167,11 @@ class Subscription:
     async def _subscribed(self, event: Subscribed) -> None:
         """Make the id safe before anything is done under it; then ask for all that may have changed."""
         if event.framework_id != self.framework_id:
+            _SUBSCRIBED.reached()
             write = self._journal.record_framework_id
             await insist(float("inf"), lambda: write(event.framework_id))
             self.framework_id = event.framework_id
+            _ID_RECORDED.reached()
         self._pool.clear()
         self._framework.confirm()
         self._set_link(LinkState.CONNECTED, event.master, "")

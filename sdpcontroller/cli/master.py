@@ -230,6 +230,7 @@ async def _lead(
             goahead_urls=options.goahead_url,
             timing=Timing(adoption=_ADOPTION),
             images=images,
+            may_act=lambda: leadership.held,
         ),
         address=(options.host, options.port),
         multicast=options.multicast,
