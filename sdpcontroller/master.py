@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
+from scheduler.crash_points import CrashPoint
 from scheduler.graph import instantiate
 from scheduler.images import ImageResolver
 from scheduler.placement import Placement
@@ -74,6 +75,9 @@ FORMS: Final[tuple[Form[Any], ...]] = (
     *JOURNAL_FORMS,
 )
 """Everything that the controller keeps: what a successor must be able to read."""
+
+_LOADED: Final = CrashPoint("recovery.loaded", "records are read, the link to Mesos is not made")
+_TAKEN_UP: Final = CrashPoint("recovery.taken-up", "graphs are taken up, no product has gone on")
 
 
 class _LeavingError(Exception):
@@ -199,6 +203,7 @@ class Master:
             may_act=self._may_act,
         )
         self._products.update(await self._load_products(services))
+        _LOADED.reached()
         self._scheduler.subscribe(self._scheduler_changed)
         try:
             async with self._scheduler:
@@ -213,6 +218,7 @@ class Master:
         self._services = services
         services.background.create_task(self._watch_scheduler())
         self._recover(services)
+        _TAKEN_UP.reached()
         ready.set()
         await stop.wait()
         self._stopping = True

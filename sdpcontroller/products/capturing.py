@@ -59,6 +59,8 @@ class Capturing:
         machine.check_product(name, kept.state, ProductState.CAPTURING)
         if override is not None:
             self._config.merged(load(override))  # refused before anything has happened
+        if kept.current_block is not None:  # of an earlier try, which could not be recorded
+            await self._call_off(graph, kept.current_block)
         now = int(time.time())
         cbid = str(await self._services.store.take_numbers("capture-block", at_least=now))
         _NUMBERED.reached()
@@ -93,13 +95,8 @@ class Capturing:
         await captures.end(graph.stages(), graph.connections, timeouts.capture_done)
         await self._set_block(cbid, Block(state=CaptureBlockState.DEAD), current=None)
 
-    async def end(self, graph: RunningGraph, *, again: bool = False) -> tuple[str, list[str]]:
+    async def end(self, graph: RunningGraph) -> tuple[str, list[str]]:
         """End the current block: drain, and hand it on to postprocessing.
-
-        Parameters
-        ----------
-        again
-            Whether an earlier controller has begun with it.
 
         Returns
         -------
@@ -113,7 +110,8 @@ class Capturing:
         """
         cbid = self.current()
         block = self._keeper.kept.block(cbid)
-        if block.state is not CaptureBlockState.BURNDOWN:  # an earlier try may have got that far
+        again = block.state is CaptureBlockState.BURNDOWN  # an earlier try got that far
+        if not again:
             block = dataclasses.replace(block, state=CaptureBlockState.BURNDOWN)
             await self._set_block(cbid, block, current=cbid)
         _BURNDOWN.reached()
@@ -219,7 +217,7 @@ class Capturing:
                 if others:
                     logger.error("%s: not at %s: %s", self._keeper.name, cbid, ", ".join(others))
             case _:
-                await self.end(graph, again=True)
+                await self.end(graph)
 
     async def _resume_begin(self, graph: RunningGraph, cbid: str) -> None:
         told = await self._ask(graph)

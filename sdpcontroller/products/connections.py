@@ -29,6 +29,9 @@ _DECODERS: Final[dict[str, type]] = {
 MAX_SENSORS: Final = 1000
 """Sensors mirrored of one task; what it declares beyond is not mirrored, and logged once."""
 
+_NOT_LEADING: Final = 0.05
+"""Seconds between two looks whether this controller leads again."""
+
 SensorCallback = Callable[[TaskSensor], None]
 
 
@@ -134,8 +137,8 @@ class TaskConnection:
         Raises
         ------
         CommandError
-            If the task refuses, is not reached, or does not answer within `timeout` seconds; or this
-            controller does not lead.
+            If the task refuses, is not reached, or does not answer within `timeout` seconds. While this
+            controller does not lead, nothing is sent.
         """
         reply, _ = await self._ask(name, *args, timeout=timeout)
         return [argument.decode(errors="replace") for argument in reply]
@@ -164,8 +167,9 @@ class TaskConnection:
         try:
             async with limit:
                 await self._client.wait_connected()
-                if not self._may_act():  # it may have slept meanwhile
-                    raise CommandError(f"{self.task}: no {name}: this controller does not lead now")
+                # This process may have slept, or the database is away: no event tells, only a clock.
+                while not self._may_act():  # noqa: ASYNC110
+                    await asyncio.sleep(_NOT_LEADING)
                 return await self._client.request(name, *args)
         except aiokatcp.FailReply as exc:
             raise CommandError(f"{self.task} refused {name}: {exc}") from exc

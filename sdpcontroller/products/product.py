@@ -32,6 +32,8 @@ from sdpcontroller.workflows.plan import SimulatedStream
 logger = logging.getLogger(__name__)
 
 _IDLE: Final = CrashPoint("configure.idle", "the product is idle, no reply was given")
+_CONNECTED: Final = CrashPoint("recovery.connected", "a product's tasks are linked again")
+_RECOVERED: Final = CrashPoint("recovery.done", "a product has gone on, in the state it had")
 _DECONFIGURING: Final = CrashPoint("deconfigure.recorded", "deconfiguring, nothing is taken down")
 _DOWN: Final = CrashPoint("deconfigure.down", "all tasks are dead, addresses are taken still")
 _RELEASED: Final = CrashPoint("deconfigure.released", "addresses are released, the record exists")
@@ -146,7 +148,7 @@ class Product:
             if self._services.leaving.is_set() or isinstance(exc, FencedError):
                 raise  # another controller goes on with it
             reason = str(exc) or "deconfigured before it was ready"
-            await asyncio.shield(self._unwind(reason))
+            await asyncio.shield(self._keeper.insist(lambda: self._unwind(reason)))
             if isinstance(exc, SchedulerError | asyncio.CancelledError):
                 raise CommandError(reason) from exc
             raise
@@ -365,9 +367,11 @@ class Product:
                 graph = self._up()
                 self._settle_configure()
                 await graph.connect()
+                _CONNECTED.reached()
                 for view in graph.tasks().values():
                     self._losses.judge(graph, view)
                 await self._capturing.resume(graph)
+                _RECOVERED.reached()
 
     # What happens to the tasks
 

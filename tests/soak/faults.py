@@ -1,0 +1,219 @@
+"""What can go wrong, one coroutine each; what a fault breaks, it mends before it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import sdpcontroller.cli.master  # noqa: F401 - its crash points
+from scheduler.crash_points import crash_points
+from scheduler.embedded.faults import Delay, Duplicate, Reorder
+from tests.faults.bench.bench import LEASE, Bench, Controller, NobodyError
+
+
+class Chaos:
+    """Breaks things.
+
+    Parameters
+    ----------
+    rng
+        Decides everything.
+    """
+
+    def __init__(self, bench: Bench, rng: random.Random) -> None:
+        self.bench = bench
+        self._rng = rng
+        self.takeovers: list[float] = []
+        """Seconds from the death of a leader until another one answered."""
+        self.handovers: list[float] = []
+        """The same from the signal to end in order."""
+        self.violations: list[str] = []
+        self.crash_at = ""
+        """Where the next controller that is begun shall die."""
+
+    # ------------------------------------------------------------------ who is there
+
+    async def leader(self) -> Controller:
+        """Return the controller that answers; wait for one."""
+        while True:
+            for controller in self.bench.controllers.values():
+                if controller.pid and not controller.paused and await _answers(controller):
+                    return controller
+            await asyncio.sleep(0.02)
+
+    def _standby(self, leader: Controller) -> Controller | None:
+        others = [c for c in self.bench.controllers.values() if c is not leader and c.pid]
+        return others[0] if others else None
+
+    async def _answer_again(self) -> float:
+        began = time.monotonic()
+        await self.leader()
+        return time.monotonic() - began
+
+    # ------------------------------------------------------------------ controllers
+
+    async def kill_leader(self) -> None:
+        leader = await self.leader()
+        standby = self._standby(leader)
+        await self.bench.signal(leader.name, signal.SIGKILL)
+        seconds = await self._answer_again()
+        if standby is not None:
+            self.takeovers.append(seconds)
+
+    async def kill_standby(self) -> None:
+        standby = self._standby(await self.leader())
+        if standby is not None:
+            await self.bench.signal(standby.name, signal.SIGKILL)
+
+    async def kill_both(self) -> None:
+        for name, controller in self.bench.controllers.items():
+            if controller.pid:
+                await self.bench.signal(name, signal.SIGKILL)
+        await self._answer_again()
+
+    async def kill_twice(self) -> None:
+        """Kill one leader after the other, the second before it can have got far."""
+        await self.kill_leader()
+        await asyncio.sleep(self._rng.uniform(0.0, 0.4))
+        await self.kill_leader()
+
+    async def end_in_order(self) -> None:
+        leader = await self.leader()
+        standby = self._standby(leader)
+        pid = leader.pid
+        ending = asyncio.create_task(self.bench.signal(leader.name, signal.SIGTERM))
+        began = time.monotonic()
+        while await self.leader() is leader and leader.pid == pid:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        if standby is not None and standby.pid:
+            self.handovers.append(time.monotonic() - began)
+        await ending
+
+    async def crash_at_a_point(self) -> None:
+        """Let the next controller die at a named place, whenever it comes there."""
+        self.crash_at = self._rng.choice([point.name for point in crash_points()])
+        await self.kill_both()
+
+    async def pause_past_the_lease(self) -> None:
+        leader = await self.leader()
+        standby, pid = self._standby(leader), leader.pid
+        await self.bench.signal(leader.name, signal.SIGSTOP)
+        if standby is None or not standby.pid:
+            await asyncio.sleep(LEASE)
+        else:
+            await self._answer_again()
+        await self.bench.signal(leader.name, signal.SIGCONT)
+        if standby is not None and leader.pid == pid:
+            try:
+                await self.bench.ended(leader.name, pid, timeout=10)
+            except TimeoutError:
+                if (await self.leader()).pid != pid:
+                    self.violations.append("a leader that was paused past its lease did not end")
+
+    async def pause_briefly(self) -> None:
+        leader = await self.leader()
+        await self.bench.signal(leader.name, signal.SIGSTOP)
+        await asyncio.sleep(self._rng.uniform(0.05, 0.6 * LEASE))
+        await self.bench.signal(leader.name, signal.SIGCONT)
+
+    # ------------------------------------------------------------------ links and servers
+
+    async def cut_from_store(self) -> None:
+        link = (await self.leader()).redis
+        link.cut()
+        await asyncio.sleep(self._rng.uniform(0.1, 2 * LEASE))
+        link.mend()
+
+    async def silence_store(self) -> None:
+        link = (await self.leader()).redis
+        link.silence()
+        await asyncio.sleep(self._rng.uniform(0.1, 2 * LEASE))
+        link.mend()
+
+    async def cut_from_mesos(self) -> None:
+        link = (await self.leader()).mesos
+        link.cut()
+        await asyncio.sleep(self._rng.uniform(0.1, 1.5))
+        link.mend()
+
+    async def silence_mesos(self) -> None:
+        link = (await self.leader()).mesos
+        link.silence()
+        await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+        link.mend()
+
+    async def kill_store(self) -> None:
+        self.bench.stop_redis()
+        await asyncio.sleep(self._rng.uniform(0.05, 1.5 * LEASE))
+        await asyncio.to_thread(self.bench.start_redis)
+
+    async def mesos_fails_over(self) -> None:
+        await self.bench.cluster.faults.fail_over(
+            down=self._rng.uniform(0.0, 0.5), recovery=0.1, agents_after=0.3
+        )
+
+    async def updates_go_astray(self) -> None:
+        """For a while, status updates come late, twice, or out of order."""
+        faults = self.bench.cluster.faults
+        action = self._rng.choice([Delay(0.3), Duplicate(2), Reorder()])
+        faults.on_event(action, times=5)
+        await asyncio.sleep(self._rng.uniform(0.2, 1.0))
+        faults.clear()
+
+    async def rescind_offers(self) -> None:
+        self.bench.cluster.faults.rescind()
+
+    async def a_display_dies(self) -> None:
+        """A task without which an observation is whole ends by itself."""
+        displays = [p for p in self.bench.diary.alive.values() if p.name.startswith("display.")]
+        ready = [p for p in displays if p.server is not None]
+        if ready:
+            self._rng.choice(ready).die()
+
+    @property
+    def kinds(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """All kinds of faults, by name."""
+        return {name: getattr(self, name) for name in KINDS}
+
+
+KINDS: Final = (
+    "kill_leader",
+    "kill_standby",
+    "kill_both",
+    "kill_twice",
+    "end_in_order",
+    "crash_at_a_point",
+    "pause_past_the_lease",
+    "pause_briefly",
+    "cut_from_store",
+    "silence_store",
+    "cut_from_mesos",
+    "silence_mesos",
+    "kill_store",
+    "mesos_fails_over",
+    "updates_go_astray",
+    "rescind_offers",
+    "a_display_dies",
+)
+
+
+async def _answers(controller: Controller) -> bool:
+    try:
+        async with asyncio.timeout(1.0):
+            reader, writer = await asyncio.open_connection("127.0.0.1", controller.port)
+            writer.write(b"?watchdog[1]\n")
+            while line := await reader.readline():
+                if line.startswith(b"!watchdog[1] ok"):
+                    writer.close()
+                    return True
+            writer.close()
+    except (OSError, TimeoutError):
+        pass
+    return False
+
+
+__all__ = ["KINDS", "Chaos", "NobodyError"]
