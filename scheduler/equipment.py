@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -12,7 +13,8 @@ from scheduler.errors import JournalError
 from scheduler.goahead import GoAhead
 from scheduler.journal import Journal
 from scheduler.queues import LaunchQueue
-from scheduler.runs import Runs
+from scheduler.runs import Runs, TaskEntry
+from scheduler.task import Event
 
 logger = logging.getLogger(__name__)
 
@@ -70,3 +72,20 @@ async def insist(deadline: float, write: Callable[[], Any]) -> None:
             await asyncio.sleep(JOURNAL_PAUSE)
         else:
             return
+
+
+async def apply_recorded(
+    equipment: Equipment, entry: TaskEntry, event: Event, deadline: float = math.inf
+) -> None:
+    """Let something of ours happen to a task; return when it is recorded: a journal that is away is waited for.
+
+    Raises
+    ------
+    JournalError
+        If the deadline has passed.
+    """
+    try:
+        await equipment.runs.apply(entry, event)
+    except JournalError as exc:
+        logger.warning("%s waits for the journal: %s", entry.task.task_id, exc)
+        await insist(deadline, lambda: equipment.runs.record(entry))

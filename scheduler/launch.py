@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from scheduler import shutdown
 from scheduler.closures import stay
 from scheduler.crash_points import CrashPoint
-from scheduler.equipment import Equipment, insist
+from scheduler.equipment import Equipment, apply_recorded, insist
 from scheduler.errors import LaunchError, SchedulerError
 from scheduler.graph import EdgeKind, ReadyKind
 from scheduler.journal import GraphPhase
@@ -254,7 +254,7 @@ async def _bring_up_task(equipment: Equipment, run: GraphRun, entry: TaskEntry) 
     if entry.life.state is TaskState.STARTING:
         await _within(entry, max(budget, 0.01), until_ready(run, entry))
     if entry.life.state is TaskState.STARTING:
-        await equipment.runs.apply(entry, ReadyHeld())
+        await apply_recorded(equipment, entry, ReadyHeld())
         _TASK_READY.reached()
     await run.until(lambda: _ready(entry) or entry.dead)  # somebody outside may be ending it
 
@@ -297,7 +297,7 @@ async def _let_through(equipment: Equipment, run: GraphRun, entry: TaskEntry) ->
         return
     entry.late_values = dict(values)
     _BEFORE_GO_AHEAD.reached()
-    await equipment.runs.apply(entry, LetThrough())
+    await apply_recorded(equipment, entry, LetThrough())
     _GO_AHEAD_RECORDED.reached()
     equipment.gates.let_through(entry.task.task_id, values)
     _GO_AHEAD.reached()

@@ -309,6 +309,19 @@ class Runs:
                 if life is not before:
                     self.announce(entry)
 
+    async def record(self, entry: TaskEntry) -> None:
+        """Write the record of a task, if the newest one is not safe yet.
+
+        Raises
+        ------
+        JournalError
+            If it could not be written.
+        """
+        async with entry.order:
+            if (record := entry.record()) != entry.recorded:
+                await self._journal.record_task(record)
+                entry.recorded = record
+
     def _settle(self, entry: TaskEntry, life: TaskLife, event: Event) -> None:
         before, entry.life = entry.life, life
         entry.news_at = asyncio.get_running_loop().time()

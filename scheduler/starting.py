@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from scheduler.claims import Claim, Place
 from scheduler.crash_points import CrashPoint
-from scheduler.equipment import Equipment, insist
+from scheduler.equipment import Equipment, apply_recorded, insist
 from scheduler.errors import FrameworkError, GraphError, LaunchError, QuantityError
 from scheduler.goahead import new_token, wrapped, wrapper_environment
 from scheduler.offers import Ledger
@@ -100,13 +100,15 @@ async def _prepare(
     for entry in entries:
         if entry.token:
             equipment.gates.open(entry.task.task_id, entry.token)
-        await equipment.runs.apply(entry, Placed(bound[entry.name].assignment.agent_id))
+        await apply_recorded(
+            equipment, entry, Placed(bound[entry.name].assignment.agent_id), deadline
+        )
     if run.stop_cause is not None:
         raise LaunchError(f"graph {run.graph.graph_id}: {run.stop_cause}")
     for entry in entries:
-        await equipment.runs.apply(entry, Accepted())
+        await apply_recorded(equipment, entry, Accepted(), deadline)
         if not entry.token:
-            await equipment.runs.apply(entry, LetThrough())
+            await apply_recorded(equipment, entry, LetThrough(), deadline)
     _MARKED.reached()
     return infos
 

@@ -11,7 +11,7 @@ from scheduler.crash_points import CrashPoint
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.config.document import load
 from sdpcontroller.control import CaptureBlockState, ProductState
-from sdpcontroller.errors import CommandError, ControllerError, FencedError
+from sdpcontroller.errors import CommandError, ControllerError, FencedError, StoreError
 from sdpcontroller.products import captures, machine
 from sdpcontroller.products.keeper import Keeper
 from sdpcontroller.products.postprocessing import Postprocessing
@@ -93,7 +93,8 @@ class Capturing:
         """End a block that has not begun everywhere."""
         timeouts = self._services.timeouts
         await captures.end(graph.stages(), graph.connections, timeouts.capture_done)
-        await self._set_block(cbid, Block(state=CaptureBlockState.DEAD), current=None)
+        dead = Block(state=CaptureBlockState.DEAD)
+        await self._keeper.insist(lambda: self._set_block(cbid, dead, current=None))
 
     async def end(self, graph: RunningGraph) -> tuple[str, list[str]]:
         """End the current block: drain, and hand it on to postprocessing.
@@ -127,7 +128,7 @@ class Capturing:
         else:
             failures = await captures.end(graph.stages(), graph.connections, timeouts.capture_done)
         _DRAINED.reached()
-        await self._hand_on(cbid, block)
+        await self._keeper.insist(lambda: self._hand_on(cbid, block))
         return cbid, failures
 
     def current(self) -> str:
@@ -142,7 +143,7 @@ class Capturing:
         try:
             batch = await self._plan(cbid, block)
             trouble = ""
-        except FencedError:
+        except StoreError:
             raise
         except ControllerError as exc:
             batch, trouble = "", f"no postprocessing of {cbid}: {exc}"

@@ -99,14 +99,20 @@ class Keeper:
         self._show()
 
     async def insist(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Do what nobody waits for, and record it; again for a while when the store cannot be written."""
+        """Do what must be done, and record it; again for a while when the store cannot be written.
+
+        Raises
+        ------
+        FencedError
+            If it is another controller's to do.
+        """
         for _ in range(_STORE_TRIES):
             if self.dead:
                 return
             try:
                 await act()
             except FencedError:
-                return  # it is another's to do
+                raise
             except StoreError as exc:
                 logger.error("%s: %s", self.name, exc)
                 await asyncio.sleep(_STORE_PAUSE)

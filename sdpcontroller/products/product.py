@@ -108,8 +108,8 @@ class Product:
     @property
     def graph_ids(self) -> frozenset[str]:
         """Ids of the product's physical graphs: its own, and those of its postprocessing."""
-        own = () if self._graph is None else (self._graph.graph_id,)
-        return self._capturing.postprocessing.graph_ids.union(own)
+        batches = {block.batch for block in self._keeper.kept.blocks.values() if block.batch}
+        return frozenset(batches if self._graph is None else batches | {self._graph.graph_id})
 
     @property
     def _state(self) -> ProductState:

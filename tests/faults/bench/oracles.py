@@ -149,7 +149,8 @@ def _whole(
 def _truth(
     verdict: Verdict, name: str, state: str, own: dict[str, Any], kept: dict[str, Any]
 ) -> None:
-    blocks = {p.block for p in own.values() if p.server is not None}
+    captures = {capture["name"] for capture in (kept.get("roles") or {}).get("captures", ())}
+    blocks = {p.block for p in own.values() if p.name in captures and p.server is not None}
     if state == "capturing":
         current = kept.get("current_block")
         verdict.check(blocks == {current}, "e", f"{name} captures {current}, its tasks {blocks}")

@@ -461,7 +461,6 @@ class TestStoreAway:
             ("capture block", CaptureInit("p")),
             ("capturing", CaptureInit("p")),
             ("capture block", CaptureDone("p")),
-            ("captured", CaptureDone("p")),
             ("deconfigure", DeconfigureProduct("p", force=True)),
             ("dead", DeconfigureProduct("p", force=True)),
         ],
@@ -485,6 +484,25 @@ class TestStoreAway:
             await up.settle()  # the block that this ended may still be processed for a moment
         assert up.master.products() == {} and up.scheduler.alive == set()
         assert await up.stored("p") is None
+
+    @pytest.mark.parametrize("written", [False, True])
+    @pytest.mark.parametrize("event", ["captured", "postprocessing of"])
+    async def test_a_block_that_has_drained_waits_for_the_store(
+        self, up: House, away: dict[str, Any], event: str, written: bool
+    ) -> None:
+        cbid = await up.master.execute(CaptureInit("p"))
+        await observe(up, cbid, {"A": 20})
+        away.update(event=event, written=written)
+        ending = asyncio.ensure_future(up.master.execute(CaptureDone("p")))
+        await asked(up, "vis_writer.l0_0", "capture-done done")
+        await asyncio.sleep(0.05)
+        assert up.product("p").capture_blocks == {cbid: CaptureBlockState.BURNDOWN}
+        away.update(event=None)
+        assert await ending == cbid
+        await up.settle()
+        record = up.product("p")
+        assert (record.state, record.capture_blocks, record.reason) == (ProductState.IDLE, {}, "")
+        assert len(up.scheduler.batches) == 1
 
     @pytest.mark.parametrize("written", [False, True])
     async def test_what_nobody_waits_for_is_tried_again(
