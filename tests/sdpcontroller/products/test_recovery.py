@@ -182,6 +182,24 @@ async def test_postprocessing_goes_on(up: House, open_house: Any) -> None:
         assert await house.store.load("batch") == {}
 
 
+async def test_tasks_of_postprocessing_are_shown_as_long_as_they_run(
+    up: House, open_house: Any
+) -> None:
+    cbid = await up.master.execute(CaptureInit("p"))
+    await observe(up, cbid, {"A": 20})
+    up.scheduler.gate.clear()
+    await up.master.execute(CaptureDone("p"))
+    await up.witness.until(lambda: bool(up.scheduler.batches))
+    await up.crash()
+    (imager,) = up.scheduler.batches[0].tasks
+    async with open_house(after=up) as house:
+        await house.witness.until(lambda: imager in house.product("p").tasks)
+        house.scheduler.gate.set()
+        await house.settle()
+        assert set(house.product("p").tasks) == TASKS
+        assert house.product("p").capture_blocks == {}
+
+
 async def test_a_half_done_deconfigure_is_finished(up: House, open_house: Any) -> None:
     up.scheduler.stops.clear()
     ending = asyncio.ensure_future(up.master.execute(DeconfigureProduct("p")))
