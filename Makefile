@@ -10,7 +10,7 @@ SYSTEM_TEST := chromium=chromium wsclean=wsclean busybox=busybox-static
 # What the test of the deployment makes machines of.
 SYSTEM_DEPLOY := mmdebstrap=mmdebstrap
 
-.PHONY: help demo test environment system system-test lint types imports unit e2e ansible demo-docker format lock clean
+.PHONY: help demo test environment environment-katcp system system-test lint types imports unit e2e ansible demo-docker format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -22,6 +22,9 @@ demo-docker: environment  ## The same, in containers (needs a Docker engine, no 
 	$(BIN)/sdp demo --executor docker $(ARGS)
 
 test: system-test environment lint types imports unit e2e ansible  ## Everything: lint, types, import contracts, unit and end-to-end tests, the deployment
+
+environment-katcp: environment  ## The old katcp package in an environment of its own, for its test
+	@scripts/katcp-environment .venv-katcp $(BIN)/python
 
 environment: system
 	@scripts/environment $(VENV) pipelines,imaging,test
@@ -42,7 +45,7 @@ types: environment  ## Types (mypy --strict)
 imports: environment  ## Import contracts: the arrows of docs/architecture.md
 	$(BIN)/lint-imports
 
-unit: environment  ## Unit and component tests
+unit: environment environment-katcp  ## Unit and component tests
 	scripts/docker-engine $(BIN)/pytest -m "not e2e and not ansible"
 
 e2e: environment  ## The whole system in real processes (minutes)
