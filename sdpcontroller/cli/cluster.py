@@ -22,6 +22,7 @@ from scheduler.embedded.executors.process import ProcessExecutor
 from scheduler.embedded.executors.simulated import SimulatedExecutor
 from scheduler.embedded.faults.admin import FaultServer, read_token
 from scheduler.embedded.faults.requests import read_resources
+from scheduler.embedded.pool import UNRESERVED
 from scheduler.embedded.recovery import Recover
 from scheduler.errors import QuantityError
 from scheduler.quantities import Ranges
@@ -48,7 +49,8 @@ examples:
   sdp cluster --executor simulated --agents 500 500 copies of this machine; no task really runs
   sdp cluster --spec agents.json                agents as described: a JSON list of objects like
       {"hostname": "127.0.1.1", "resources": {"cpus": 8, "mem": 16384, "cores": "[0-7]"},
-       "attributes": {"rack": "r1"}}
+       "attributes": {"rack": "r1"}, "reserved": {"batch": {"cpus": 4}}}
+  with "default_role", "resources" are reserved as well
 """
 
 
@@ -218,6 +220,8 @@ class _AgentDocument(BaseModel):
     hostname: Annotated[str, Field(min_length=1, max_length=253)]
     resources: dict[str, float | str]
     attributes: dict[str, str] = {}
+    default_role: Annotated[str, Field(min_length=1)] = UNRESERVED
+    reserved: dict[str, dict[str, float | str]] = {}
 
 
 _SPECS: Final = TypeAdapter(list[_AgentDocument])
@@ -233,9 +237,22 @@ def read_specs(path: Path) -> list[AgentSpec]:
     """
     try:
         documents = _SPECS.validate_json(path.read_bytes())
-        return [AgentSpec(d.hostname, read_resources(d.resources), d.attributes) for d in documents]
+        return [_spec(document) for document in documents]
     except (OSError, ValidationError, QuantityError) as exc:
         raise ControllerError(f"cannot read the agents in {path}: {exc}") from exc
+
+
+def _spec(document: _AgentDocument) -> AgentSpec:
+    spec = AgentSpec(
+        document.hostname,
+        read_resources(document.resources),
+        document.attributes,
+        document.default_role,
+        {role: read_resources(resources) for role, resources in document.reserved.items()},
+    )
+    if not spec.pool:  # the same number of a range in two places is found here
+        raise ControllerError(f"agent {spec.hostname} has no resources")
+    return spec
 
 
 def agent_specs(count: int, data: Path, topology: Path | None, ports: str) -> list[AgentSpec]:

@@ -33,6 +33,10 @@ class Replay:
         self._scene = scene
         self._events = EventComparison(story, scene)
         self._session: aiohttp.ClientSession | None = None
+        self.subscribed: Callable[[str, str], object] = lambda framework_id, stream_id: None
+        """Told of the ids that a subscription has got, where nothing was recorded of them."""
+        self.extra_headers: dict[str, str] = {}
+        """Sent with every call, where headers were not recorded."""
         self._answers: dict[int, tuple[int | None, str, Mapping[str, str]]] = {}
         self._requests: dict[int, Line] = {}
         self._handlers: Mapping[str, Callable[[Line], Awaitable[None]]] = {
@@ -81,6 +85,7 @@ class Replay:
             data = self._scene.path_of(text).encode()
         path = self._scene.path_of(self.story.names.translate(line["path"]))
         headers = {k: v for k, v in line["headers"].items() if k not in _SKIPPED_HEADERS}
+        headers |= self.extra_headers
         try:
             response = await self._session.request(
                 line["method"],
@@ -98,6 +103,11 @@ class Replay:
         else:
             self._answers[line["id"]] = (response.status, await response.text(), response.headers)
         await self._scene.settle()
+        if "stream" in line.body and line["stream"] in self.story.inboxes:
+            inbox = self.story.inboxes[line["stream"]]
+            for event in inbox.events:
+                if event["type"] == "SUBSCRIBED" and "framework_id" in event["subscribed"]:
+                    self.subscribed(event["subscribed"]["framework_id"]["value"], inbox.stream_id)
 
     def _name_once(self, recorded: Mapping[str, Any], ours: dict[str, Any]) -> None:
         """Name an offer once that stands for several recorded ones; what was repeated stays so."""
@@ -116,7 +126,8 @@ class Replay:
 
     async def _open(self, line: Line, response: aiohttp.ClientResponse) -> None:
         stream_id = response.headers.get("Mesos-Stream-Id", "")
-        opened = next(x for x in self.story.recording.after(line.number) if x.kind == "stream_open")
+        lines = self.story.recording.lines
+        opened = next(x for x in lines if x.kind == "stream_open" and x["id"] == line["id"])
         recorded = dict(opened["headers"]).get("Mesos-Stream-Id", "")
         if recorded:
             self.story.names.learn(recorded, stream_id)

@@ -29,11 +29,26 @@ def test_agents_are_read_from_a_file(tmp_path: Path) -> None:
     assert spec.attributes == {"rack": "r1"}
 
 
+def test_agents_may_have_reservations(tmp_path: Path) -> None:
+    path = tmp_path / "agents.json"
+    path.write_text(
+        '[{"hostname": "a", "default_role": "sdp", "resources": {"cpus": 8},'
+        ' "reserved": {"batch": {"cpus": 4}, "sdp": {"mem": 1}}}]'
+    )
+    (spec,) = cluster.read_specs(path)
+    assert spec.pool.parts == {
+        "sdp": Resources({"cpus": 8000, "mem": 1000}),
+        "batch": Resources({"cpus": 4000}),
+    }
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "{}",
+        '[{"hostname": "a", "resources": {}}]',
+        '[{"hostname": "a", "resources": {"p": "[1-2]"}, "reserved": {"*": {"p": "[2-3]"}}}]',
         '[{"hostname": "a"}]',
         '[{"hostname": "a", "resources": {"cores": "many"}}]',
         '[{"hostname": "a", "resources": {"cpus": -1}}]',
@@ -43,7 +58,7 @@ def test_agents_are_read_from_a_file(tmp_path: Path) -> None:
 def test_descriptions_that_are_wrong_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "agents.json"
     path.write_text(text)
-    with pytest.raises(ControllerError, match="cannot read the agents in"):
+    with pytest.raises(ControllerError, match=r"cannot read the agents in|has no resources"):
         cluster.read_specs(path)
 
 
