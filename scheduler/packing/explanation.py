@@ -49,9 +49,13 @@ class Binding:
     pieces_free: int = 0
     """For how many there is room."""
     unit: str = ""
+    relation: str = ""
+    """Where it is a relation between tasks that keeps them out: which, in words."""
 
     def __str__(self) -> str:
         who, where = f"{listed(self.tasks, 'task')}", listed(self.hosts, "agent")
+        if self.relation:
+            return f"{self.relation}: of {who}, there is room for {self.pieces_free} on {where}"
         if not self.resource:
             return (
                 f"room: of {who}, at most {self.pieces_free} fit on {where} even if they are alone"

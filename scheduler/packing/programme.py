@@ -2,9 +2,10 @@
 
 Variables: of each class, how many tasks are in each group (and there on each node, if they need one); how many
 of their wants are served by which alike devices; how many are left out, which is minimised. Rows: each pool
-gives no more than it has; no more of a class than its `copies` are in a group. Because tasks cannot be cut up,
-a pool also gives no more *pieces* than it has room for: of at least t, a slot with f free holds no more than
-⌊f/t⌋, and what asks for k·t or more counts k times (a Chvátal-Gomory cut).
+gives no more than it has; no more of a class than its `copies` are in a group; of tasks that keep apart, or
+are at most so many in a zone, no more than there are zones for. Because tasks cannot be cut up, a pool also
+gives no more *pieces* than it has room for: of at least t, a slot with f free holds no more than ⌊f/t⌋, and
+what asks for k·t or more counts k times (a Chvátal-Gomory cut).
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ class Row:
 
     coefficients: Mapping[int, float]
     limit: float
-    group: int = 0
+    groups: tuple[int, ...] = ()
     pool: Pool | None = None
     piece: Millis = 0
     """Threshold of a row for pieces; 0 for one of amounts, or of copies where there is no pool."""
+    relation: str = ""
+    """What a row for zones is for, in words."""
 
 
 @dataclass(slots=True)
@@ -84,6 +87,7 @@ def formulate(classes: Sequence[TaskClass], groups: Sequence[Group]) -> Programm
     """Write the programme; the first equations are those of the classes, in their order."""
     programme = Programme()
     links: list[Row] = []
+    placed: list[list[int]] = []
     for number, task_class in enumerate(classes):
         count = len(task_class.tasks)
         everywhere = [programme.column(number, count, cost=1.0)]
@@ -93,9 +97,11 @@ def formulate(classes: Sequence[TaskClass], groups: Sequence[Group]) -> Programm
                 everywhere += here
                 if here and group.copies[number] < count:
                     ones = dict.fromkeys(here, 1.0)
-                    programme.limits.append(Row(ones, group.copies[number], g))
+                    programme.limits.append(Row(ones, group.copies[number], (g,)))
         programme.equations.append(Row(dict.fromkeys(everywhere, 1.0), count))
+        placed.append(everywhere[1:])
     programme.equations += links
+    programme.limits += _zones(classes, groups, placed)
     cuts: list[tuple[float, Row]] = []
     for g, pool, items in programme.draws.values():
         programme.limits.append(_amounts_row(g, pool, items))
@@ -103,6 +109,28 @@ def formulate(classes: Sequence[TaskClass], groups: Sequence[Group]) -> Programm
     cuts.sort(key=lambda cut: -cut[0])
     programme.limits += [row for _, row in cuts[:MOST_CUTS]]
     return programme
+
+
+def _zones(
+    classes: Sequence[TaskClass], groups: Sequence[Group], placed: Sequence[Sequence[int]]
+) -> Iterator[Row]:
+    """Yield rows for tasks of a group that a zone takes only so many of, where they say so themselves."""
+    members: dict[tuple[str, int, str], dict[int, str]] = {}
+    for number, task_class in enumerate(classes):
+        request = task_class.request
+        limits = [(r.group, 1, r.fact, str(r)) for r in request.apart]
+        limits += [(r.group, r.most, r.fact, str(r)) for r in request.at_most]
+        for group, most, fact, text in limits:
+            if group in request.groups:
+                members.setdefault((group, most, fact), {})[number] = text
+    for (_, most, fact), numbers in members.items():
+        able = tuple(
+            g for g, group in enumerate(groups) if any(group.copies[number] for number in numbers)
+        )
+        zones = {agent.fact(fact) for g in able for agent in groups[g].agents} - {None}
+        ones = {column: 1.0 for number in numbers for column in placed[number]}
+        if ones:
+            yield Row(ones, most * len(zones), able, relation=next(iter(numbers.values())))
 
 
 def _in_group(
@@ -167,7 +195,7 @@ def _serve(
     shares = [programme.column(counted.task_class, counted.most * times) for _ in serving]
     for devices, share in zip(serving, shares, strict=True):
         _draw_device(programme, g, devices, want, share, 1)
-    yield Row(dict.fromkeys(shares, 1.0) | dict.fromkeys(tasks, -float(times)), 0.0, g)
+    yield Row(dict.fromkeys(shares, 1.0) | dict.fromkeys(tasks, -float(times)), 0.0, (g,))
 
 
 def _draw_device(
@@ -188,7 +216,7 @@ def _amounts_row(g: int, pool: Pool, items: Sequence[Item]) -> Row:
     for item in items:
         share = item.amount * item.times / scale
         coefficients[item.column] = coefficients.get(item.column, 0.0) + share
-    return Row(coefficients, pool.free / scale, g, pool)
+    return Row(coefficients, pool.free / scale, (g,), pool)
 
 
 def _cuts(g: int, pool: Pool, items: Sequence[Item]) -> Iterator[tuple[float, Row]]:
@@ -204,4 +232,4 @@ def _cuts(g: int, pool: Pool, items: Sequence[Item]) -> Iterator[tuple[float, Ro
         for item in items:
             if pieces := item.amount // piece * item.times:
                 coefficients[item.column] = coefficients.get(item.column, 0.0) + pieces
-        yield 1 - room * piece / pool.free, Row(coefficients, room, g, pool, piece)
+        yield 1 - room * piece / pool.free, Row(coefficients, room, (g,), pool, piece)

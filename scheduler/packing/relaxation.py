@@ -124,7 +124,7 @@ def _fullest(
     z = len(columns)
     columns.append(Column(-1, 1.0, cost=1.0))
     limits = [
-        Row({**row.coefficients, z: -row.limit}, 0.0, row.group, row.pool)
+        Row({**row.coefficients, z: -row.limit}, 0.0, row.groups, row.pool)
         if row.pool is not None and not row.piece
         else row
         for row in programme.limits
@@ -146,7 +146,7 @@ def _bindings(
     paid: dict[tuple[str, int], list[tuple[float, Row]]] = {}
     for price, row in zip(prices.rows, programme.limits, strict=True):
         if price > CERTAIN:
-            resource = row.pool.resource if row.pool is not None else ""
+            resource = row.pool.resource if row.pool is not None else row.relation
             worth = price * (row.limit if row.piece or row.pool is None else 1.0)
             paid.setdefault((resource, row.piece), []).append((worth, row))
     in_want = {n for n, price in enumerate(prices.equations[: len(classes)]) if price > CERTAIN}
@@ -172,9 +172,17 @@ def _binding(
     concerned: Sequence[TaskClass],
     groups: Sequence[Group],
 ) -> Binding:
-    numbers = dict.fromkeys(row.group for row in rows)
+    numbers = dict.fromkeys(g for row in rows for g in row.groups)
+    relation = next((row.relation for row in rows), "")
+    if relation:
+        resource = ""
     room = sum(int(row.limit) for row in rows) if piece or not resource else 0
-    if not resource and len(concerned) == 1 and (limit := limit_of(groups, concerned[0])):
+    if (
+        not resource
+        and not relation
+        and len(concerned) == 1
+        and (limit := limit_of(groups, concerned[0]))
+    ):
         resource, room = limit
         piece = min((a for a in amounts(concerned[0].request, resource) if a), default=0)
     asked = [len(c.tasks) * sum(amounts(c.request, resource)) for c in concerned if resource]
@@ -194,4 +202,5 @@ def _binding(
         piece=piece,
         pieces_asked=sum(pieces) if piece else sum(len(c.tasks) for c in concerned),
         pieces_free=room,
+        relation=relation,
     )

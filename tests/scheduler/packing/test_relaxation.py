@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
+from scheduler.constraints import Apart
 from scheduler.packing import Shortage, pack
 from scheduler.packing.pools import classes_of, groups_of
 from scheduler.packing.relaxation import relax
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
+from tests.scheduler.packing import rich
 from tests.scheduler.packing.machines import clusters, feasible, graphs, make_agent
 
 
@@ -25,6 +27,22 @@ def test_what_can_be_placed_is_never_called_impossible(
         if found.infeasible:
             assert not feasible(agents, tasks)
             assert found.bindings or answer.too_big
+    else:
+        assert not found.infeasible
+
+
+@settings(max_examples=150, deadline=None)
+@given(rich.clusters(), rich.graphs(4))
+def test_nor_is_what_asks_for_everything_that_can_be_asked_for(
+    agents: tuple[AgentSnapshot, ...], tasks: dict[str, TaskRequest]
+) -> None:
+    """Whole cores, caches, shares of nodes, exclusive GPUs, conditions, relations, multicast."""
+    answer = pack(agents, tasks, iterations=300)
+    found = relax(agents, tasks)
+    assert found.solved
+    if isinstance(answer, Shortage):
+        assert found.left_out <= len(answer.unplaced) + 1e-6
+        assert not (found.infeasible and rich.feasible(agents, tasks))
     else:
         assert not found.infeasible
 
@@ -82,6 +100,20 @@ def test_bandwidth_is_counted_by_the_networks_of_the_interfaces() -> None:
     found = relax([agent], more)
     assert 1.99 < found.left_out <= 2 + 1e-6
     assert any("cbf" in str(binding) or not binding.resource for binding in found.bindings)
+
+
+def test_tasks_that_keep_apart_need_a_zone_each() -> None:
+    agents = [make_agent(f"a{n}") for n in range(3)]
+    tasks = {
+        f"copy.{n}": TaskRequest.of(mem_mib=n, groups=["copies"], apart=[Apart("copies")])
+        for n in range(5)
+    }
+    found = relax(agents, tasks)
+    assert 1.99 < found.left_out <= 2 + 1e-6
+    assert str(found.bindings[0]) == (
+        "on another host than group copies: of 5 tasks (copy.0, copy.1, copy.2, …), there is room for 3"
+        " on a0, a1, a2"
+    )
 
 
 def test_where_nothing_is_proven_it_is_told_how_full_it_gets() -> None:
