@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
@@ -18,7 +19,41 @@ from scheduler.embedded.schema import ENUMS, MESSAGES, Field
 Document: TypeAlias = dict[str, Any]
 
 _MAX_DEPTH = 100
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=_-]")
 _MAX_INT = 2**64
+
+
+def _usual(field: Field) -> type | None:
+    """Return the type of values that need no closer look: text, finite numbers, other messages."""
+    if field.repeated:
+        return None
+    if field.kind in MESSAGES:
+        return dict
+    return {"string": str, "double": float}.get(field.kind)
+
+
+def _demanding(message: str, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether a field can be missing in a message, or in one that it may hold."""
+    if message in seen:
+        return False
+    return any(
+        field.required or (field.kind in MESSAGES and _demanding(field.kind, seen | {message}))
+        for field in MESSAGES[message].values()
+    )
+
+
+_PLANS = {
+    message: {field.name: (field, _usual(field)) for field in fields.values()}
+    for message, fields in MESSAGES.items()
+}
+_DEMANDS = {
+    message: (
+        [field.name for field in fields.values() if field.required],
+        [f for f in fields.values() if f.kind in MESSAGES and _demanding(f.kind)],
+    )
+    for message, fields in MESSAGES.items()
+}
+"""Fields of each message that are required, and those that hold messages in which one is."""
 
 
 class ConversionError(ValueError):
@@ -107,13 +142,21 @@ def _convert_message(value: Mapping[str, Any], message: str, depth: int) -> Docu
     if depth > _MAX_DEPTH:
         raise ConversionError("Nested too deeply")
     document: Document = {}
-    for field in MESSAGES[message].values():
-        given = value.get(field.name)
-        if given is None:
+    plan = _PLANS[message]
+    for name, given in value.items():
+        if given is None or name not in plan:
             continue
+        field, usual = plan[name]
+        if type(given) is usual:  # the three kinds that nearly everything is made of
+            if isinstance(given, dict):
+                document[name] = _convert_message(given, field.kind, depth + 1)
+                continue
+            if not isinstance(given, str) or given.isascii():
+                document[name] = given
+                continue
         converted = _convert_field(given, field, depth)
         if converted is not None:
-            document[field.name] = converted
+            document[name] = converted
     return document
 
 
@@ -176,12 +219,12 @@ def _number(given: Any, field: Field) -> int | float:
 
 
 def _base64(text: str, field: Field) -> str:
-    bad = next((c for c in text if not (c.isascii() and (c.isalnum() or c in "+/=-_"))), None)
+    bad = _NOT_BASE64.search(text)
     try:
         if bad is None:
             base64.b64decode(text, validate=True)
             return text
-        problem = f"Invalid character '{bad}'"
+        problem = f"Invalid character '{bad[0]}'"
     except binascii.Error as exc:
         problem = str(exc)
     raise ConversionError(f"Failed to base64 decode bytes field '{field.name}': {problem}")
@@ -195,12 +238,12 @@ def _unexpected(given: Any, field: Field) -> NoReturn:
 
 def _missing(document: Mapping[str, Any], message: str, prefix: str) -> Iterator[str]:
     """Yield paths of required fields that are not there, as protobuf lists them."""
-    fields = MESSAGES[message]
-    for field in fields.values():
-        if field.required and field.name not in document:
-            yield prefix + field.name
-    for field in fields.values():
-        if field.kind not in MESSAGES or field.name not in document:
+    required, nested = _DEMANDS[message]
+    for name in required:
+        if name not in document:
+            yield prefix + name
+    for field in nested:
+        if field.name not in document:
             continue
         if not field.repeated:
             yield from _missing(document[field.name], field.kind, f"{prefix}{field.name}.")

@@ -153,8 +153,8 @@ class Execution:
     # The life of a run
 
     def _runs_folder(self, framework_id: str, executor_id: str) -> Path:
-        agent = self._work_dir / "slaves" / self.info.id
-        return agent / "frameworks" / framework_id / "executors" / executor_id / "runs"
+        folders = ("slaves", self.info.id, "frameworks", framework_id, "executors", executor_id)
+        return self._work_dir.joinpath(*folders, "runs")
 
     def _start(self, run: Run) -> None:
         self.runs[run.key] = run

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from scheduler.embedded.master import Master
@@ -106,8 +107,8 @@ class _Launching:
         record.post(lambda agent: agent.launch_group(info, executor_id, group))
         return group.total
 
-    def _taken(self) -> Set[str]:
-        return self._framework.tasks.keys() | self._framework.unreachable.keys()
+    def _taken(self) -> Collection[str]:
+        return ChainMap(self._framework.tasks, self._framework.unreachable)
 
     def refuse(
         self, documents: Iterable[_Document], state: TaskState, reason: str, message: str

@@ -157,7 +157,7 @@ class Master:
         self.recovered.pop(info.id, None)
         self.registry.admit(info)
         self.observers.agent_added(lambda: self.agent_message(record))
-        self.allocate_soon()
+        self.allocate_soon(info.id)
         return record
 
     def forget_agent(self, record: AgentRecord) -> None:
@@ -224,7 +224,7 @@ class Master:
         if pool is None:
             return False
         record.used -= pool
-        self._freed()
+        self._freed(record.info.id)
         return True
 
     def _give_up_recovered(self) -> None:
@@ -268,8 +268,18 @@ class Master:
 
     # Allocation
 
-    def allocate_soon(self) -> None:
-        """Allocate when the present event has been dealt with."""
+    def allocate_soon(self, agent_id: str | None = None) -> None:
+        """Allocate when the present event has been dealt with.
+
+        Parameters
+        ----------
+        agent_id
+            The only agent that has more to give than before; None: it may be any.
+        """
+        if agent_id is None:
+            self.desk.attention.everywhere()
+        else:
+            self.desk.attention.at(agent_id)
         if self._prompt is None:
             self._prompt = self.clock.call_later(0, self.allocate)
 
@@ -287,11 +297,15 @@ class Master:
 
     def _tick(self) -> None:
         self._interval = self.clock.call_later(self.settings.allocation_interval, self._tick)
-        self.allocate()
+        if self.desk.settled:
+            self.maintenance.ask()
+        else:
+            self.allocate()
 
-    def _freed(self) -> None:
+    def _freed(self, agent_id: str) -> None:
+        self.desk.attention.at(agent_id)
         if self.settings.prompt_allocation:
-            self.allocate_soon()
+            self.allocate_soon(agent_id)
 
     # Descriptions
 
@@ -373,7 +387,7 @@ class Master:
             return
         task.released = True
         self.agents[task.info.agent_id].used -= task.info.pool
-        self._freed()
+        self._freed(task.info.agent_id)
 
     def complete(self, framework: Framework, task: Task) -> None:
         """Forget a task but for the record."""

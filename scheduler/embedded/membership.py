@@ -201,6 +201,7 @@ class Membership:
         record.agent, record.info, record.total = agent, agent.info, agent.info.spec.pool
         self._master.registry.admit(agent.info)
         record.reregistered_time = self._master.clock.time()
+        self._master.desk.attention.at(record.info.id)
         if record.connected:
             return
         record.connected = True
@@ -295,7 +296,7 @@ class Membership:
         for framework_id, framework in self._master.frameworks.items():
             if framework.connected:
                 record.agent.resume_updates(framework_id)
-        self._master.allocate_soon()
+        self._master.allocate_soon(record.info.id)
 
     def _tasks(self, record: AgentRecord) -> list[tuple[Framework, Task]]:
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,15 @@ class AgentSpec:
         return Pool({self.default_role: self.resources}) + Pool(self.reserved)
 
 
+@functools.lru_cache(maxsize=65_536)
+def _as_address(hostname: str) -> str | None:
+    """Return a host name that is an address; None for any other."""
+    try:
+        return str(ipaddress.ip_address(hostname))
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class AgentInfo:
     """An agent that has registered."""
@@ -117,10 +127,7 @@ class AgentInfo:
     @property
     def ip(self) -> str:
         """Address of the agent's tasks: its host name where that is one, else the server's."""
-        try:
-            return str(ipaddress.ip_address(self.spec.hostname))
-        except ValueError:
-            return self.address[0]
+        return _as_address(self.spec.hostname) or self.address[0]
 
     @property
     def url(self) -> dict[str, Any]:
@@ -264,8 +271,12 @@ def seconds(duration: Mapping[str, Any] | None, default: float) -> float:
     return default if duration is None else float(duration["nanoseconds"]) / 1e9
 
 
+@functools.lru_cache(maxsize=65_536)
 def attribute_message(name: str, text: str) -> dict[str, Any]:
-    """Write an attribute as Mesos does: ``[0-7]`` are ranges, ``2.5`` a scalar, all else is text."""
+    """Write an attribute as Mesos does: ``[0-7]`` are ranges, ``2.5`` a scalar, all else is text.
+
+    The message is shared by all who ask for it: it is to be sent, not changed.
+    """
     try:
         ranges = Ranges.parse(text)
     except QuantityError:

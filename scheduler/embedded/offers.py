@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 from scheduler.embedded.allocator import Claimant, Grant, Refusal, allocate
+from scheduler.embedded.attention import Attention
 from scheduler.embedded.clock import Clock
 from scheduler.embedded.maintenance import Maintenance
 from scheduler.embedded.model import Offer, attribute_message, resource_messages
@@ -20,6 +21,8 @@ DEFAULT_REFUSE = 5.0
 LONGEST_REFUSE = 365 * 86400.0
 MAX_REFUSALS = 100
 """Filters kept for one framework, role and agent; the oldest goes first."""
+_SPARE_ENDS = 1000
+"""Ends of filters that are kept beyond what is needed, before they are tidied up."""
 
 
 class InvalidOffersError(ValueError):
@@ -62,20 +65,29 @@ class OfferDesk:
         self.refusals: dict[tuple[str, str, str], list[Refusal]] = {}
         self.withheld: Collection[str] = ()
         """Host names of agents of which nothing is offered; a fault."""
+        self.attention = Attention()
+        """What an allocation run has to look at."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether an allocation run would find nothing."""
+        return self.attention.settled(self._clock.monotonic())
 
     def grants(self) -> list[Grant]:
         """Return what an allocation run would offer now."""
-        now = self._clock.monotonic()
-        self._expire(now)
+        wanted = self.attention.wanted(self._clock.monotonic())
         if next(self._claimants(), None) is None:
             return []
-        free = {a.info.id: a.free for a in self._agents.values() if self._may_offer(a)}
+        agents = self._agents.values() if wanted is None else self._among(wanted)
+        free = {a.info.id: a.free for a in agents if self._may_offer(a)}
         return self.grants_of(self.arrange(free))
 
     def grants_of(self, free: Mapping[str, Pool]) -> list[Grant]:
         """Return what would be offered if just this were free, agents in this order."""
         now = self._clock.monotonic()
-        return allocate(free, list(self._claimants()), self.refusals, self._totals(), now)
+        claimants = list(self._claimants())
+        totals = self._totals() if len(claimants) > 1 else {}  # they decide whose turn it is
+        return allocate(free, claimants, self.refusals, totals, now)
 
     def run(self) -> list[Offer]:
         """Allocate, send the OFFERS events, and return the new offers."""
@@ -86,7 +98,13 @@ class OfferDesk:
         for framework_id, offers in made.items():
             framework = self._frameworks[framework_id]
             framework.send("OFFERS", offers=[self.message(framework, o) for o in offers])
+        self.attention.done()
         return [offer for offers in made.values() for offer in offers]
+
+    def _among(self, agent_ids: Collection[str]) -> list[AgentRecord]:
+        """Return agents in the order in which they were numbered."""
+        found = [self._agents[agent_id] for agent_id in agent_ids if agent_id in self._agents]
+        return sorted(found, key=lambda agent: (agent.info.number, agent.info.id))
 
     def _may_offer(self, agent: AgentRecord) -> bool:
         return agent.active and agent.info.spec.hostname not in self.withheld
@@ -155,7 +173,21 @@ class OfferDesk:
         key = (offer.framework_id, offer.role, offer.agent_id)
         others = self.refusals.get(key, [])
         kept = [r for r in others if r.until > until or not resources.contains(r.resources)]
+        kept = [refusal for refusal in kept if refusal.until > self._clock.monotonic()]
         self.refusals[key] = [*kept, Refusal(resources, until)][-MAX_REFUSALS:]
+        self.attention.later(until, offer.agent_id)
+        if len(self.attention) > 2 * len(self.refusals) + _SPARE_ENDS:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Forget filters that have ended, and ends of filters that have been replaced."""
+        now = self._clock.monotonic()
+        for key, refusals in list(self.refusals.items()):
+            if all(refusal.until <= now for refusal in refusals):
+                del self.refusals[key]
+        self.attention.forget(
+            (refusal.until, key[2]) for key, kept in self.refusals.items() for refusal in kept
+        )
 
     def clear_filters(self, framework_id: str, roles: Iterable[str] | None = None) -> None:
         """Forget filters of a framework, of all its roles or of some."""
@@ -163,6 +195,7 @@ class OfferDesk:
         for key in list(self.refusals):
             if key[0] == framework_id and (wanted is None or key[1] in wanted):
                 del self.refusals[key]
+                self.attention.at(key[2])
 
     def withdraw(self, offers: Iterable[Offer], *, rescind: bool) -> None:
         """Take offers back on the master's own decision, with or without a RESCIND event."""
@@ -175,6 +208,7 @@ class OfferDesk:
 
     def remove(self, offer: Offer) -> None:
         """End an offer; its resources are free."""
+        self.attention.at(offer.agent_id)
         del self.offers[offer.id]
         self._frameworks[offer.framework_id].offers.pop(offer.id, None)
         agent = self._agents[offer.agent_id]
@@ -238,11 +272,6 @@ class OfferDesk:
             for name, amount in agent.total.plain.scalars.items():
                 totals[name] = totals.get(name, 0) + amount
         return totals
-
-    def _expire(self, now: float) -> None:
-        for key, refusals in list(self.refusals.items()):
-            if all(r.until <= now for r in refusals):
-                del self.refusals[key]
 
 
 def allocated(framework: Framework, role: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ A framework is ``CONNECTED`` while its stream is open, ``DISCONNECTED`` until it
 from __future__ import annotations
 
 import enum
+import operator
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -112,6 +113,8 @@ class AgentRecord:
     """Runs while the agent does not answer, until it counts as unreachable."""
     killed: dict[tuple[str, str], float | None] = field(default_factory=dict)
     """Tasks to be killed when the agent is here again, with the grace period of the call."""
+    _left: tuple[tuple[Pool, Pool, Pool], Pool] | None = field(default=None, init=False)
+    """What is free, and of which amounts that is the difference."""
     mailbox: list[Order] = field(default_factory=list)
     """Orders that a frozen agent has not read yet."""
 
@@ -132,7 +135,11 @@ class AgentRecord:
         QuantityError
             If more is given away than there is: a fault of the master.
         """
-        return self.total - self.used - self.offered
+        # Pools are values: while these are the same objects, so is what is left.
+        parts = (self.total, self.used, self.offered)
+        if self._left is None or any(map(operator.is_not, parts, self._left[0])):
+            self._left = parts, self.total - self.used - self.offered
+        return self._left[1]
 
     def post(self, order: Order) -> None:
         """Give an order, to be read now or later; one to an agent that is not connected is lost."""

@@ -15,6 +15,9 @@ MAX_BACKLOG = 64 * 1024 * 1024
 """Bytes that may wait for a subscriber that does not read; beyond it the connection is cut."""
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
 class EventStream:
     """What one SUBSCRIBE has opened.
 
@@ -51,7 +54,7 @@ class EventStream:
         """Queue an event, unless the stream has been closed."""
         if self._closed:
             return
-        record = recordio.encode(json.dumps(event, separators=(",", ":")).encode())
+        record = recordio.encode(_ENCODER.encode(event).encode())
         self._backlog += len(record)
         if self._backlog > self._max_backlog:
             self.cut()
@@ -78,10 +81,13 @@ class EventStream:
         return records
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield records, each to be one chunk, until the stream is closed."""
+        """Yield what is to be sent as one chunk, until the stream is closed.
+
+        Each record is a chunk of its own, as with Mesos, unless several wait.
+        """
         while True:
-            for record in self.take():
-                yield record
+            if records := self.take():
+                yield b"".join(records)
             if self._closed and not self._records:
                 return
             if not self._records:

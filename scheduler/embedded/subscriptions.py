@@ -94,6 +94,7 @@ def _connect(master: Master, framework: Framework, stream: EventStream) -> None:
         master_info=master.describe(),
     )
     _heartbeat(master, framework)
+    master.desk.attention.everywhere()
     master.allocate()
     framework_id = framework.info.id
     for record in master.agents.values():
