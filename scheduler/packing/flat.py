@@ -106,12 +106,9 @@ def needs_node(request: TaskRequest) -> bool:
 
     Devices with affinity of a task that pins no core hang on one common node.
     """
-    return bool(
-        request.cores
-        or request.numa_share
-        or any(gpu.affinity for gpu in request.gpus)
-        or any(nic.affinity for nic in request.nics)
-    )
+    if request.cores or request.numa_share:
+        return True
+    return any(gpu.affinity for gpu in request.gpus) or any(nic.affinity for nic in request.nics)
 
 
 NODES, AGENTS, CACHES = range(3)
@@ -119,36 +116,43 @@ NODES, AGENTS, CACHES = range(3)
 
 
 class _Rows:
-    """Requests being laid out, task by task."""
+    """Requests being laid out, task by task.
+
+    Rows lie one behind the other in flat lists: lists of rows keep the garbage collector busy on large graphs.
+    """
 
     def __init__(self, names: Names, tied: Ties) -> None:
         self.names, self.tied = names, tied
-        self.own: list[tuple[int, int, int, int]] = []
-        self.task: list[tuple[int, ...]] = []
-        self.want: list[tuple[int, int, bool, int]] = []
+        self.own: list[int] = []
+        self.task: list[int] = []
+        self.want: list[int] = []
         self.asked: list[GpuRequest | NicRequest] = []
-        self.volumes: list[list[tuple[int, int]]] = []
+        self.n_tasks = 0
+        self.volumes: dict[int, list[tuple[int, int]]] = {}
 
     def add(self, number: int, request: TaskRequest) -> None:
-        names, cores, want = self.names, len(request.cores), len(self.want)
+        names, cores, want = self.names, len(request.cores), len(self.asked)
         cpus = min(request.cpus + 1000 * cores, MOST)
         disk, ports = min(request.disk, MOST), len(request.ports)
-        self.own.append((cpus, min(request.mem, MOST), disk, ports))
+        self.own += (cpus, min(request.mem, MOST), disk, ports)
         for gpu in request.gpus:
             service = names.gpu_service(gpu)
-            self.want.append((min(gpu.compute, MOST), min(gpu.mem, MOST), gpu.affinity, service))
+            self.want += (min(gpu.compute, MOST), min(gpu.mem, MOST), gpu.affinity, service)
         for nic in request.nics:
             bandwidth = min(nic.bandwidth_in, MOST), min(nic.bandwidth_out, MOST)
-            self.want.append((*bandwidth, nic.affinity, names.nic_service(nic)))
+            self.want += (*bandwidth, nic.affinity, names.nic_service(nic))
         self.asked += (*request.gpus, *request.nics)
-        self.volumes.append([(names.volume(v.name), min(v.disk, MOST)) for v in request.volumes])
+        if request.volumes:
+            found = [(names.volume(v.name), min(v.disk, MOST)) for v in request.volumes]
+            self.volumes[number] = found
         names.whole_cores |= request.whole_cores
         names.one_l3 |= request.one_l3
         admission = names.admission(request, self.tied.of_task.get(number, ()))
         where = CACHES if request.one_l3 else NODES if needs_node(request) else AGENTS
-        spans = want, len(self.want)
+        spans = want, len(self.asked)
+        self.n_tasks += 1
         whole = cores if request.whole_cores else 0
-        self.task.append((cores, admission, where, *spans, whole, request.numa_share))
+        self.task += (cores, admission, where, *spans, whole, request.numa_share)
 
     def demand(
         self, means: Floats, cluster: Cluster, n_agents: int, by_zone: Tickets, by_device: Tickets
@@ -179,20 +183,21 @@ class _Rows:
         )
 
     def _on_nic(self) -> NDArray[np.bool_]:
-        return np.array([isinstance(want, NicRequest) for want in self.asked], np.bool_)
+        return np.array([type(want) is NicRequest for want in self.asked], np.bool_)
 
     def _volumes(self, tickets: Tickets) -> tuple[Ints, Ints]:
         """Return requests for volumes and tickets of all tasks, and where those of each begin and end."""
         first_ticket = len(self.names.volumes)
-        for number, volumes in enumerate(self.volumes):
-            shares = tickets.shares.get(number, ())
-            volumes += ((first_ticket + ticket, amount) for ticket, amount in shares)
-        flat = [row for rows in self.volumes for row in rows]
-        return np.array(flat, np.int64).reshape(-1, 2), _spans(list(map(len, self.volumes)))
+        for number, shares in tickets.shares.items():
+            drawn = [(first_ticket + ticket, amount) for ticket, amount in shares]
+            self.volumes.setdefault(number, []).extend(drawn)
+        rows = [self.volumes.get(number, ()) for number in range(self.n_tasks)]
+        flat = [row for of_task in rows for row in of_task]
+        return np.array(flat, np.int64).reshape(-1, 2), _spans(list(map(len, rows)))
 
     def _wants(self, tickets: Tickets) -> tuple[Ints, Ints]:
         """Return wants with the spans of their tickets, and these tickets."""
-        shares = [tickets.shares.get(number, []) for number in range(len(self.want))]
+        shares = [tickets.shares.get(number, ()) for number in range(len(self.asked))]
         flat = [share for of_want in shares for share in of_want]
         want = np.array(self.want, np.int64).reshape(-1, 4)
         spans = _spans(list(map(len, shares)))
@@ -201,8 +206,8 @@ class _Rows:
     def _tied(self) -> Ints:
         """Return the ties of each task, filled up with NOWHERE."""
         most = max(map(len, self.tied.of_task.values()), default=0)
-        tie = np.full((len(self.task), most), NOWHERE, np.int64)
-        for number in range(len(self.task)):
+        tie = np.full((self.n_tasks, most), NOWHERE, np.int64)
+        for number in range(self.n_tasks):
             found = self.tied.of_task.get(number, ())
             tie[number, : len(found)] = found
         return tie

@@ -126,11 +126,11 @@ def lay_out(
 
 def count_common(one: Ranges, other: Ranges) -> int:
     """Return how many integers are in both: ``len(one & other)`` without making the set."""
-    return sum(
-        max(0, min(end, other_end) - max(begin, other_begin) + 1)
-        for begin, end in one.intervals
-        for other_begin, other_end in other.intervals
-    )
+    count = 0
+    for begin, end in one.intervals:
+        for other_begin, other_end in other.intervals:
+            count += max(0, min(end, other_end) - max(begin, other_begin) + 1)
+    return count
 
 
 def zones(agents: Sequence[AgentSnapshot], fact: str) -> list[int]:
@@ -141,16 +141,21 @@ def zones(agents: Sequence[AgentSnapshot], fact: str) -> list[int]:
 
 
 class _Slots:
-    """Slots being laid out, agent by agent."""
+    """Slots being laid out, agent by agent.
+
+    Rows lie one behind the other in flat lists: lists of rows keep the garbage collector busy.
+    """
 
     def __init__(self, names: Names, tickets: Tickets) -> None:
         self.names, self.tickets = names, tickets
         self.amounts: list[int] = []
         self.kinds: list[int] = []
-        self.node_places: list[tuple[int, ...]] = []
-        self.agent_places: list[tuple[int, ...]] = []
-        self.cache_places: list[tuple[int, ...]] = []
-        self.device: list[tuple[int, int]] = []
+        self.n_agents = 0
+        self.n_nodes = 0
+        self.node_places: list[int] = []
+        self.agent_places: list[int] = []
+        self.cache_places: list[int] = []
+        self.device: list[int] = []
         self.serves: list[list[bool]] = []
         self.device_ticket: list[list[int]] = []
         self.ticket_slots: dict[tuple[str, str, int], list[int]] = {}
@@ -160,13 +165,15 @@ class _Slots:
 
     def add(self, agent: AgentSnapshot) -> None:
         topology, scalars, ranges = agent.topology, agent.free.scalars, agent.free.ranges
-        number, first_node = len(self.agent_places), len(self.node_places)
+        number, first_node = self.n_agents, self.n_nodes
         own = [scalars.get(name, 0) for name in ("cpus", "mem", "disk")]
         own_slot = self._append(Kind.CPUS, *own, count_common(ranges.get("ports", Ranges()), PORTS))
-        first_device = len(self.device)
+        first_device = len(self.serves)
         self._add_devices(agent, first_node)
-        devices = first_device, len(self.device)
-        self.agent_places.append((number, NOWHERE, own_slot, NOWHERE, *devices, NOWHERE, 1, 0))
+        devices = first_device, len(self.serves)
+        self.n_agents += 1
+        self.n_nodes += len(topology.numa)
+        self.agent_places += (number, NOWHERE, own_slot, NOWHERE, *devices, NOWHERE, 1, 0)
         cores = ranges.get("cores", Ranges())
         for n, node in enumerate(topology.numa):
             mem = PLENTY if node.mem_mib is None else scalars.get(f"numa.{n}.mem", 0)
@@ -176,7 +183,7 @@ class _Slots:
                 n_whole = len(wholly_free(whole, cores & node.cores))
             slot = self._append(Kind.CORES, n_cores, mem, n_whole)
             place = number, first_node + n, own_slot, slot, *devices
-            self.node_places.append((*place, NOWHERE, width, len(node.cores)))
+            self.node_places += (*place, NOWHERE, width, len(node.cores))
             if self.names.one_l3:
                 self._add_caches(topology, n, cores & node.cores, place)
         self._add_volumes(topology, scalars)
@@ -191,20 +198,20 @@ class _Slots:
             n_whole = sum(core <= members for core in unbroken)
             slot = self._append(Kind.L3_CORES, count_common(free, cache), n_whole)
             row = (*place, slot, width, len(topology.numa[node].cores))
-            self.cache_places.append(row)
+            self.cache_places += row
 
     def _add_devices(self, agent: AgentSnapshot, first_node: int) -> None:
         topology, scalars = agent.topology, agent.free.scalars
         for n, gpu in enumerate(topology.gpus):
             amounts = scalars.get(f"gpu.{n}.compute", 0), scalars.get(f"gpu.{n}.mem", 0)
             slot = self._append(Kind.GPU_COMPUTE, *amounts)
-            self.device.append((slot, NOWHERE if gpu.numa is None else first_node + gpu.numa))
+            self.device += (slot, NOWHERE if gpu.numa is None else first_node + gpu.numa)
             self.serves.append(self._gpu_row(gpu, untouched=untouched(gpu, *amounts)))
             self._add_tickets(EXCLUSIVE, agent, n)
         for n, nic in enumerate(topology.nics):
             amounts = scalars.get(f"nic.{n}.in", 0), scalars.get(f"nic.{n}.out", 0)
             slot = self._append(Kind.NIC_IN, *amounts)
-            self.device.append((slot, NOWHERE if nic.numa is None else first_node + nic.numa))
+            self.device += (slot, NOWHERE if nic.numa is None else first_node + nic.numa)
             self.serves.append(self._nic_row(nic, self.names.traffic.on(agent, n)))
             self._add_tickets("" if nic.multicast_loopback else MULTICAST, agent, n)
 
@@ -239,6 +246,8 @@ class _Slots:
         self.device_ticket.append(self.ticket_slots[key])
 
     def _add_volumes(self, topology: Topology, scalars: Mapping[str, Millis]) -> None:
+        if not self.names.volumes:
+            return
         slots = [NOWHERE] * len(self.names.volumes)
         for n, volume in enumerate(topology.volumes):
             number = self.names.volumes.get(volume.name)
@@ -249,6 +258,8 @@ class _Slots:
         self.volume_slot.append(slots)
 
     def _add_zone_tickets(self, agents: Sequence[AgentSnapshot], tickets: Tickets) -> None:
+        if not self.volume_slot:
+            self.volume_slot = [[] for _ in agents] if tickets.what else []
         numbers = {fact: zones(agents, fact) for fact in dict.fromkeys(tickets.what)}
         for fact, capacity in zip(tickets.what, tickets.capacity, strict=True):
             n_zones = max(numbers[fact], default=NOWHERE) + 1
@@ -279,7 +290,7 @@ class _Slots:
         weights = np.divide(1, means, out=np.zeros_like(means), where=means > 0)
         rows = [[key.grade(agent) for agent in agents] for key in self.names.admissions]
         places = self.node_places + self.agent_places + self.cache_places
-        n_devices, n_tickets = len(self.device), len(self.tickets.what)
+        n_devices, n_tickets = len(self.serves), len(self.tickets.what)
         cluster = Cluster(
             places=np.array(places, np.int64).reshape(-1, 9),
             device=np.array(self.device, np.int64).reshape(-1, 2),

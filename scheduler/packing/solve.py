@@ -15,6 +15,7 @@ from scheduler.packing.ejection import search
 from scheduler.packing.explain import explain, hopeless
 from scheduler.packing.flat import Problem, flatten
 from scheduler.packing.greedy import insert_all
+from scheduler.packing.indexed import LARGE, insert_all_indexed, make_index
 from scheduler.packing.relaxed import NEVER, mark_places, relax
 from scheduler.packing.resume import resumed
 from scheduler.packing.shortage import Shortage
@@ -133,7 +134,7 @@ def _greedy(problem: Problem) -> tuple[Best, int]:
     best, fewest = None, len(problem.tasks) + 1
     for order, rule in _orders(problem):
         plan = problem.empty_plan()
-        missed = insert_all(problem.cluster, problem.demand, plan, order, rule)
+        missed = _insert_all(problem, plan, order, rule)
         if missed < fewest:
             best, fewest = _keep(plan), missed
         if missed == 0:
@@ -213,8 +214,16 @@ def _shaken(problem: Problem, generator: np.random.Generator) -> Plan:
     size = problem.demand.size
     noise = 1 + SHAKE * generator.random(len(size))
     plan = problem.empty_plan()
-    insert_all(problem.cluster, problem.demand, plan, np.argsort(-size * noise), TIGHTEST)
+    _insert_all(problem, plan, np.argsort(-size * noise), TIGHTEST)
     return plan
+
+
+def _insert_all(problem: Problem, plan: Plan, order: Ints, rule: int, large: int = LARGE) -> int:
+    """Insert tasks in order, on large clusters with an index; return how many are left out."""
+    index = make_index(problem.cluster, problem.demand, plan, large)
+    if index is None:
+        return insert_all(problem.cluster, problem.demand, plan, order, rule)
+    return insert_all_indexed(problem.cluster, problem.demand, plan, index, order, rule)
 
 
 def warm_up() -> None:
@@ -237,4 +246,7 @@ def warm_up() -> None:
         volumes=(VolumeRequest("warm-up"),),
     )
     # the small ones cannot share a GPU, so that no agent has two cores left; the totals do not show that
-    pack(agents, {"a": small, "b": small, "c": TaskRequest(cores=("0", "1"))}, iterations=10)
+    tasks = {"a": small, "b": small, "c": TaskRequest(cores=("0", "1"))}
+    pack(agents, tasks, iterations=2 * RELAXED)
+    problem = flatten(agents, tasks)
+    _insert_all(problem, problem.empty_plan(), np.arange(3), HUMBLEST, large=0)
