@@ -45,27 +45,50 @@ def add_parser(commands: Any) -> None:
         "outlive the controller; the next one goes on with them.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--mesos", default="127.0.0.1:5050", help="address of the Mesos master")
-    parser.add_argument(
-        "--redis",
-        default="redis://127.0.0.1:6379/0",
-        metavar="URL",
-        help="configuration database; a password is taken from SDP_REDIS_PASSWORD",
+    _add_interface_options(parser.add_argument_group("clients"))
+    _add_cluster_options(parser.add_argument_group("cluster"))
+    _add_succession_options(parser.add_argument_group("database and other controllers"))
+    _add_product_options(parser.add_argument_group("products"))
+    add_image_options(parser)
+    add_log_level(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_interface_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on for KATCP")
+    group.add_argument("--port", type=int, default=5001, help="port to listen on for KATCP")
+    group.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="answer Prometheus at http://HOST:PORT/metrics, and /health; 0 for any port",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on for KATCP")
-    parser.add_argument("--port", type=int, default=5001, help="port to listen on for KATCP")
-    parser.add_argument(
+    group.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="where to listen for that"
+    )
+    group.add_argument(
+        "--interface-mode",
+        action="store_true",
+        help="no cluster: tasks are stand-ins within this process, and the database is a Redis of its "
+        "own that ends with it; for testing clients",
+    )
+
+
+def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--mesos", default="127.0.0.1:5050", help="address of the Mesos master")
+    group.add_argument("--framework-name", default="sdp", help="name shown by Mesos")
+    group.add_argument(
         "--goahead-host",
         default="127.0.0.1",
         help="address at which tasks ask for their go-ahead; must be reachable from all agents",
     )
-    parser.add_argument(
+    group.add_argument(
         "--goahead-port",
         type=int,
         default=5002,
         help="its port, the same after a restart: waiting tasks ask there; 0 for any",
     )
-    parser.add_argument(
+    group.add_argument(
         "--goahead-url",
         action="append",
         default=[],
@@ -73,64 +96,58 @@ def add_parser(commands: Any) -> None:
         help="where tasks reach the go-ahead of this and of the other controllers, http://host:port "
         "each; give the option for each of them (default: this one only)",
     )
-    parser.add_argument(
-        "--lease",
-        type=float,
-        default=ElectionTiming().lease,
-        metavar="SECONDS",
-        help="how long a leading controller that is silent is waited for; the same for all",
-    )
-    parser.add_argument(
-        "--end-products",
-        action="store_true",
-        help="take all products down in order at SIGTERM, instead of leaving them to the next controller",
-    )
-    parser.add_argument(
-        "--list-crash-points",
-        action="store_true",
-        help=f"list where {crash_points.VARIABLE}=NAME[:N] makes the controller die, for tests",
-    )
-    parser.add_argument(
-        "--multicast", default=DEFAULT_POOL, help="network of the products' multicast addresses"
-    )
-    parser.add_argument(
-        "--fit-timeout",
-        type=float,
-        default=Timeouts().fit,
-        help="seconds to find place and be ready",
-    )
-    parser.add_argument(
-        "--image",
-        metavar="NAME:TAG",
-        help="container image of the programs (sdp images build makes one); without it they run as "
-        "processes on their agents",
-    )
-    parser.add_argument("--framework-name", default="sdp", help="name shown by Mesos")
-    parser.add_argument(
-        "--metrics-port",
-        type=int,
-        metavar="PORT",
-        help="answer Prometheus at http://HOST:PORT/metrics, and /health; 0 for any port",
-    )
-    parser.add_argument(
-        "--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="where to listen for that"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--power-off",
         type=shlex.split,
         default=[],
         metavar="COMMAND",
         help="what ?sdp-shutdown runs for each host, with {host} for its name",
     )
-    parser.add_argument(
-        "--interface-mode",
-        action="store_true",
-        help="no cluster: tasks are stand-ins within this process, and the database is a Redis of its "
-        "own that ends with it; for testing clients",
+
+
+def _add_succession_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--redis",
+        default="redis://127.0.0.1:6379/0",
+        metavar="URL",
+        help="configuration database (rediss:// for TLS); a password is taken from SDP_REDIS_PASSWORD",
     )
-    add_image_options(parser)
-    add_log_level(parser)
-    parser.set_defaults(run=run)
+    group.add_argument(
+        "--lease",
+        type=float,
+        default=ElectionTiming().lease,
+        metavar="SECONDS",
+        help="how long a leading controller that is silent is waited for; the same for all",
+    )
+    group.add_argument(
+        "--list-crash-points",
+        action="store_true",
+        help=f"list where {crash_points.VARIABLE}=NAME[:N] makes the controller die, for tests",
+    )
+
+
+def _add_product_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--end-products",
+        action="store_true",
+        help="take all products down in order at SIGTERM, instead of leaving them to the next controller",
+    )
+    group.add_argument(
+        "--multicast", default=DEFAULT_POOL, help="network of the products' multicast addresses"
+    )
+    group.add_argument(
+        "--fit-timeout",
+        type=float,
+        default=Timeouts().fit,
+        metavar="SECONDS",
+        help="time to find place and be ready",
+    )
+    group.add_argument(
+        "--image",
+        metavar="NAME:TAG",
+        help="container image of the programs (sdp images build makes one); without it they run as "
+        "processes on their agents",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
