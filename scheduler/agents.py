@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Final
 
 import aiohttp
@@ -121,6 +122,14 @@ class Agents:
         """Return all agents, by host."""
         views = (self._view(agent.view) for agent in self._agents.values())
         return tuple(sorted(views, key=lambda view: view.host))
+
+    def trouble(self, agent_id: str) -> str:
+        """Say why an agent takes no new tasks; empty when it does, or is not known."""
+        if (agent := self._agents.get(agent_id)) is None:
+            return ""
+        if agent.view.quarantine or agent.view.condition:
+            return agent.view.quarantine or agent.view.condition
+        return "" if agent.rest is None else self._closures.why_not(agent.rest, inf, time.time())
 
     def _view(self, view: AgentView) -> AgentView:
         """Add what our own side knows."""

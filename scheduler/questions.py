@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from scheduler import sandbox_log
@@ -61,7 +62,15 @@ class Questions:
 
     def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
         """Return the tasks of a graph by name; none, if it is not known."""
-        return self._runs.views(graph_id)
+        views = self._runs.views(graph_id)
+        ids = {view.agent_id for view in views.values() if view.agent_id}
+        troubles = {i: trouble for i in ids if (trouble := self._agents.trouble(i))}
+        if not troubles:
+            return views
+        return {
+            name: replace(view, agent_trouble=troubles.get(view.agent_id, ""))
+            for name, view in views.items()
+        }
 
     async def task_log(self, task_id: str) -> tuple[str, ...]:
         """Return the last lines that a task has written, from its sandbox; none where they cannot be had."""

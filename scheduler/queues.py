@@ -242,7 +242,12 @@ class LaunchQueue:
         if entry.waiting.fixed:
             hosts = sorted({assignment.host for assignment in entry.waiting.fixed.values()})
             return f"what it had on {', '.join(hosts)} is not free"
-        return "no offers have come" if not len(self.pool) else "it was not tried yet"
+        if not len(self.pool):
+            return "no offers have come"
+        merged = self.pool.merged()
+        if merged.quarantined and not merged.agents:
+            return f"every agent is quarantined: {'; '.join(map(str, merged.quarantined[:5]))}"
+        return "it was not tried yet"
 
     # ------------------------------------------------------------------ the worker
 

@@ -45,6 +45,8 @@ class TaskView:
     """Whether it was told to end before it died."""
     doubtful: bool = False
     """Whether Mesos does not vouch for it at the moment (agent unreachable, …)."""
+    agent_trouble: str = ""
+    """Why its agent takes no new tasks, if that is so: quarantined, drained, due for maintenance, …"""
     log_tail: tuple[str, ...] = ()
     """Last lines of its log, when it failed and they could be had."""
     critical: bool = True

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scheduler.embedded.reconfiguration import ReconfigurationPolicy
 from scheduler.errors import (
     FrameworkError,
     GraphError,
@@ -283,6 +284,24 @@ async def test_row_17_an_agent_with_facts_that_do_not_parse_is_left_alone(tmp_pa
         bad, good = scheduler.agents()
         assert "nonsense" in bad.quarantine
         assert good.quarantine == ""
+
+
+@in_virtual_time
+async def test_row_17_what_runs_on_an_agent_that_cannot_be_read_any_more_says_so(
+    tmp_path: Path,
+) -> None:
+    """It came back with facts that contradict each other; its tasks run on."""
+    spec = replace(small_agent(0), attributes={"rack": "r1"})
+    async with World(tmp_path, agents=[spec]) as world, world.scheduler() as scheduler:
+        await scheduler.launch(pair(), timeout=60)
+        world.agents.kill("agent0")
+        worse = replace(spec, attributes={**spec.attributes, "sdp.numa.0.cores": "nonsense"})
+        world.agents.start(worse, ReconfigurationPolicy.ADDITIVE)
+        await until(lambda: bool(scheduler.tasks("g")["a"].agent_trouble))
+        assert "sdp.schema is missing" in scheduler.tasks("g")["a"].agent_trouble
+        assert ready(scheduler)
+        with pytest.raises(NoFitError, match=r"quarantined: .*sdp\.schema is missing"):
+            await scheduler.launch(pair("h"), timeout=30)
 
 
 @in_virtual_time
