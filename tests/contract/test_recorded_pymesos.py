@@ -16,6 +16,9 @@ from tests.contract.story import Story
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=MISSING)
 
+COMPARED = 26
+"""How many answers are compared."""
+
 
 def conversation(recording: Recording) -> Iterator[Line]:
     """Yield the calls of the first act, up to where connections are cut, and their answers."""
@@ -61,4 +64,4 @@ async def test_every_call_of_pymesos_is_answered_as_a_real_master_does(tmp_path:
     await replay.run()
     answers = [d for d in story.differences if d.what.startswith("/") and "build_" not in d.what]
     assert not answers, "\n".join(map(str, answers))
-    assert story.compared == 26
+    assert story.compared == COMPARED

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.contract.compare import Difference
-from tests.contract.differences import Intended, intended, split
+from tests.contract.differences import DOCUMENT, Intended, intended, split
 from tests.contract.embedded_scene import EmbeddedScene
 from tests.contract.recording import FOLDER, MISSING, load
 from tests.contract.replay import Replay
 from tests.contract.story import Story
+from tests.contract.test_recorded_pymesos import COMPARED as PYMESOS
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=MISSING)
 
@@ -70,3 +72,10 @@ def test_no_row_allows_what_it_does_not_name() -> None:
         for scenario in SCENARIOS:
             difference = Difference(scenario, 0, what, "", "")
             assert not any(row.covers(difference) for row in intended()), difference
+
+
+def test_the_document_says_how_much_is_compared() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", DOCUMENT.read_text(), re.MULTILINE)
+    counts = {name: int(count) for name, count in rows}
+    assert counts.pop("12_pymesos") == PYMESOS
+    assert counts == SCENARIOS
