@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent_setup.discover import survey
 from agent_setup.settings import load
@@ -14,6 +15,9 @@ from tests.agent_setup.machines import Accelerator, Card, Plan, sources
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs/operations-agents.md"
 TABLE: Final = re.compile(r"(<!-- table (\w+) -->\n```text\n)(.*?)(\n```)", re.DOTALL)
+
+HERE: Final = "here"
+"""Name of the table that shows the machine on which the document was renewed."""
 
 NETWORKS: Final = {"cbf": ["10.100.0.0/16"], "sdp_10g": ["10.8.0.0/16"]}
 PLANS: Final = {
@@ -36,24 +40,28 @@ PLANS: Final = {
         version=("--export-xml-flags", "v1"),
     ),
 }
-SETTINGS: Final = {
+SETTINGS: Final[Mapping[str, dict[str, Any]]] = {
     "ingest": {"reserved": {"cores": "[0-1,24-25]", "mem_mib": 8192}, "subsystems": ["ingest"]},
     "imager": {"rack": "r07", "interfaces": {"enp65s0": {"speed_mbps": 50_000}}},
     "old": {"priority": 0.5},
 }
 
 
-def table(name: str) -> str:
-    """Return what ``--explain`` shows of one of the machines."""
+def settings_of(name: str) -> list[dict[str, Any]]:
+    """Return what an operator says of one of the machines."""
     plan = PLANS[name]
     reached = {
         network: ranges
         for network, ranges in NETWORKS.items()
         if any(card.address[:5] == ranges[0][:5] for card in plan.cards)
     }
-    settings = load(None, [{"networks": reached, "disk_mib": 400_000}, SETTINGS[name]])
+    return [{"networks": reached, "disk_mib": 400_000}, SETTINGS[name]]
+
+
+def table(name: str) -> str:
+    """Return what ``--explain`` shows of one of the machines."""
     with tempfile.TemporaryDirectory() as folder:
-        return explain(survey(settings, sources(plan, Path(folder))))
+        return explain(survey(load(None, settings_of(name)), sources(PLANS[name], Path(folder))))
 
 
 def written(text: str) -> dict[str, str]:
@@ -61,10 +69,20 @@ def written(text: str) -> dict[str, str]:
     return {match[2]: match[3] for match in TABLE.finditer(text)}
 
 
+def table_here() -> str:
+    """Return what ``--explain`` shows of this machine, with its loopback interface as network ``cbf``."""
+    return explain(survey(load(None, [{"networks": {"cbf": ["lo"]}}])))
+
+
 def rewrite() -> None:
     """Bring the document up to date."""
+
+    def fresh(match: re.Match[str]) -> str:
+        shown = table_here() if match[2] == HERE else table(match[2])
+        return f"{match[1]}{shown}{match[4]}"
+
     text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(TABLE.sub(lambda m: m[1] + table(m[2]) + m[4], text), encoding="utf-8")
+    DOCUMENT.write_text(TABLE.sub(fresh, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -202,10 +202,16 @@ class Stack:
     """Redis, ``sdp cluster`` and ``sdp master`` as processes.
 
     The cluster pretends to a machine of four cores and 12 GB, whatever runs it, so that what fits and what
-    does not is the same everywhere.
+    does not is the same everywhere; or it has the agents that are described.
+
+    Parameters
+    ----------
+    spec
+        Agents as ``sdp cluster --spec`` takes them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spec: Sequence[Mapping[str, Any]] | None = None) -> None:
+        self._spec = spec
         self.run = Run(folder)
         self.folder = folder
         ports = (free_port() for _ in range(4))
@@ -242,18 +248,27 @@ class Stack:
         wait_for_port("127.0.0.1", self.redis_port, self._processes["redis"])
 
     def _start_cluster(self) -> None:
+        work_dir = ["--work-dir", str(self.folder / "cluster")]
+        agents = self._shared_machine() if self._spec is None else self._described(self._spec)
+        self._start("cluster", [SDP, "cluster", "--port", str(self.mesos_port), *work_dir, *agents])
+        wait_for_port("127.0.0.1", self.mesos_port, self._processes["cluster"])
+
+    def _described(self, spec: Sequence[Mapping[str, Any]]) -> list[str]:
+        path = self.folder / "agents.json"
+        path.write_text(json.dumps(spec))
+        return ["--spec", str(path)]
+
+    def _shared_machine(self) -> list[str]:
         topology = self.folder / "machine.xml"
         machine = "package:1 [numa(memory=12GB)] core:4 pu:1"
         made = subprocess.run(
             ["lstopo", "--input", machine, "--of", "xml"], check=True, capture_output=True
         )
         topology.write_bytes(made.stdout)
-        folders = ["--work-dir", str(self.folder / "cluster"), "--data", str(self.folder / "data")]
         # Other clusters may run on this machine, a demonstration say: ports and groups of our own.
         first = 20_000 + 600 * randbelow(20)
-        options = [*folders, "--topology", str(topology), "--ports", f"{first}-{first + 599}"]
-        self._start("cluster", [SDP, "cluster", "--port", str(self.mesos_port), *options])
-        wait_for_port("127.0.0.1", self.mesos_port, self._processes["cluster"])
+        data = ["--data", str(self.folder / "data")]
+        return [*data, "--topology", str(topology), "--ports", f"{first}-{first + 599}"]
 
     def start_master(self) -> None:
         """Start a controller; on the same database, if there was one before."""
