@@ -8,9 +8,11 @@ import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from scheduler.embedded import AgentSpec, Cluster, processes
 from scheduler.embedded.http import MAX_BODY
@@ -243,8 +245,54 @@ async def test_no_path_leads_out_of_a_sandbox(client: Client, tmp_path: Path) ->
                 f"{agent.info.path}/files/{kind}", path=path, offset="0"
             )
             assert (status, text) == (404, ""), (kind, path)
+        for kind, more in (("READ_FILE", {"offset": 0}), ("LIST_FILES", {})):
+            body = {"type": kind, kind.lower(): {"path": path, **more}}
+            url = f"{client.base}{agent.info.path}/api/v1"
+            async with client.session.post(url, json=body) as response:
+                assert (response.status, await response.text()) == (404, ""), (kind, path)
+    for start in (quote(virtual, safe=""), virtual):
+        for up in ("%2e%2e%2f", "..%2f", "%252e%252e%252f", "%c0%ae%c0%ae/", "..%5c"):
+            query = f"{agent.info.path}/files/read?offset=0&path={start}/{up * 20}etc/passwd"
+            async with client.session.get(URL(client.base + query, encoded=True)) as response:
+                assert (response.status, await response.text()) == (404, ""), query
     assert (await client.get(f"{agent.info.path}/files/read"))[0] == 400
     assert (await client.get(f"{agent.info.path}/files/read", path=virtual, offset="x"))[0] == 400
+
+
+async def test_a_group_shares_a_sandbox_and_each_of_its_tasks_has_one_below(client: Client) -> None:
+    await client.subscribe()
+    offer = (await client.event("OFFERS"))["offers"]["offers"][0]
+    cpus = [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.1}}]
+    tasks = [
+        {
+            "task_id": {"value": name},
+            "name": name,
+            "agent_id": offer["agent_id"],
+            "resources": cpus,
+            "command": {"value": f"echo {name}; ln -s ../../.. up; touch ready; sleep 60"},
+        }
+        for name in ("a", "b")
+    ]
+    executor = {"type": "DEFAULT", "executor_id": {"value": "ex"}, "resources": cpus}
+    executor["framework_id"] = {"value": client.id}
+    group = {"executor": executor, "task_group": {"tasks": tasks}}
+    operation = {"type": "LAUNCH_GROUP", "launch_group": group}
+    await client.call("ACCEPT", offer_ids=[offer["id"]], operations=[operation])
+    await client.state("TASK_RUNNING")
+    await client.state("TASK_RUNNING")
+    record = client.cluster.master.agents[offer["agent_id"]["value"]]
+    runs = list(record.agent.runs.values())
+    await eventually(lambda: all((run.sandbox / "ready").exists() for run in runs))
+    files = f"{record.info.path}/files"
+    latest = f"/frameworks/{client.id}/executors/ex/runs/latest"
+    for name in ("a", "b"):
+        path = f"{latest}/tasks/{name}"
+        answer = await client.get_json(f"{files}/read", path=f"{path}/stdout", offset="0")
+        assert answer == {"data": f"{name}\n", "offset": 0}
+        for way in (f"{path}/up", f"{path}/../../../../../..", f"{latest}/tasks/c/stdout"):
+            assert (await client.get(f"{files}/browse", path=way))[0] == 404, way
+    shared = await client.get_json(f"{files}/browse", path=latest)
+    assert shared, "the group's own sandbox"
 
 
 def test_a_piece_never_ends_within_a_character() -> None:
