@@ -29,6 +29,7 @@ import psutil
 from aiohttp import web
 
 from scheduler.embedded import AgentSpec, Cluster
+from scheduler.embedded.collector import calm
 from scheduler.embedded.executors.simulated import SimulatedExecutor
 from scheduler.embedded.recordio import Decoder
 from scheduler.embedded.simulation import Simulation
@@ -61,9 +62,12 @@ class Framework:
         The cluster's.
     connections
         Calls that are on their way at the same time.
+    share
+        Tasks that an agent gets; 0: all agents get as many.
     """
 
-    def __init__(self, port: int, connections: int = 8) -> None:
+    def __init__(self, port: int, connections: int = 8, share: int = 0) -> None:
+        self._share = share
         self._port = port
         self._connections = connections
         self.calls: asyncio.PriorityQueue[tuple[bool, int, bytes]] = asyncio.PriorityQueue()
@@ -110,7 +114,7 @@ class Framework:
 
     def _launch(self, offers: list[dict[str, Any]], tasks: int) -> int:
         """Spread tasks over the offers."""
-        share = -(-tasks // len(offers))
+        share = self._share or -(-tasks // len(offers))
         launched = 0
         for offer in offers:
             count = min(share, tasks - launched)
@@ -210,6 +214,7 @@ def serve_cluster(pipe: multiprocessing.connection.Connection, agents: int) -> N
                 checkpoint=False,
             )
             async with cluster:
+                calm()
                 pipe.send(cluster.address[1])
                 await asyncio.to_thread(pipe.recv)
 
@@ -264,32 +269,30 @@ class Server:
 # What is measured
 
 
-def measure_launch(agents: int, tasks: int) -> None:
-    """Print how many tasks a second one core launches."""
+def measure_launch(agents: int, tasks: int, share: int) -> None:
+    """Print how many tasks a second one core launches; `share` of them on an agent, 0: spread over all."""
     server = Server(serve_cluster, agents)
     try:
         before = server.cpu()
-        asyncio.run(Framework(server.port).run(tasks))
+        asyncio.run(Framework(server.port, share=share).run(tasks))
         used, resident = server.cpu() - before, server.resident()
-        yard = measure_requests(tasks, agents)
-        print(f"launch: {tasks} tasks on {agents} agents, running and acknowledged")
-        print(
-            f"  cluster   {tasks / used:8.0f} tasks/s   {used:6.2f} s CPU   {resident:.0f} MiB resident"
-        )
-        print(
-            f"  yardstick {tasks / yard:8.0f} tasks/s   {yard:6.2f} s CPU   ratio {used / yard:.2f}"
-        )
     finally:
         server.close()
+    share = share or -(-tasks // agents)
+    yard = measure_requests(tasks, share)
+    print(f"launch: {tasks} tasks on {agents} agents, {share} at a time, running and acknowledged")
+    print(
+        f"  cluster   {tasks / used:8.0f} tasks/s   {used:6.2f} s CPU   {resident:.0f} MiB resident"
+    )
+    print(f"  yardstick {tasks / yard:8.0f} tasks/s   {yard:6.2f} s CPU   ratio {used / yard:.2f}")
 
 
-def measure_requests(tasks: int, agents: int) -> float:
+def measure_requests(tasks: int, share: int) -> float:
     """Return the CPU time of the same requests without a cluster, and of the events' JSON."""
     offer = {"agent_id": {"value": "a" * 40}, "id": {"value": "o" * 40}}
     server = Server(serve_nothing)
     try:
         framework = Framework(server.port)
-        share = -(-tasks // min(agents, tasks))
         for first in range(0, tasks, share):
             infos = [make_task(f"t{n}", offer) for n in range(first, min(first + share, tasks))]
             operation = {"type": "LAUNCH", "launch": {"task_infos": infos}}
@@ -386,7 +389,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000)
     options = parser.parse_args()
     measure_offers(1000)
-    measure_launch(options.agents, options.tasks)
+    for share in (0, 16):
+        measure_launch(options.agents, options.tasks, share)
     measure_idle(options.agents)
 
 

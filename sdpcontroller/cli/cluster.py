@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from agent_setup.discover import discover, share_machine
 from agent_setup.errors import AgentSetupError
 from scheduler.embedded import AgentSpec, Cluster
+from scheduler.embedded.collector import calm
 from scheduler.embedded.executors import Executor
 from scheduler.embedded.executors.composing import ComposingExecutor
 from scheduler.embedded.executors.docker import DockerExecutor
@@ -189,6 +190,7 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
             server = FaultServer(cluster.faults, token, options.admin_port)
             await stack.enter_async_context(server)
         await stack.enter_async_context(cluster)
+        calm()
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(cluster.serve_forever())  # ends only by an internal fault
             await stop.wait()
