@@ -363,6 +363,8 @@ class Product:
                 await self._finish()
             case ProductState.POSTPROCESSING:
                 self._die_later()
+            case _ if self._graph is None:
+                await self._give_up()
             case _:
                 graph = self._up()
                 self._settle_configure()
@@ -372,6 +374,14 @@ class Product:
                     self._losses.judge(graph, view)
                 await self._capturing.resume(graph)
                 _RECOVERED.reached()
+
+    async def _give_up(self) -> None:
+        """Take down what an earlier version of the controller has recorded too little of to go on with."""
+        reason = "an earlier version of the controller recorded too little of it to go on with"
+        logger.error("%s: %s", self.name, reason)
+        await self._services.scheduler.stop(self._keeper.kept.graph_id)
+        await self._services.multicast.release(self.name)
+        await self._die(reason, reason)
 
     # What happens to the tasks
 

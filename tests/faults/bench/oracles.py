@@ -143,7 +143,9 @@ def _whole(
     }
     wrong = {sensor: value for sensor, value in told.items() if value != "ready"}
     verdict.check(not wrong, "c", f"{name} is {state}, but {wrong}")
-    verdict.check(len(told) == len(own), "c", f"{name}: {len(told)} sensors for {len(own)} tasks")
+    run = {program.name for program in own.values()}
+    shown = {sensor.removeprefix(f"{name}.").removesuffix(".state") for sensor in told}
+    verdict.check(shown == run, "c", f"{name}: sensors for {shown - run}, none for {run - shown}")
 
 
 def _truth(
