@@ -36,6 +36,8 @@ CAPABILITIES: Final = (
 )
 MAX_INBOX: Final = 100_000
 """Events that may wait for the loop; above it, updates that Mesos will repeat are dropped."""
+NOT_LEADING: Final = 0.05
+"""Seconds between two looks whether calls may be made."""
 MAX_TRIES: Final = 5
 """How often a call that outlives its subscription is tried while the link is up."""
 
@@ -355,8 +357,6 @@ class Framework:
     def _send_one(self, call: _Call) -> None:
         try:
             call.tries += 1
-            if not self._settings.may_act():  # now, not when it was asked for: we may have slept
-                raise pymesos_driver.CallRefused("this controller does not lead now")
             self._driver.make(call.send)
         except FrameworkError as exc:
             self._failed(call, exc)
@@ -368,9 +368,16 @@ class Framework:
 
     def _next_call(self) -> _Call | None:
         with self._guard:
-            while not self._stopping and not (self._calls and self._may_call()):
-                self._guard.wait()
-            return None if self._stopping else self._calls.popleft()
+            while not self._stopping:
+                if not (self._calls and self._may_call()):
+                    self._guard.wait()
+                elif (
+                    not self._settings.may_act()
+                ):  # now, not when it was asked for: we may have slept
+                    self._guard.wait(timeout=NOT_LEADING)
+                else:
+                    return self._calls.popleft()
+            return None
 
     def _may_call(self) -> bool:
         return self._confirmed == self._subscription > 0 and not self._lost

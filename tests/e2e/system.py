@@ -236,7 +236,7 @@ class Stack:
                 process = self._processes.pop(name)
                 process.terminate()
                 assert process.wait(60) == 0, f"{name}: {self.log(name)[-2000:]}"
-            assert self.run.left() == []
+            eventually("nothing is left", lambda: not self.run.left(), timeout=10)
         finally:
             self.run.kill_all()
 
@@ -272,18 +272,33 @@ class Stack:
 
     def start_master(self) -> None:
         """Start a controller; on the same database, if there was one before."""
-        command = [SDP, "master", "--port", str(self.katcp_port), "--fit-timeout", "6"]
-        command += ["--mesos", f"127.0.0.1:{self.mesos_port}"]
-        command += ["--multicast", self._multicast, "--goahead-port", str(self._goahead_port)]
-        command += ["--redis", f"redis://127.0.0.1:{self.redis_port}/0"]
-        self._start("master", command)
+        self._start_master("master", self.katcp_port, self._goahead_port)
         wait_for_port("127.0.0.1", self.katcp_port, self._processes["master"])
 
-    def kill_master(self) -> None:
-        """End the controller as a failing machine would."""
-        process = self._processes.pop("master")
+    def start_standby(self, name: str, port: int) -> None:
+        """Start a second controller, which will answer at a port once it leads."""
+        said = self.log(name) if (self.folder / f"{name}.log").exists() else ""
+        self._start_master(name, port, free_port())
+        eventually("it stands by", lambda: "standing by" in self.log(name)[len(said) :], timeout=20)
+
+    def _start_master(self, name: str, port: int, goahead: int) -> None:
+        command = [SDP, "master", "--port", str(port), "--fit-timeout", "6"]
+        command += ["--mesos", f"127.0.0.1:{self.mesos_port}"]
+        command += ["--multicast", self._multicast, "--goahead-port", str(goahead)]
+        command += ["--redis", f"redis://127.0.0.1:{self.redis_port}/0"]
+        self._start(name, command)
+
+    def kill_master(self, name: str = "master") -> None:
+        """End a controller as a failing machine would."""
+        process = self._processes.pop(name)
         process.kill()
         process.wait(10)
+
+    def end_master(self, name: str = "master") -> subprocess.Popen[bytes]:
+        """Tell a controller to end in order; it may take its time."""
+        process = self._processes.pop(name)
+        process.terminate()
+        return process
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
