@@ -56,6 +56,9 @@ ansible: environment  ## The Ansible roles: ansible-lint, and applied twice to c
 	@scripts/environment $(VENV) pipelines,imaging,test,deploy
 	scripts/docker-engine $(BIN)/pytest -m ansible -o faulthandler_timeout=0
 
+soak: environment  ## Break controllers, links and servers at random, 1000 times, and judge (FAULTS=N SEED=N)
+	$(BIN)/python -m tests.soak --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED))
+
 format: environment  ## Put the code into the project's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

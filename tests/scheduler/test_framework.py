@@ -345,6 +345,24 @@ async def test_no_call_is_made_before_the_id_is_safe(master: Master, link: Link)
     assert (await master.until_called("KILL"))["kill"] == {"task_id": {"value": "t"}}
 
 
+async def test_calls_wait_until_we_may_act(master: Master) -> None:
+    """A controller that does not lead at the moment says nothing, and forgets nothing of what it has to say."""
+    leads = False
+    settings = FrameworkSettings(master=master.address, name="test", may_act=lambda: leads)
+    framework = Framework(settings)
+    await framework.start()
+    link = Link(framework)
+    await link.up()
+    framework.decline(["o"], refuse_seconds=0.0)
+    accepting = asyncio.create_task(framework.accept(["p"], [{"task_id": {"value": "t"}}]))
+    await asyncio.sleep(0.2)
+    assert master.calls == [] and not accepting.done()
+    leads = True
+    await accepting
+    assert [call["type"] for call in master.calls] == ["DECLINE", "ACCEPT"]
+    await framework.stop(teardown=False)
+
+
 async def test_kills_wait_for_the_link_and_are_not_piled_up(master: Master, link: Link) -> None:
     await link.up()
     master.cut()
