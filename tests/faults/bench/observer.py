@@ -118,6 +118,8 @@ class Observer:
         try:
             return await self._do(request)
         except RefusedError as exc:
+            if "was closed, but" in str(exc):  # a display died just now
+                return str(exc)
             if not any(words in str(exc) for words in _AGAIN):
                 raise
             await asyncio.sleep(0.05)
