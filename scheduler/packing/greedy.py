@@ -10,9 +10,15 @@ from scheduler.packing.admission import NO, RATHER_ELSEWHERE
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
+    CORES,
     FIRST,
     HUMBLEST,
+    L3,
+    N_CORES,
+    NODE,
     NOWHERE,
+    OWN,
+    OWN_SLOTS,
     PLACE,
     PLACE_END,
     Bytes,
@@ -29,6 +35,40 @@ FAR: Final = 1 << 50
 
 
 @compiled
+def roomy(cluster: Cluster, demand: Demand, plan: Plan, task: int) -> Bytes:
+    """Return the agents in whose zones there is room for all that must be in one zone with a task.
+
+    As far as totals of CPUs, memory, disk, ports and cores go; all agents, if that is so in no zone. Empty, if
+    the task is free, or bound to a zone already.
+    """
+    found = np.zeros(0, np.uint8)
+    for t in demand.tie[task]:
+        if t == NOWHERE or plan.tied[t, 0] > 0:
+            continue
+        if len(found) == 0:
+            found = np.ones(len(plan.first), np.uint8)
+        need = np.zeros(OWN_SLOTS + 1, np.int64)
+        for other in range(len(demand.own)):
+            if plan.where[other] == NOWHERE and np.any(demand.tie[other] == t):
+                need[:OWN_SLOTS] += demand.own[other]
+                need[OWN_SLOTS] += demand.task[other, N_CORES]
+        have = np.zeros((len(plan.first), OWN_SLOTS + 1), np.int64)
+        for here in cluster.places:
+            zone = cluster.zone[t, here[AGENT]]
+            if zone != NOWHERE and here[NODE] == NOWHERE:
+                have[zone, :OWN_SLOTS] += plan.free[here[OWN] : here[OWN] + OWN_SLOTS]
+            elif zone != NOWHERE and here[L3] == NOWHERE:
+                have[zone, OWN_SLOTS] += plan.free[here[CORES]]
+        for agent in range(len(found)):
+            zone = cluster.zone[t, agent]
+            if zone == NOWHERE or np.any(have[zone] < need):
+                found[agent] = 0
+    if not found.any():
+        return np.zeros(0, np.uint8)
+    return found
+
+
+@compiled
 def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: int) -> int:
     """Return the place where a task fits best by the rule; NOWHERE, if it fits nowhere."""
     places, device, serves = cluster.places, cluster.device, cluster.serves
@@ -38,11 +78,14 @@ def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: 
     device_ticket, tickets = cluster.device_ticket, demand.want_ticket
     zone, tie, tied = cluster.zone, demand.tie, plan.tied
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
+    room = roomy(cluster, demand, plan, task)
     best, best_left, best_rank = NOWHERE, np.inf, 0
     for place in range(tasks[task, PLACE], tasks[task, PLACE_END]):
         agent = places[place, AGENT]
         grade = admits[tasks[task, ADMISSION], agent]
         if grade == NO or tied_elsewhere(zone, tie, tied, task, agent):
+            continue
+        if len(room) > 0 and room[agent] == 0:
             continue
         far = FAR if grade == RATHER_ELSEWHERE else 0
         humbler = rule == HUMBLEST and rank[agent] + far < best_rank

@@ -17,7 +17,7 @@ from scheduler.journal import (
 )
 from scheduler.placement import Assignment, Placement
 from scheduler.recovery import restore
-from scheduler.requests import TaskRequest
+from scheduler.requests import GpuRequest, TaskRequest
 from scheduler.task import Death, Outcome, TaskState
 from tests.scheduler.programs import physical, shell
 
@@ -47,9 +47,38 @@ def test_a_task_record_survives_its_way_through_json(record: TaskRecord) -> None
 
 def test_a_placement_survives_its_way_through_json() -> None:
     placement = Placement(
-        {"a": Assignment("a", "S0", "host", 1, (2, 3), (31000,), (0,), (1,), (0,), True, (True,))}
+        {
+            "a": Assignment(
+                task="a",
+                agent_id="S0",
+                host="host",
+                numa=1,
+                cores=(2, 3),
+                ports=(31000,),
+                gpus=(0,),
+                nics=(1,),
+                volumes=(0,),
+                numa_mem=True,
+                volume_disk=(True,),
+                held_cores=(10, 11),
+                whole_gpu_mem=(5000,),
+            )
+        }
     )
     assert placement_from_json(json.loads(json.dumps(placement_to_json(placement)))) == placement
+
+
+def test_a_placement_recorded_before_a_field_was_known_is_still_read() -> None:
+    """As it was written in the first version."""
+    old = {"task": "a", "agent_id": "S0", "host": "h", "numa": 1, "cores": [2], "ports": []}
+    old |= {"gpus": [0], "nics": [], "volumes": [], "numa_mem": True, "volume_disk": []}
+    read = placement_from_json({"assignments": {"a": old}}).assignments["a"]
+    assert read == Assignment("a", "S0", "h", numa=1, cores=(2,), gpus=(0,), numa_mem=True)
+    assert read.resources(TaskRequest.of(cores=1, gpus=[GpuRequest.of(0.5, 1)])).scalars == {
+        "cpus": 1000,
+        "gpu.0.compute": 500,
+        "gpu.0.mem": 1000,
+    }
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"state": "nonsense"}, {"assignments": 3}])

@@ -322,6 +322,19 @@ def test_a_group_is_in_one_rack() -> None:
     assert placed(racks(), {"t": replace(member, groups=())})["t"].host != "d"
 
 
+def test_groups_that_fill_their_racks_do_not_get_into_each_others_way() -> None:
+    agents = [machine(f"{rack}.{n}", rack=f"r{rack}") for rack in range(4) for n in range(5)]
+    tasks = {
+        f"b{beam}.{n}": TaskRequest.of(cores=2, together=[Together(f"b{beam}.0", "rack")])
+        for beam in range(4)
+        for n in range(9)
+    }
+    found = placed(agents, tasks)
+    for beam in range(4):
+        of_beam = {a.host[0] for name, a in found.items() if name.startswith(f"b{beam}.")}
+        assert len(of_beam) == 1
+
+
 def test_together_with_a_task_by_its_name() -> None:
     writer = TaskRequest.of(cpus=8, together=[Together("ingest")])
     ingest = TaskRequest.of(cpus=8, constraints=[Constraint("rack", Rule.EQUAL, "r2")])
