@@ -118,6 +118,7 @@ class Questions:
             capacity=None if totals is None else totals[1],
             occupants=self._occupancy.occupants(),
             idle=self._agents.idle({agent.agent_id for agent in agents}, stays),
+            running=[task for _, task in self._occupancy.running()],
         )
         return await asyncio.to_thread(pack_or_explain, agents, requests, around)
 

@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 LEVELS: Final = 4
 """While nothing changes, a graph is searched for so often again, with twice the steps each time."""
+EXPLAIN_SECONDS: Final = 5.0
+"""Between two explanations of the same case, however often it is tried in vain."""
 QUICK: Final = 2000
 """Steps of the search for a reservation, and for whose end would make room."""
 
@@ -86,6 +88,10 @@ class _Entry:
     agents: Agents = ()
     """What the shortage is of."""
     explanation: Explanation | None = None
+    explained: Shortage | None = None
+    """What the explanation is of: it holds until there is another, even if it is not of the last attempt."""
+    explain_at: float = 0.0
+    """When it may be explained again; time of the event loop's clock."""
     level: int = 0
     """How often it was searched for again while nothing changed."""
 
@@ -200,7 +206,7 @@ class LaunchQueue:
         except TimeoutError:
             if (claim := _result(entry.claim)) is not None:  # at the last moment
                 return claim
-            if entry.shortage is not None and entry.explanation is None:
+            if entry.explanation is None:
                 await self._explain(entry)
             raise NoFitError(
                 f"graph {entry.waiting.graph_id} did not fit before its deadline: {self._why(entry)}"
@@ -345,8 +351,6 @@ class LaunchQueue:
                 # What is free now does not matter then, and without offers it would look like nothing at all.
                 self._refuse(entry, shortage.hopeless)
             elif agents:
-                if entry.agents is not agents:
-                    entry.explanation = None
                 entry.shortage, entry.agents = shortage, agents
 
     def _refuse(self, entry: _Entry, why: str) -> None:
@@ -367,8 +371,9 @@ class LaunchQueue:
     async def _improve(self) -> bool:
         """Explain one case that is not explained yet, or else search on for one; False if there is none."""
         entries = sorted(self._entries.values(), key=lambda entry: entry.waiting.rank)
+        now = asyncio.get_running_loop().time()
         for entry in entries:
-            if entry.shortage is not None and entry.explanation is None and not entry.claim.done():
+            if entry.shortage is not entry.explained and now >= entry.explain_at:
                 await self._explain(entry)
                 return True
         for entry in entries:
@@ -384,11 +389,14 @@ class LaunchQueue:
         if shortage is None:
             return
         offered = {agent.mesos_agent_id for agent in state.agents}
+        entry.explained = shortage
+        entry.explain_at = asyncio.get_running_loop().time() + EXPLAIN_SECONDS
         closed = self.closures.closed(entry.agents, entry.waiting.stay, time.time())
         around = Circumstances(
             capacity=state.capacity,
             occupants=state.occupants,
             idle=[*closed, *self.cluster.idle(offered)],
+            running=_beside(self.tenants.running(), entry.waiting),
         )
         found = await asyncio.to_thread(
             diagnose,
@@ -397,8 +405,6 @@ class LaunchQueue:
             shortage,
             around,
         )
-        if entry.shortage is not shortage:
-            return
         entry.explanation = found
         if found.verdict is Verdict.NEVER and not entry.claim.done():
             self._refuse(entry, found.hopeless)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from scheduler.placement import Running
 from scheduler.quantities import Ranges, Resources
 from scheduler.topology import AgentSnapshot
 
@@ -42,6 +43,8 @@ class Circumstances:
     """All agents with all that they have; None where that is not known."""
     occupants: Sequence[Occupant] = ()
     idle: Sequence[Idle] = ()
+    running: Sequence[Running] = ()
+    """The tasks that run on the agents, for the relations to them and their multicast groups."""
 
 
 def with_freed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from scheduler.packing import solve
@@ -41,8 +42,14 @@ def diagnose(
     ever, fits_empty = _ever(tasks, shortage, circumstances.capacity)
 
     def fits(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest], steps: int) -> bool:
-        start = shortage.partial
-        return solve.place(agents, tasks, iterations=steps, start=start) is not None
+        found = solve.place(
+            agents,
+            tasks,
+            iterations=steps,
+            start=shortage.partial,
+            running=circumstances.running,
+        )
+        return found is not None
 
     trials = Trials(fits)
     bindings = now.bindings or ever
@@ -68,10 +75,16 @@ def pack_or_explain(
     circumstances: Circumstances = ALONE,
 ) -> Placement | Explanation:
     """Place tasks like :func:`~scheduler.packing.pack`, or explain why not."""
-    capacity = circumstances.capacity
-    answer = solve.pack(agents, tasks, iterations=FIRST_STEPS, capacity=capacity)
+    packing = partial(
+        solve.pack,
+        agents,
+        tasks,
+        capacity=circumstances.capacity,
+        running=circumstances.running,
+    )
+    answer = packing(iterations=FIRST_STEPS)
     if isinstance(answer, Shortage) and not answer.proven and not relax(agents, tasks).infeasible:
-        answer = solve.pack(agents, tasks, seed=1, capacity=capacity, start=answer.partial)
+        answer = packing(seed=1, start=answer.partial)
     if isinstance(answer, Placement):
         return answer
     return diagnose(agents, tasks, answer, circumstances)

@@ -15,7 +15,7 @@ from scheduler.packing import Idle, Occupant, Verdict
 from scheduler.placement import Running
 from scheduler.policy import BATCH, REALTIME, Queue
 from scheduler.quantities import Resources
-from scheduler.queues import LaunchQueue
+from scheduler.queues import LEVELS, LaunchQueue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot, Topology
 
@@ -92,7 +92,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
+async def desk(compiled: None) -> AsyncIterator[Desk]:
     desk = Desk()
     worker = asyncio.create_task(desk.queue.work())
     yield desk
@@ -285,6 +285,12 @@ async def test_a_graph_that_nothing_proves_impossible_is_searched_for_again(desk
         desk.offer(number, 10)
     waiting = desk.place("h", 7, 7, 4, 4, 4, 2, 2)  # 30 of 30, and no way
     await until_explained(desk, "h")
-    await asyncio.sleep(0.05)
+    (entry,) = desk.queue._entries.values()
+    async with asyncio.timeout(60):
+        while entry.level < LEVELS:  # noqa: ASYNC110 - a worker thread does not tell us
+            await asyncio.sleep(0.001)
+    found = desk.queue.explanation("h")
+    assert found is not None
+    assert found.verdict is Verdict.NOT_FOUND
     assert not waiting.done()
     waiting.cancel()
