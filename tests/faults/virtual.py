@@ -11,7 +11,14 @@ import asyncio
 import contextlib
 import functools
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +43,7 @@ from scheduler.embedded.master import Master, Settings
 from scheduler.embedded.membership import Membership
 from scheduler.embedded.model import AgentInfo
 from scheduler.embedded.operations import Operations
+from scheduler.embedded.recordio import Decoder
 from scheduler.embedded.registry import Registry
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.embedded.stream import EventStream
@@ -55,8 +63,10 @@ CONTROLLERS = range(8000, 8010)
 NEVER = 1e9
 
 
-def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test on a loop of its own whose time is virtual."""
+def in_virtual_time(
+    test: Callable[P, Coroutine[Any, Any, None]], *, debug: bool = True
+) -> Callable[P, None]:
+    """Run a test on a loop of its own whose time is virtual; without `debug` several times as fast."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -66,7 +76,7 @@ def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
                 "start_connection",
                 async_solipsism.aiohappyeyeballs_start_connection,
             ),
-            asyncio.Runner(debug=True, loop_factory=async_solipsism.EventLoop) as runner,
+            asyncio.Runner(debug=debug, loop_factory=async_solipsism.EventLoop) as runner,
         ):
             runner.get_loop().slow_callback_duration = 10.0  # other people compute here too
             runner.run(test(*args, **kwargs))
@@ -496,11 +506,12 @@ class VirtualDriver:
         while not self._ended:
             if self._world.master_up:
                 self._stream = stream = self._world.subscribe(self._info)
-                async for record in stream:
+                decoder = Decoder()
+                async for chunk in stream:
                     failures = 0
-                    event = json.loads(record.partition(b"\n")[2])
-                    for _ in range(self._world.filter(event)):
-                        self._take(event)
+                    for event in map(json.loads, decoder.feed(chunk)):
+                        for _ in range(self._world.filter(event)):
+                            self._take(event)
             self._close()
             self._listener.closed("the connection was closed")
             await asyncio.sleep(min(15.0, 0.5 * 2**failures))
