@@ -34,8 +34,11 @@ class CaptureStage(enum.IntEnum):
     SOURCE = 0
     INGEST = 1
     CALIBRATION = 2
-    WRITER = 3
-    DISPLAY = 4
+    FLAGS = 3
+    FLAG_WRITER = 4
+    WRITER = 5
+    """After the flags are written: the visibility writer's telescope state describes them."""
+    DISPLAY = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,10 @@ TELSTATE: Final = Program("telstate", "pipelines.telstate", ("telstate",), katcp
 CORRELATOR: Final = Program("correlator", "pipelines.correlator", ("katcp",), CaptureStage.SOURCE)
 INGEST: Final = Program("ingest", "pipelines.ingest", ("katcp",), CaptureStage.INGEST)
 CALIBRATION: Final = Program("cal", "pipelines.calibration", ("katcp",), CaptureStage.CALIBRATION)
+FLAGS: Final = Program("flags", "pipelines.flags", ("katcp",), CaptureStage.FLAGS)
+FLAG_WRITER: Final = Program(
+    "flag_writer", "pipelines.writer", ("katcp",), CaptureStage.FLAG_WRITER
+)
 WRITER: Final = Program("vis_writer", "pipelines.writer", ("katcp",), CaptureStage.WRITER)
 DISPLAY: Final = Program("display", "pipelines.display", ("katcp", "http"), CaptureStage.DISPLAY)
 QUALITY: Final = Program("quality", "pipelines.quality", ("katcp",))
@@ -64,7 +71,18 @@ IMAGING: Final = Program("imager", "pipelines.imaging", (), katcp=False)
 
 PROGRAMS: Final = {
     program.kind: program
-    for program in (TELSTATE, CORRELATOR, INGEST, CALIBRATION, WRITER, DISPLAY, QUALITY, IMAGING)
+    for program in (
+        TELSTATE,
+        CORRELATOR,
+        INGEST,
+        CALIBRATION,
+        FLAGS,
+        FLAG_WRITER,
+        WRITER,
+        DISPLAY,
+        QUALITY,
+        IMAGING,
+    )
 }
 
 EXPORTED_SENSORS: Final[dict[str, dict[str, str]]] = {
@@ -80,6 +98,15 @@ EXPORTED_SENSORS: Final[dict[str, dict[str, str]]] = {
         "input-heaps-lost": "L0 heaps that should have come",
         "scans-unsolved": "Scans without a solution",
         "phase-rms": "Phase of the last calibrated scan, rad",
+    },
+    FLAGS.kind: {
+        "input-heaps-lost": "L0 heaps that should have come",
+        "flagged-fraction": "Part of the window with a flag",
+        "rfi-fraction": "Part of the window with interference that ingest had not seen",
+    },
+    FLAG_WRITER.kind: {
+        "input-heaps-lost": "Heaps of flags that should have come",
+        "heaps-not-written": "Heaps that the disk refused",
     },
     WRITER.kind: {
         "input-heaps-total": "L0 heaps received",
@@ -201,3 +228,17 @@ def display_bytes(n_chans: int, n_antennas: int) -> int:
     means = DISPLAY_DEPTH * (8 + 8 * products + 4 * bins)
     spectra = DISPLAY_DEPTH * bins * 4 * (2 * n_antennas + DISPLAY_WATCHED)
     return newest + means + spectra
+
+
+FLAGS_WINDOW: Final = 8
+"""Dumps that the flagger looks at together."""
+
+
+def flags_bytes(n_chans: int, products: int, window: int = FLAGS_WINDOW) -> int:
+    """Memory of the flagger's two windows, bytes, without the receiver's buffer and the interpreter."""
+    return 2 * window * n_chans * products * (4 + 1)
+
+
+def flags_rate(n_chans: int, n_antennas: int, int_time: float) -> float:
+    """Bit rate of a stream of flags in real time on the wire, bit/s; as :func:`correlation_rate`."""
+    return n_chans * n_products(n_antennas) * 8 / int_time * STREAM_OVERHEAD

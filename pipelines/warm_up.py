@@ -73,6 +73,13 @@ def calibration() -> None:
     warm_up()
 
 
+def flags() -> None:
+    """Flagger: a small window."""
+    from pipelines.flags.warm_up import warm_up
+
+    warm_up()
+
+
 def display() -> None:
     """Signal display: a small dump."""
     from pipelines.display.warm_up import warm_up
@@ -92,6 +99,7 @@ PROGRAMS: Final[tuple[Callable[[], None], ...]] = (
     ingest,
     receivers,
     calibration,
+    flags,
     display,
     imaging,
 )

@@ -50,6 +50,7 @@ END_HEAP_REPEATS: Final = 3
 
 FLAG_DATA_LOST: Final = 0x08
 FLAG_INGEST_RFI: Final = 0x10
+FLAG_CAL_RFI: Final = 0x40
 
 MAX_PACKET_SIZE: Final = 8872
 """Payload of a packet that fits in a jumbo frame of 9000 bytes beside IP, UDP and SPEAD headers."""
@@ -80,6 +81,19 @@ def l0_items(n_chans: int, n_bls: int) -> spead2.send.ItemGroup:
     items.add_item(
         WEIGHTS_CHANNEL_ID, "weights_channel", "Scale of weights", (n_chans,), dtype=np.float32
     )
+    items.add_item(
+        L0_TIMESTAMP_ID, "timestamp", "Centre of dump, s since sync_time", (), dtype=np.float64
+    )
+    _add_immediate(items, DUMP_INDEX_ID, "dump_index", "Dump in the capture block, from 0")
+    _add_immediate(items, FREQUENCY_ID, "frequency", "First channel number of the heap")
+    _add_immediate(items, CAPTURE_BLOCK_ID, "capture_block_id", "Capture block id as a number")
+    return items
+
+
+def flags_items(n_chans: int, n_bls: int) -> spead2.send.ItemGroup:
+    """Items of a heap of flags of `n_chans` channels, as descriptors and without values."""
+    items = spead2.send.ItemGroup(flavour=FLAVOUR)
+    items.add_item(FLAGS_ID, "flags", "Flags, katdal's bits", (n_chans, n_bls), dtype=np.uint8)
     items.add_item(
         L0_TIMESTAMP_ID, "timestamp", "Centre of dump, s since sync_time", (), dtype=np.float64
     )

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.common import rfi
 from pipelines.common.spead import FLAG_DATA_LOST, FLAG_INGEST_RFI
-from pipelines.ingest import kernels, rfi
+from pipelines.ingest import kernels
 from pipelines.ingest.layout import OutputLayout
 
 _MAX_WEIGHT = 255

@@ -16,7 +16,7 @@ from katsdptelstate.aio.telescope_state import TelescopeState
 
 from pipelines.common import telstate as ts
 from pipelines.common.errors import TelstateError
-from pipelines.common.l0 import Dump
+from pipelines.common.l0 import Content, Dump
 from pipelines.common.l0.receiver import DEFAULT_HELD
 from pipelines.common.l0.server import L0_QUALITY, L0Input, L0Server
 from pipelines.writer.measurement_set import MeasurementSetSink, measurement_set_path
@@ -194,6 +194,10 @@ class WriterServer(L0Server):
             await ts.publish(view, "chunk_info", block.store.chunk_info(n_dumps))
         else:
             logger.warning("capture block %s has no data", cbid)
+        if self.layout.content is Content.FLAGS:
+            # The telescope state is written beside the visibilities, after this.
+            await asyncio.to_thread(block.store.mark_complete)
+            return
         memory = await snapshot(self.telstate, cbid)
         path = rdb_path(self._root, cbid, stream)
         extra = {"capture_block_id": cbid, "stream_name": stream}

@@ -13,7 +13,7 @@ from katdal.chunkstore import ChunkStoreError
 from katdal.chunkstore_npy import NpyFileChunkStore
 
 from pipelines.common.errors import PipelineError
-from pipelines.common.l0 import DumpPart, L0Layout
+from pipelines.common.l0 import Content, DumpPart, L0Layout
 
 ARRAYS: Final[Mapping[str, np.dtype[Any]]] = {
     "correlator_data": np.dtype("<c8"),
@@ -22,6 +22,8 @@ ARRAYS: Final[Mapping[str, np.dtype[Any]]] = {
     "weights_channel": np.dtype("<f4"),
 }
 """What a data set consists of, with the types that katdal expects."""
+FLAGS_ONLY: Final = {"flags": ARRAYS["flags"]}
+"""What is written of a stream of flags."""
 
 
 _Chunks = Mapping[str, tuple[tuple[slice, ...], npt.NDArray[Any]]]
@@ -66,11 +68,14 @@ class BlockStore:
         self.root = root
         self.prefix = chunk_prefix(cbid, stream)
         self._layout = layout
+        self._arrays = FLAGS_ONLY if layout.content is Content.FLAGS else ARRAYS
         if rdb_path(root, cbid, stream).exists():
             raise StoreError(f"capture block {cbid} is in {root} already")
         try:
             self._store = NpyFileChunkStore(str(root))
-            for array in ARRAYS:
+            if self._store.is_complete(self._name("flags")):
+                raise StoreError(f"{stream} of capture block {cbid} is in {root} already")
+            for array in self._arrays:
                 self._store.create_array(self._name(array))
         except (OSError, ChunkStoreError) as exc:
             raise StoreError(f"cannot write to {root}: {exc}") from exc
@@ -89,12 +94,13 @@ class BlockStore:
         time = slice(dump, dump + 1)
         channels = slice(part.channels.start, part.channels.stop)
         baselines = slice(0, self._layout.n_bls)
-        chunks: _Chunks = {
+        every: _Chunks = {
             "weights_channel": ((time, channels), part.weights_channel),
             "weights": ((time, channels, baselines), part.weights),
             "flags": ((time, channels, baselines), part.flags),
             "correlator_data": ((time, channels, baselines), part.vis),
         }
+        chunks = {name: chunk for name, chunk in every.items() if name in self._arrays}
         for array, (slices, data) in chunks.items():
             try:
                 self._store.put_chunk(self._name(array), slices, data[np.newaxis])
@@ -112,7 +118,7 @@ class BlockStore:
 
     def mark_complete(self) -> None:
         """Leave katdal's mark that no more chunks will come."""
-        for array in ARRAYS:
+        for array in self._arrays:
             self._store.mark_complete(self._name(array))
 
     def chunk_info(self, n_dumps: int) -> dict[str, dict[str, Any]]:
@@ -120,7 +126,7 @@ class BlockStore:
         layout = self._layout
         frequency = (layout.channels_per_sender,) * layout.n_senders
         info = {}
-        for array, dtype in ARRAYS.items():
+        for array, dtype in self._arrays.items():
             chunks: tuple[tuple[int, ...], ...] = ((1,) * n_dumps, frequency)
             shape: tuple[int, ...] = (n_dumps, layout.n_chans)
             if array != "weights_channel":

@@ -103,10 +103,19 @@ def _directories(cbid: str, stream: str, targets: Sequence[ObservedTarget]) -> l
     return [f"{cbid}/{stream}-{name}" for name in names]
 
 
+def _is_calibrated(config: ProductConfig, stream: str) -> bool:
+    """Whether a stream is made from a calibration: directly, or by flags that are."""
+    try:
+        config.source(stream, Cal)
+    except KeyError:
+        return False
+    return True
+
+
 def _imager(config: ProductConfig, cbid: str, image: ImageTask) -> TaskTemplate:
     _, model = config.source(image.stream, ContinuumImage)
     vis, _ = config.source(image.stream, Vis)
-    calibrated = any(isinstance(s, Cal) for s in config.sources(image.stream).values())
+    calibrated = _is_calibrated(config, image.stream)
     volume = f"{{volume[{resources.DATA_VOLUME}].path}}"
     return TaskTemplate(
         name=image.task,

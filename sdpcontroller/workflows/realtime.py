@@ -3,6 +3,7 @@
 ::
 
     correlator ──► ingest × n ──► cal
+        │              │  ├─────► flags ──► flag_writer
         │              │  ├─────► vis_writer
         │              │  └─────► display
         └───────┬──────┘
@@ -46,19 +47,32 @@ from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked, S
 TELSTATE_TASK: Final = "telstate"
 QUALITY_TASK: Final = "quality"
 
-_NOT_MADE: Final = (Flags, SpectralImage, Beamformer, BeamformerEngineering)
+_NOT_MADE: Final = (SpectralImage, Beamformer, BeamformerEngineering)
 """Outputs that the document may name and no workflow makes yet."""
 
 
 _FLOW: Final[Mapping[str, frozenset[str]]] = {
     catalogue.CORRELATOR.kind: frozenset({catalogue.INGEST.kind}),
     catalogue.INGEST.kind: frozenset(
-        {catalogue.CALIBRATION.kind, catalogue.WRITER.kind, catalogue.DISPLAY.kind}
+        {
+            catalogue.CALIBRATION.kind,
+            catalogue.FLAGS.kind,
+            catalogue.WRITER.kind,
+            catalogue.DISPLAY.kind,
+        }
     ),
+    catalogue.FLAGS.kind: frozenset({catalogue.FLAG_WRITER.kind}),
 }
 """Who sends data to whom, by kind of program."""
 
-_EXPENDABLE: Final = frozenset({catalogue.DISPLAY.kind})
+_EXPENDABLE: Final = frozenset(
+    {
+        catalogue.DISPLAY.kind,
+        catalogue.FLAGS.kind,
+        catalogue.FLAG_WRITER.kind,
+        catalogue.QUALITY.kind,
+    }
+)
 """Programs without which an observation is whole; one that dies is started again."""
 
 
@@ -77,7 +91,8 @@ def multicast_needs(config: ProductConfig) -> dict[str, int]:
     _refuse_what_is_not_made(config)
     correlations = config.outputs_of(SimBaselineCorrelationProducts)
     needs = {name: stream.n_endpoints for name, stream in correlations.items()}
-    return needs | {vis: len(_bands(config, vis)) for vis in config.outputs_of(Vis)}
+    needs |= {vis: len(_bands(config, vis)) for vis in config.outputs_of(Vis)}
+    return needs | {name: needs[config.source(name, Vis)[0]] for name in config.outputs_of(Flags)}
 
 
 def build(config: ProductConfig, product: str, multicast: Mapping[str, str]) -> Workflow:
@@ -185,6 +200,12 @@ def _tasks(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[_Tas
         if vis.archive:
             yield _writer(config, name, l0)
         yield _display(config, name, l0)
+        for flags, made in config.outputs_of(Flags).items():
+            if made.src_streams[0] == name:
+                groups = _groups(multicast[flags], len(bands))
+                yield _flags(config, flags, l0, groups)
+                if made.archive:
+                    yield _flag_writer(config, flags, groups)
         for cal, stream in config.outputs_of(Cal).items():
             if stream.src_streams[0] == name:
                 yield _calibration(config, cal, l0)
@@ -335,6 +356,40 @@ def _writer(config: ProductConfig, vis: str, l0: str) -> _Task:
     )
 
 
+def _flags(config: ProductConfig, name: str, l0: str, groups: str) -> _Task:
+    vis, _ = config.source(name, Vis)
+    ratio = config.outputs_of(Flags)[name].rate_ratio
+    return _task(
+        config,
+        catalogue.FLAGS,
+        f"flags.{name}",
+        resources.flags(l0_size(config, vis), ratio),
+        network=SDP_NETWORK,
+        settings={
+            "stream": name,
+            "input_stream": vis,
+            "input": l0,
+            "output": groups,
+            "rate_ratio": ratio,
+            "clock_ratio": 1.0 / config.simulation.speed,
+        },
+    )
+
+
+def _flag_writer(config: ProductConfig, name: str, groups: str) -> _Task:
+    vis, _ = config.source(name, Vis)
+    ratio = config.outputs_of(Flags)[name].rate_ratio
+    return _task(
+        config,
+        catalogue.FLAG_WRITER,
+        f"flag_writer.{name}",
+        resources.flag_writer(l0_size(config, vis), ratio),
+        network=SDP_NETWORK,
+        options=("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
+        settings={"stream": name, "flags_of": vis, "input": groups},
+    )
+
+
 def _display(config: ProductConfig, vis: str, l0: str) -> _Task:
     return _task(
         config,
@@ -360,7 +415,8 @@ def _edges(tasks: list[TaskTemplate]) -> Iterator[Edge]:
             for downstream in (task for task in tasks if task.kind in downstream_kinds):
                 # The attributes of a stream are published by its sender before it is ready.
                 yield Edge(downstream.name, upstream.name, EdgeKind.READY)
-                yield Edge(upstream.name, downstream.name, EdgeKind.KILL)
+                if downstream.critical:  # others can be restarted by themselves, while data flow
+                    yield Edge(upstream.name, downstream.name, EdgeKind.KILL)
 
 
 def _groups(first: str, count: int) -> str:
@@ -384,6 +440,7 @@ def _attributes(config: ProductConfig, product: str) -> dict[str, Any]:
     values["sdp_archived_streams"] = [
         *(name for name, vis in config.outputs_of(Vis).items() if vis.archive),
         *config.outputs_of(Cal),
+        *(name for name, flags in config.outputs_of(Flags).items() if flags.archive),
     ]
     for name, stream in config.outputs.items():
         values[f"{name}_stream_type"] = stream.type.removeprefix("sim.")

@@ -7,6 +7,7 @@ spead2's chunked receiver shows immediate items only to the callback that places
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,9 +24,21 @@ MAX_DUMPS: Final = 10_000_000
 _ALIGNMENT: Final = 64
 
 
+class Content(enum.Enum):
+    """What the heaps of a stream hold."""
+
+    VISIBILITIES = "visibilities"
+    """L0: visibilities, flags and weights."""
+    FLAGS = "flags"
+    """L1: flags only."""
+
+
 @dataclass(frozen=True, slots=True)
 class L0Layout:
-    """Shape of an L0 stream that `n_senders` ingests send, each an equal part of the channels."""
+    """Shape of an L0 stream that `n_senders` ingests send, each an equal part of the channels.
+
+    Streams of flags alone have the same shape, with less in each heap.
+    """
 
     n_chans: int
     n_bls: int
@@ -33,6 +46,7 @@ class L0Layout:
     n_senders: int
     int_time: float
     """Interval between dumps, s."""
+    content: Content = Content.VISIBILITIES
 
     def __post_init__(self) -> None:
         for name in ("n_chans", "n_bls", "n_senders"):
@@ -53,7 +67,8 @@ class L0Layout:
     @property
     def heap_bytes(self) -> int:
         """Payload of a data heap."""
-        return self.channels_per_sender * (self.n_bls * 10 + 4) + 8
+        per_channel = self.n_bls if self.content is Content.FLAGS else self.n_bls * 10 + 4
+        return self.channels_per_sender * per_channel + 8
 
     @property
     def slot_bytes(self) -> int:
@@ -104,9 +119,22 @@ class Dump:
     """Gives the memory back to the receiver. To be called once."""
 
 
-def part_of_payload(payload: npt.NDArray[np.uint8], channels: range, n_bls: int) -> DumpPart:
-    """Return views of the arrays in a data heap's payload, shape (heap_bytes,)."""
+_NO_VIS: Final = np.zeros((0, 0), np.complex64)
+_NO_WEIGHTS: Final = np.zeros((0, 0), np.uint8)
+_NO_SCALE: Final = np.zeros(0, np.float32)
+
+
+def part_of_payload(
+    payload: npt.NDArray[np.uint8],
+    channels: range,
+    n_bls: int,
+    content: Content = Content.VISIBILITIES,
+) -> DumpPart:
+    """Return views of the arrays in a data heap's payload, shape (heap_bytes,); empty where there are none."""
     n = len(channels)
+    if content is Content.FLAGS:
+        flags = payload[: n * n_bls].reshape(n, n_bls)
+        return DumpPart(channels, _NO_VIS, flags, _NO_WEIGHTS, _NO_SCALE)
     vis_end = n * n_bls * 8
     flags_end = vis_end + n * n_bls
     weights_end = flags_end + n * n_bls

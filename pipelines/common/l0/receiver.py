@@ -256,8 +256,9 @@ class L0Receiver:
         return data[start : start + self.layout.heap_bytes]
 
     def _part(self, data: npt.NDArray[Any], sender: int) -> DumpPart:
+        layout = self.layout
         return part_of_payload(
-            self._payload(data, sender), self.layout.channels(sender), self.layout.n_bls
+            self._payload(data, sender), layout.channels(sender), layout.n_bls, layout.content
         )
 
     def _note_end(self, sender: int, data: npt.NDArray[Any]) -> None:

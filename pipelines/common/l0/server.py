@@ -16,7 +16,7 @@ from katsdptelstate.aio.telescope_state import TelescopeState
 
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import PipelineError
-from pipelines.common.l0.layout import Dump, L0Layout
+from pipelines.common.l0.layout import Content, Dump, L0Layout
 from pipelines.common.l0.place import REJECTIONS
 from pipelines.common.l0.receiver import L0Receiver
 from pipelines.common.program import ProgramServer, check_capture_block_id
@@ -49,6 +49,7 @@ class L0Input:
     """One for each ingest, in the order of their channels."""
     interface: str
     drain: float = DEFAULT_DRAIN
+    content: Content = Content.VISIBILITIES
 
     @property
     def layout(self) -> L0Layout:
@@ -60,7 +61,11 @@ class L0Input:
             The channels are not equal parts from the endpoints.
         """
         return L0Layout(
-            self.stream.n_chans, self.stream.n_bls, len(self.endpoints), self.stream.int_time
+            self.stream.n_chans,
+            self.stream.n_bls,
+            len(self.endpoints),
+            self.stream.int_time,
+            self.content,
         )
 
 

@@ -256,6 +256,92 @@ def writer(l0: StreamSize) -> Asked:
     return Asked(request, (_writer_cpus, mem, received))
 
 
+_flags_in = _l0_in_or_out("flags", "in", "the L0 stream")
+_flags_cpus = _fixed("flags", "cpus", "CPU", 1, "one thread flags", "its design")
+
+
+def _flags_out_or_in(program: str, way: str, why: str) -> Callable[..., Quantity]:
+    @formula(
+        program,
+        f"{SDP_NETWORK} {way}",
+        "Mbit/s",
+        why=why,
+        source="pipelines.catalogue.flags_rate: a byte per product and channel, times rate_ratio",
+    )
+    def rate(n_chans: int, n_antennas: int, wall_int_time: float, rate_ratio: float) -> float:
+        return catalogue.flags_rate(n_chans, n_antennas, wall_int_time) * rate_ratio / MBIT
+
+    return rate
+
+
+_flags_out = _flags_out_or_in("flags", "out", "the flags, a window at a time")
+
+
+@formula(
+    "flags",
+    "mem",
+    "MiB",
+    why="the interpreter, two windows of amplitudes and flags, and the network's buffer",
+    source="pipelines.catalogue.flags_bytes, held to by tests/pipelines/flags",
+)
+def _flags_mem(n_chans: int, n_antennas: int) -> float:
+    windows = catalogue.flags_bytes(n_chans, catalogue.n_products(n_antennas)) / MIB
+    return math.ceil(PYTHON_MIB + windows + _l0_buffer(n_chans, n_antennas))
+
+
+def flags(l0: StreamSize, rate_ratio: float) -> Asked:
+    """Flagger with the time axis."""
+    mem = _flags_mem(n_chans=l0.n_chans, n_antennas=l0.n_antennas)
+    received = _rate_of(_flags_in, l0)
+    sent = _flags_rate(_flags_out, l0, rate_ratio)
+    request = TaskRequest.of(
+        cpus=_flags_cpus.value,
+        mem_mib=mem.value,
+        ports=catalogue.FLAGS.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value, out_mbps=sent.value)],
+    )
+    return Asked(request, (_flags_cpus, mem, received, sent))
+
+
+def _flags_rate(rate: Callable[..., Quantity], size: StreamSize, rate_ratio: float) -> Quantity:
+    return rate(
+        n_chans=size.n_chans,
+        n_antennas=size.n_antennas,
+        wall_int_time=size.wall_int_time,
+        rate_ratio=rate_ratio,
+    )
+
+
+_flag_writer_in = _flags_out_or_in("flag_writer", "in", "the flags, a window at a time")
+_flag_writer_cpus = _fixed("flag_writer", "cpus", "CPU", 0.2, "it copies to the disk", "measured")
+
+
+@formula(
+    "flag_writer",
+    "mem",
+    "MiB",
+    why="the interpreter and the dumps between the network and the disk, a byte per sample",
+    source="pipelines.catalogue.L0_BUFFERED",
+)
+def _flag_writer_mem(n_chans: int, n_antennas: int) -> float:
+    dump = n_chans * catalogue.n_products(n_antennas)
+    return math.ceil(PYTHON_MIB + catalogue.L0_BUFFERED * dump / MIB)
+
+
+def flag_writer(l0: StreamSize, rate_ratio: float) -> Asked:
+    """Writer of flags."""
+    mem = _flag_writer_mem(n_chans=l0.n_chans, n_antennas=l0.n_antennas)
+    received = _flags_rate(_flag_writer_in, l0, rate_ratio)
+    request = TaskRequest.of(
+        cpus=_flag_writer_cpus.value,
+        mem_mib=mem.value,
+        ports=catalogue.FLAG_WRITER.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value)],
+        volumes=[VolumeRequest.of(DATA_VOLUME)],
+    )
+    return Asked(request, (_flag_writer_cpus, mem, received))
+
+
 _display_in = _l0_in_or_out("display", "in", "the L0 stream")
 _display_cpus = _fixed("display", "cpus", "CPU", 0.2, "at most four dumps a second", "measured")
 

@@ -22,7 +22,7 @@ from sdpcontroller import config
 from sdpcontroller.cli import demo_config
 from sdpcontroller.config import Cal, ProductConfig, Vis
 from sdpcontroller.errors import ConfigError
-from sdpcontroller.workflows import realtime, resources
+from sdpcontroller.workflows import imaging, realtime, resources
 from sdpcontroller.workflows.plan import Workflow
 from tests.sdpcontroller.documents import build, config_strategy, make_config
 
@@ -305,7 +305,49 @@ def test_outputs_that_nothing_makes_are_refused_by_path() -> None:
     with pytest.raises(ConfigError) as caught:
         build(make_config(outputs={"flags": flags, "cube": cube}))
     lines = str(caught.value).splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["outputs.flags", "outputs.cube"]
+    assert [line.partition(":")[0] for line in lines] == ["outputs.cube"]
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_flags_are_made_from_l0_and_written_before_the_visibilities_telescope_state(
+    archive: bool,
+) -> None:
+    made = {"type": "sdp.flags", "src_streams": ["l0_0", "cal_0"], "archive": archive}
+    product = make_config(outputs={"flags": made | {"rate_ratio": 4.0}})
+    workflow = build(product)
+    (flagger,) = of_kind(workflow, "flags")
+    writers = of_kind(workflow, "flag_writer")
+    assert len(writers) == archive
+    stated = settings_of(workflow, flagger)
+    ingests = of_kind(workflow, "ingest")
+    outputs = set().union(*(groups_of(settings_of(workflow, t)["output"]) for t in ingests))
+    assert groups_of(stated["input"]) == outputs
+    assert len(groups_of(stated["output"])) == len(outputs)
+    assert not groups_of(stated["output"]) & outputs
+    assert not flagger.critical
+    order = [
+        {workflow.graph.task(n).kind for n in stage} for stage in workflow.roles.capture_order()
+    ]
+    if archive:
+        assert groups_of(settings_of(workflow, writers[0])["input"]) == groups_of(stated["output"])
+        flow = [{"flags"}, {"flag_writer"}, {"vis_writer"}]
+        assert [kinds for kinds in order if kinds in flow] == flow
+        sent = bandwidth([flagger], "sdp_10g", "out")
+        assert sent == bandwidth(writers, "sdp_10g", "in")
+        # a byte of ten (and a scale per channel), four times as fast as real time
+        assert sent == pytest.approx(0.4 * bandwidth(ingests, "sdp_10g", "out"), rel=0.02)
+    values = workflow.telstate
+    assert ("flags" in values["sdp_archived_streams"]) == archive
+    assert values["flags_stream_type"] == "sdp.flags"
+
+
+def test_images_from_flags_are_calibrated() -> None:
+    made = {"type": "sdp.flags", "src_streams": ["l0_0", "cal_0"], "archive": True}
+    image = {"type": "sdp.continuum_image", "src_streams": ["flags"], "min_time": 1.0}
+    product = make_config(outputs={"flags": made, "image": image})
+    targets = [imaging.ObservedTarget("t", frozenset(), 10.0)]
+    (task,) = imaging.build(product, "p", "1", {"l0_0": targets}).graph.tasks
+    assert "--applycal" in task.command
 
 
 def test_channels_that_cannot_be_split_are_refused_by_path() -> None:

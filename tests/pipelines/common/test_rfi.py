@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.ingest.rfi import MIN_CHANNELS, FlaggerSettings, flag_products, running_median
+from pipelines.common.rfi import MIN_CHANNELS, FlaggerSettings, flag_products, running_median
 
 RFI = 0x10
 

@@ -96,7 +96,7 @@ def running_median(x: Any, half_width: int, background: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _difference_noise(x: Any) -> float:
+def difference_noise(x: Any) -> float:
     """Return the noise from second differences, which slopes do not touch; 0 if there are none."""
     n_chans = x.shape[0]
     differences = np.empty(n_chans, x.dtype)
@@ -158,7 +158,7 @@ def sum_threshold(
 
 
 @njit(nogil=True, cache=True)
-def _flag_spectrum(
+def flag_spectrum(
     x: Any,
     half_width: int,
     n_sigma: float,
@@ -167,6 +167,7 @@ def _flag_spectrum(
     floor: float,
     hit: Any,
 ) -> None:
+    """Set `hit` (bool (C,)) where one spectrum (NaN: no sample) has interference; see the module's text."""
     background = np.empty_like(x)
     running_median(x, half_width, background)
     deviation = x - background
@@ -174,7 +175,7 @@ def _flag_spectrum(
     hit[:] = False
     if good.shape[0] < MIN_CHANNELS:
         return
-    sigma = max(_MAD_TO_SIGMA * np.median(np.abs(good)), _difference_noise(x), floor)
+    sigma = max(_MAD_TO_SIGMA * np.median(np.abs(good)), difference_noise(x), floor)
     variation = np.empty_like(x)
     _variation(background, half_width, variation)
     deviation -= variation
@@ -225,7 +226,7 @@ def flag_products(
                 lost = flags[c, first + i] != 0
                 amplitude[i, c] = np.nan if lost else abs(vis[c, first + i])
         for i in range(size):
-            _flag_spectrum(amplitude[i], half_width, n_sigma, falloff, doublings, floor, hit)
+            flag_spectrum(amplitude[i], half_width, n_sigma, falloff, doublings, floor, hit)
             for c in range(n_chans):
                 if hit[c]:
                     flags[c, first + i] |= FLAG_INGEST_RFI
