@@ -239,6 +239,9 @@ def insert_all_indexed(
 def make_index(cluster: Cluster, demand: Demand, plan: Plan, large: int = LARGE) -> Index | None:
     """Return the index for a plan with nothing placed; None, where it would be of no use or too large.
 
+    It is of no use where tasks would rather be on some agents, or begin where there is room for others, too:
+    then all places must be looked at.
+
     Parameters
     ----------
     large
@@ -246,6 +249,8 @@ def make_index(cluster: Cluster, demand: Demand, plan: Plan, large: int = LARGE)
     """
     n_places, n_services = len(cluster.places), cluster.serves.shape[1]
     if n_places < large or n_services > 50 or not len(demand.own):
+        return None
+    if demand.tie.shape[1] > 0 or np.any(cluster.admits == RATHER_ELSEWHERE):
         return None
     kinds, samples, kind = np.unique(
         _kinds(cluster, demand), axis=0, return_index=True, return_inverse=True

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 
 from benchmarks.packing_scale import cluster, graph
+from scheduler.constraints import DataAt
 from scheduler.packing import missing, pack, violations
 from scheduler.packing.answer import assignments
 from scheduler.packing.arrays import FIRST, HUMBLEST, NOWHERE, TIGHTEST
@@ -56,3 +57,14 @@ def test_agents_with_devices_are_kept_free_of_tasks_without() -> None:
     assert isinstance(answer, Placement)
     plain = {agent.agent_id for agent in agents if not agent.topology.gpus}
     assert {a.agent_id for a in answer.assignments.values()} <= plain
+
+
+def test_data_are_gone_to_on_large_clusters_too() -> None:
+    """Found by review: the index ended at the humblest agents, wherever the data were."""
+    agents = cluster(LARGE)
+    rich = next(agent for agent in agents if agent.topology.gpus)
+    tasks = {f"t{n}": TaskRequest.of(cores=1) for n in range(20)}
+    tasks["at-data"] = TaskRequest.of(cores=1, data=[DataAt("host", (rich.host,))])
+    answer = pack(agents, tasks)
+    assert isinstance(answer, Placement)
+    assert answer.assignments["at-data"].host == rich.host
