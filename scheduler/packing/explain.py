@@ -19,6 +19,9 @@ from scheduler.topology import AgentSnapshot
 _EXPLAINED = 64
 """Tasks for which the nearest agent is looked for; more would not be read."""
 
+_LOOKS = 40_000
+"""Agents that are looked at for all of them together; each takes some 20 µs."""
+
 _HOSTS = 3
 """Agents that are named for each of these tasks."""
 
@@ -43,8 +46,13 @@ def explain(
         never=tuple(_too_big(capacity or (), name, tasks[name]) for name in never),
         too_big=tuple(_too_big(agents, name, tasks[name]) for name in alone if name not in never),
         totals=cluster_totals(agents, tasks),
-        nearest=_nearest_of_all(agents, free, tasks, unplaced[:_EXPLAINED]),
+        nearest=_nearest_of_all(agents, free, tasks, unplaced[: _explained(len(agents))]),
     )
+
+
+def _explained(n_agents: int) -> int:
+    """Return for how many tasks the nearest agent is looked for."""
+    return max(1, min(_EXPLAINED, _LOOKS // max(1, n_agents)))
 
 
 def unfit(agents: Sequence[AgentSnapshot], tasks: Tasks, names: Sequence[str]) -> list[str]:

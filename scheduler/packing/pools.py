@@ -25,6 +25,11 @@ from scheduler.topology import AgentSnapshot
 MOST_PAIRS: Final = 1500
 """Pairs of a class and a group; with more, agents are grouped by shape alone."""
 
+MOST_FITS: Final = 1_000_000
+"""Pairs of a class and an agent for which it is looked up whether one fits on the other."""
+MOST_COPIES: Final = 40_000
+"""Pairs of a class and an amount that is free, for which it is counted how many fit."""
+
 OWN: Final = ("cpus", "mem", "disk", "ports")
 COUNTLESS: Final = 10**9
 """Copies of a task that asks for nothing countable."""
@@ -92,27 +97,38 @@ def classes_of(tasks: Mapping[str, TaskRequest]) -> list[TaskClass]:
     return [TaskClass(request, tuple(names)) for request, names in found.items()]
 
 
-def groups_of(agents: Sequence[AgentSnapshot], classes: Sequence[TaskClass]) -> list[Group]:
-    """Group agents, as finely as :data:`MOST_PAIRS` allows."""
+def groups_of(agents: Sequence[AgentSnapshot], classes: Sequence[TaskClass]) -> list[Group] | None:
+    """Group agents, as finely as :data:`MOST_PAIRS` allows; None, if even that would take too long."""
+    if len(agents) * len(classes) > MOST_FITS:
+        return None
     fits = fits_alone(agents, classes)
     amounts = [_amounts(agent) for agent in agents]
-    numbers = _grouped(
+    exact = _grouped(
         (_shape(agent), tuple(sorted(amount.items())), fits[:, n].tobytes())
         for n, (agent, amount) in enumerate(zip(agents, amounts, strict=True))
     )
-    if len(numbers) * len(classes) > MOST_PAIRS:
-        numbers = _grouped(map(_shape, agents))
-    return [
-        _pooled(
-            [agents[n] for n in members],
-            [amounts[n] for n in members],
-            [
-                sum(copies_on(agents[n], amounts[n], c.request) for n in members if fits[i, n])
-                for i, c in enumerate(classes)
-            ],
-        )
-        for members in numbers
+    if len(exact) * len(classes) > MOST_COPIES:
+        return None
+    copies = [
+        [
+            len(members) * copies_on(agents[members[0]], amounts[members[0]], c.request)
+            if fits[i, members[0]]
+            else 0
+            for i, c in enumerate(classes)
+        ]
+        for members in exact
     ]
+    merged = [[n] for n in range(len(exact))]
+    if len(exact) * len(classes) > MOST_PAIRS:
+        merged = _grouped(_shape(agents[members[0]]) for members in exact)
+    groups = []
+    for parts in merged:
+        members = [n for part in parts for n in exact[part]]
+        together = [sum(counts) for counts in zip(*(copies[part] for part in parts), strict=True)]
+        groups.append(
+            _pooled([agents[n] for n in members], [amounts[n] for n in members], together)
+        )
+    return groups
 
 
 def _grouped(keys: Iterable[Hashable]) -> list[list[int]]:

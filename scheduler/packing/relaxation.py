@@ -24,7 +24,7 @@ from scheduler.topology import AgentSnapshot
 
 MOST_COLUMNS: Final = 40_000
 """Larger programmes are not solved: it would take longer than people wait."""
-SECONDS: Final = 1.0
+SECONDS: Final = 0.5
 """The solver gives up after this."""
 CERTAIN: Final = 1e-6
 """Sums of rounded numbers above this are above zero."""
@@ -55,6 +55,8 @@ def relax(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]) -> 
     """Solve the relaxation of placing these tasks on these agents."""
     classes = classes_of(tasks)
     groups = groups_of(agents, classes)
+    if groups is None:
+        return Relaxation(solved=False)
     programme = formulate(classes, groups)
     if len(programme.columns) > MOST_COLUMNS:
         return Relaxation(solved=False)

@@ -38,6 +38,8 @@ THOROUGH: Final = 3000
 """Steps where everything else depends on one answer."""
 MOST_TRIALS: Final = 30
 """Changes that are tried of one kind, if nothing else is said."""
+ROOMY: Final = 100_000
+"""Tasks times agents up to which all these trials end within a second; of more, fewer are made."""
 KINDS: Final = 4
 """Kinds of agents of which more are tried, and kinds of tasks of which smaller ones are."""
 MOST_MORE: Final = 16
@@ -87,9 +89,10 @@ class Case:
 
 def remedies(case: Case, trials: Trials) -> tuple[Remedy, ...]:
     """Look for changes that help, the easiest kind first."""
+    scale = min(1.0, ROOMY / max(1, len(case.tasks) * len(case.agents)))
     found: list[Remedy] = []
     for kind, most in ((_bring_back, 5), (_free, 18), (_more_agents, 8), (_smaller, 20)):
-        trials.allow(most)
+        trials.allow(int(most * scale))
         found += kind(case, trials)
     return tuple(found)
 

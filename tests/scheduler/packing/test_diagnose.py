@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 
 from scheduler.packing import (
@@ -17,6 +18,7 @@ from scheduler.packing import (
     Verdict,
     diagnose,
     pack,
+    remedies,
 )
 from scheduler.packing.circumstances import with_freed
 from scheduler.packing.diagnose import ALONE
@@ -146,6 +148,17 @@ def test_the_text_is_bounded() -> None:
     text = str(explained(agents, tasks))
     assert len(text.splitlines()) < 60
     assert max(map(len, text.splitlines())) < 1000
+
+
+def test_the_larger_the_problem_the_fewer_changes_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = {f"t{n}": TaskRequest.of(mem_mib=600) for n in range(3)}
+    agents = [make_agent("a"), make_agent("b")]
+    assert explained(agents, tasks).tried
+    monkeypatch.setattr(remedies, "ROOMY", 0)
+    found = explained(agents, tasks)
+    assert (found.tried, found.remedies) == (0, ())
 
 
 @settings(max_examples=60, deadline=None)

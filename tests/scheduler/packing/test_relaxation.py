@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 
 from scheduler.constraints import Apart
-from scheduler.packing import Shortage, pack
+from scheduler.packing import Shortage, pack, pools, relaxation
 from scheduler.packing.pools import classes_of, groups_of
 from scheduler.packing.relaxation import relax
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
@@ -53,8 +54,6 @@ def test_grouping_by_shape_alone_proves_no_more(
     agents: tuple[AgentSnapshot, ...], tasks: dict[str, TaskRequest]
 ) -> None:
     """Coarse groups pool more, so they can only be more generous."""
-    from scheduler.packing import pools
-
     exact = relax(agents, tasks)
     before, pools.MOST_PAIRS = pools.MOST_PAIRS, 0
     try:
@@ -132,6 +131,21 @@ def test_what_is_alike_is_looked_at_together() -> None:
     tasks["odd"] = TaskRequest.of(cores=("another name",))
     classes = classes_of(tasks)
     assert [len(c.tasks) for c in classes] == [41, 40]
-    (group,) = groups_of(agents, classes)
+    groups = groups_of(agents, classes)
+    assert groups is not None
+    (group,) = groups
     assert len(group.agents) == 50
     assert group.copies == [400, 400]
+
+
+def test_what_would_take_too_long_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = {f"t{n}": TaskRequest.of(mem_mib=600 + n) for n in range(3)}
+    agents = [make_agent("a"), make_agent("b")]
+    assert relax(agents, tasks).infeasible
+    for bound in ("MOST_FITS", "MOST_COPIES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(pools, bound, 1)
+            found = relax(agents, tasks)
+        assert not (found.solved or found.infeasible)
+    monkeypatch.setattr(relaxation, "MOST_COLUMNS", 1)
+    assert not relax(agents, tasks).solved
