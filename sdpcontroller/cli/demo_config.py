@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.correlator.meerkat import antenna_description
-from pipelines.correlator.replay import ReplayDescription
+
+if TYPE_CHECKING:  # it needs the programs' own packages, which only a replay has to have
+    from pipelines.correlator.replay import ReplayDescription
 
 PRODUCT: Final = "demo"
 CORRELATION: Final = "i0_baseline_correlation_products"

@@ -82,7 +82,7 @@ class Site:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=600,
+            timeout=1800,  # a loaded machine is no failure
         )
         return Played(done.returncode, done.stdout)
 

@@ -156,3 +156,13 @@ def test_tuning_is_what_was_asked_for_and_no_more(
     parameters = site.agent.read("/etc/sysctl.d/60-sdp-realtime.conf")
     assert "net.core.rmem_max = 268435456" in parameters
     site.agent.run("sysctl", "--dry-run", "--load=/etc/sysctl.d/60-sdp-realtime.conf")
+
+
+@pytest.mark.parametrize(
+    "name", ["prometheus", "prometheus-alertmanager", "prometheus-node-exporter"]
+)
+def test_figures_are_taken_with_options_that_there_are(
+    name: str, applied: tuple[Played, Played], site: Site
+) -> None:
+    script = f". /etc/default/{name}; exec {name} $ARGS --version"
+    assert "version" in site.head.run("sh", "-c", script)
