@@ -113,7 +113,7 @@ def parse_json(body: bytes) -> Any:
     except UnicodeDecodeError as exc:
         _syntax_error(body[: exc.start].decode(), "")
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as exc:
         _syntax_error(text[: exc.pos], text[exc.pos :])
     except (ValueError, RecursionError) as exc:  # digits without end, nesting without end
@@ -138,6 +138,9 @@ def _finite(text: str) -> float:
     raise ValueError("a number is out of range")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
 def _convert_message(value: Mapping[str, Any], message: str, depth: int) -> Document:
     if depth > _MAX_DEPTH:
         raise ConversionError("Nested too deeply")
@@ -147,11 +150,12 @@ def _convert_message(value: Mapping[str, Any], message: str, depth: int) -> Docu
         if given is None or name not in plan:
             continue
         field, usual = plan[name]
-        if type(given) is usual:  # the three kinds that nearly everything is made of
-            if isinstance(given, dict):
+        found = type(given)
+        if found is usual:  # the three kinds that nearly everything is made of
+            if usual is dict:
                 document[name] = _convert_message(given, field.kind, depth + 1)
                 continue
-            if not isinstance(given, str) or given.isascii():
+            if usual is float or given.isascii():
                 document[name] = given
                 continue
         converted = _convert_field(given, field, depth)

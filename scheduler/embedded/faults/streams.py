@@ -36,6 +36,9 @@ class FaultyStream(EventStream):
             self.framework_id = event["subscribed"]["framework_id"]["value"]
         if self.silent:
             return
+        if not self._rules:
+            super().send(event)
+            return
         rule = next((r for r in self._rules if r.meets(event, self.framework_id)), None)
         match None if rule is None else rule.action:
             case Drop():
