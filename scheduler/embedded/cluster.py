@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -112,10 +113,7 @@ class Cluster:
     ) -> None:
         self._writes = checkpoint
         self._recover = recover
-        names = [agent.hostname for agent in agents]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ClusterError(f"several agents are called {', '.join(repeated)}")
-        self._specs = agents
+        self._specs = _distinct(agents)
         self._work_dir = work_dir.resolve()
         self._host, self._port = host, port
         self._settings = Settings(
@@ -360,6 +358,14 @@ class Cluster:
     def _raise_failure(self) -> None:
         if self._failed is not None and self._failed.done():
             self._failed.result()
+
+
+def _distinct(agents: Sequence[AgentSpec]) -> Sequence[AgentSpec]:
+    """Refuse agents of one name."""
+    names = Counter(agent.hostname for agent in agents)
+    if repeated := sorted(name for name, count in names.items() if count > 1):
+        raise ClusterError(f"several agents are called {', '.join(repeated)}")
+    return agents
 
 
 def _lock(work_dir: Path) -> int:

@@ -102,7 +102,8 @@ class DockerExecutor:
         except (aiodocker.DockerError, aiohttp.ClientError, OSError, ValueError) as exc:
             await self.close()
             raise ClusterError(
-                f"cannot reach the Docker engine: {exc}. Start it, set DOCKER_HOST, or use another executor"
+                f"cannot reach the Docker engine: {_message(exc)}. "
+                "Start it, set DOCKER_HOST, or use another executor"
             ) from exc
         return found
 

@@ -19,7 +19,6 @@ from scheduler.embedded.executors.folder import User, open_log
 
 _SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
 _FOLDER: Final = Path("meta", "processes")
-_NODES: Final = Path("/sys/devices/system/node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +135,30 @@ def spawn(
 ) -> Started:
     """Start a task; what cannot be executed has its reason in the sandbox' ``stderr``."""
     entry.folder.mkdir(parents=True, exist_ok=True)
+    document = _document(launch, environment, user, cgroups)
+    with ExitStack() as stack:
+        out = stack.enter_context(open_log(launch.sandbox, "stdout", user))
+        err = stack.enter_context(open_log(launch.sandbox, "stderr", user))
+        reader, writer = os.pipe()
+        answer = stack.enter_context(os.fdopen(reader))
+        with os.fdopen(writer, "w") as report:
+            document |= {"stdout": out.fileno(), "stderr": err.fileno(), "report": writer}
+            child = _supervise(launch, entry, document, (out.fileno(), err.fileno(), writer))
+            report.close()
+        told = _read(answer.read())
+        supervisor = processes.look(child.pid)
+        if (error := told.get("error")) is not None:
+            err.write(f"Failed to execute '{document['program']}': {error}\n".encode())
+    task = processes.look(told["pid"]) if "pid" in told else None
+    if supervisor is not None:
+        entry.note(supervisor, task)
+    return Started(entry, supervisor, task, child)
+
+
+def _document(
+    launch: Launch, environment: Mapping[str, str], user: User | None, cgroups: Sequence[str]
+) -> dict[str, Any]:
+    """Return what the supervisor has to know, but for its files."""
     program, arguments = program_of(launch.command)
     found = program if "/" in program else shutil.which(program, path=environment["PATH"])
     cores = _own_cores(launch)
@@ -150,23 +173,7 @@ def spawn(
     if user is not None:
         groups = os.getgrouplist(user.name, user.gid)
         document["user"] = {"uid": user.uid, "gid": user.gid, "groups": groups}
-    with ExitStack() as stack:
-        out = stack.enter_context(open_log(launch.sandbox, "stdout", user))
-        err = stack.enter_context(open_log(launch.sandbox, "stderr", user))
-        reader, writer = os.pipe()
-        answer = stack.enter_context(os.fdopen(reader))
-        with os.fdopen(writer, "w") as report:
-            document |= {"stdout": out.fileno(), "stderr": err.fileno(), "report": writer}
-            child = _supervise(launch, entry, document, (out.fileno(), err.fileno(), writer))
-            report.close()
-        told = _read(answer.read())
-        supervisor = processes.look(child.pid)
-        if (error := told.get("error")) is not None:
-            err.write(f"Failed to execute '{program}': {error}\n".encode())
-    task = processes.look(told["pid"]) if "pid" in told else None
-    if supervisor is not None:
-        entry.note(supervisor, task)
-    return Started(entry, supervisor, task, child)
+    return document
 
 
 def _supervise(

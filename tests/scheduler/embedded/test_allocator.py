@@ -269,6 +269,11 @@ class History:
             assert record.used == used
             assert record.offered == offered
             assert record.free + used + offered == record.total
+        # A run looks only where something has changed, and misses nothing by that.
+        free = {r.info.id: r.free for r in master.agents.values() if r.active}
+        anywhere = {grant.agent_id for grant in master.desk.grants_of(free)}
+        assert {grant.agent_id for grant in master.desk.grants()} == anywhere
+        assert not (anywhere and master.desk.settled)
         for scheduler in self.schedulers:
             held = master.frameworks[scheduler.id].offers
             assert set(scheduler.offers) == set(held)
