@@ -1,7 +1,8 @@
 """How many graphs are placed, and how fast: ``python -m benchmarks.packing FILE.jsonl.gz …``.
 
-One JSON line for each instance, then a table by family and load with first fit and best fit beside it. Every
-placement is verified by the independent checker before it counts. The format of instances::
+One JSON line for each instance, then a table by family and load with first fit and best fit beside it, and
+OR-tools' CP-SAT (10 s on two cores) on some of each family. Every placement is verified by the independent
+checker before it counts. The format of instances::
 
     {"name", "feasible",
      "agents": [{"host", "mem", "numa": [{"cores": [CPU, …]}, …],
@@ -17,10 +18,12 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.util
 import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +71,8 @@ class Outcome:
     wall_s: float
     first_fit: bool
     best_fit: bool
+    cp_sat: bool | None
+    """Whether CP-SAT placed it or proved that it does not fit; None: it was not asked."""
 
 
 def read_instances(path: Path) -> Iterator[Instance]:
@@ -133,8 +138,8 @@ def fits_greedily(instance: Instance, rule: int) -> bool:
     return insert_all(problem.cluster, problem.demand, problem.empty_plan(), order, rule) == 0
 
 
-def solve(instance: Instance, seed: int, iterations: int) -> Outcome:
-    """Pack one instance, and check the answer."""
+def solve(instance: Instance, seed: int, iterations: int, cp_sat_seconds: float) -> Outcome:
+    """Pack one instance, and check the answer; beside it, let the yardsticks try."""
     cpu, wall = time.process_time(), time.perf_counter()
     answer = pack(instance.agents, instance.tasks, seed=seed, iterations=iterations)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -144,14 +149,20 @@ def solve(instance: Instance, seed: int, iterations: int) -> Outcome:
     assert not placed or not missing(instance.tasks, placement)
     proven = isinstance(answer, Shortage) and answer.proven
     first, best = fits_greedily(instance, FIRST), fits_greedily(instance, TIGHTEST)
-    return Outcome(instance, placed, proven, cpu, wall, first, best)
+    cp_sat = None
+    if cp_sat_seconds:
+        from benchmarks.cp_sat import solve as solve_exactly  # an extra
+
+        other = solve_exactly(instance.agents, instance.tasks, cp_sat_seconds, workers=2)
+        cp_sat = other[0] or other[1]
+    return Outcome(instance, placed, proven, cpu, wall, first, best, cp_sat)
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Yield the lines of the table by family."""
     yield (
         f"{'family':24} {'n':>4} {'placed':>7} {'proven':>7} {'cpu ms, median':>15} {'max':>8}"
-        f" {'first fit':>10} {'best fit':>9}"
+        f" {'first fit':>10} {'best fit':>9} {'CP-SAT':>9}"
     )
     families: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -167,8 +178,18 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
             f"{share(sum(r.proven_infeasible for r in rows)):>7} "
             f"{statistics.median(cpu):15.1f} {max(cpu):8.1f} "
             f"{share(sum(r.first_fit for r in rows)):>10} "
-            f"{share(sum(r.best_fit for r in rows)):>9}"
+            f"{share(sum(r.best_fit for r in rows)):>9} {_of_those_asked(rows):>9}"
         )
+
+
+def _of_those_asked(rows: Sequence[Outcome]) -> str:
+    asked = [row.cp_sat for row in rows if row.cp_sat is not None]
+    return f"{sum(asked)} of {len(asked)}" if asked else "–"
+
+
+def cp_sat_is_there() -> bool:
+    """Whether the extra ``benchmarks`` is installed."""
+    return importlib.util.find_spec("ortools") is not None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,12 +198,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.jsonl.gz")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="steps of the search")
+    parser.add_argument(
+        "--cp-sat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="instances of each family that CP-SAT tries, too (default 1; 0 leaves it out)",
+    )
+    parser.add_argument("--cp-sat-seconds", type=float, default=10.0)
     options = parser.parse_args(arguments)
+    if options.cp_sat and not cp_sat_is_there():
+        print(
+            "CP-SAT is left out: the extra 'benchmarks' (ortools) is not installed", file=sys.stderr
+        )
+        options.cp_sat = 0
     warm_up()
     outcomes = []
+    asked: Counter[str] = Counter()
     for path in options.files:
         for instance in read_instances(path):
-            outcome = solve(instance, options.seed, options.iterations)
+            asked[instance.family] += 1
+            seconds = options.cp_sat_seconds if asked[instance.family] <= options.cp_sat else 0.0
+            outcome = solve(instance, options.seed, options.iterations, seconds)
             outcomes.append(outcome)
             line = {
                 "name": instance.name,

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ URLS_ENV: Final = "SDP_GO_AHEAD_URLS"
 DEADLINE_ENV: Final = "SDP_GO_AHEAD_DEADLINE"
 
 
+@functools.cache
 def wrapper_script() -> str:
     """Return the shell script that waits for the go-ahead and then becomes the program."""
     return (resources.files("scheduler") / "goahead_wrapper.sh").read_text(encoding="utf-8")
@@ -122,6 +124,11 @@ class GoAhead:
     def open(self, task_id: str, token: str) -> None:
         """Let a task wait here."""
         self._gates.setdefault(task_id, _Gate(token))
+
+    def waiting(self, task_id: str) -> int:
+        """Return how many questions of a task are open."""
+        gate = self._gates.get(task_id)
+        return 0 if gate is None else gate.polls
 
     def let_through(self, task_id: str, values: Mapping[str, str] | None = None) -> None:
         """Let a task go; a second time, nothing changes.

@@ -182,6 +182,8 @@ class Ledger:
 
 def _joined(drawn: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join scalars that differ in nothing but the offer they come from."""
+    if len({resource["name"] for resource in drawn}) == len(drawn):
+        return list(drawn)
     joined: dict[str, dict[str, Any]] = {}
     others: list[dict[str, Any]] = []
     for resource in drawn:

@@ -128,12 +128,13 @@ class Ranges:
         return Ranges.of((*self.intervals, *other.intervals))
 
     def __and__(self, other: Ranges) -> Ranges:
-        return Ranges.of(
-            (max(b1, b2), min(e1, e2))
-            for b1, e1 in self.intervals
-            for b2, e2 in other.intervals
-            if max(b1, b2) <= min(e1, e2)
-        )
+        common = []  # in order, and with gaps between, as the intervals of both are
+        for b1, e1 in self.intervals:
+            for b2, e2 in other.intervals:
+                begin, end = b1 if b1 > b2 else b2, e1 if e1 < e2 else e2
+                if begin <= end:
+                    common.append((begin, end))
+        return Ranges(tuple(common))
 
     def __sub__(self, other: Ranges) -> Ranges:
         """Take `other` away; what `self` does not have is ignored (see :meth:`Resources.__sub__`)."""
@@ -145,7 +146,7 @@ class Ranges:
                 for piece in ((b, min(e, begin - 1)), (max(b, end + 1), e))
                 if piece[0] <= piece[1]
             ]
-        return Ranges.of(left)
+        return Ranges(tuple(left))
 
     def issuperset(self, other: Ranges) -> bool:
         """Whether every integer of `other` is in this set."""
@@ -173,6 +174,13 @@ class Ranges:
 
     def __str__(self) -> str:
         return "[" + ",".join(f"{begin}-{end}" for begin, end in self.intervals) + "]"
+
+
+def _pooled(name: str, mine: Ranges, more: Ranges) -> Ranges:
+    """Return both sets together, which must have nothing in common."""
+    if both := mine & more:
+        raise QuantityError(f"{name} {both} would be there twice")
+    return mine | more if mine else more
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +213,7 @@ class Resources:
             scalars[name] = scalars.get(name, 0) + amount
         ranges = dict(self.ranges)
         for name, members in other.ranges.items():
-            mine = ranges.get(name, Ranges())
-            if both := mine & members:
-                raise QuantityError(f"{name} {both} would be there twice")
-            ranges[name] = mine | members
+            ranges[name] = _pooled(name, ranges.get(name, Ranges()), members)
         return Resources(scalars, ranges)
 
     def __sub__(self, other: Resources) -> Resources:
@@ -253,21 +258,22 @@ class Resources:
         QuantityError
             If an entry is malformed or of a type that Mesos does not have.
         """
-        total = cls()
+        scalars: dict[str, Millis] = {}
+        ranges: dict[str, Ranges] = {}
         for entry in resources:
             try:
                 name, kind = str(entry["name"]), entry["type"]
                 if kind == "SCALAR":
-                    total += cls({name: millis(entry["scalar"]["value"])})
+                    scalars[name] = scalars.get(name, 0) + millis(entry["scalar"]["value"])
                 elif kind == "RANGES":
                     pairs = entry["ranges"].get("range", [])
                     members = Ranges.of((_whole(r["begin"]), _whole(r["end"])) for r in pairs)
-                    total += cls({}, {name: members})
+                    ranges[name] = _pooled(name, ranges.get(name, Ranges()), members)
                 elif kind != "SET":  # sets exist in Mesos; nothing of ours is one
                     raise QuantityError(f"resource {name!r} has unknown type {kind!r}")
             except (KeyError, TypeError, AttributeError) as exc:
                 raise QuantityError(f"malformed resource {entry!r}: {exc!r}") from exc
-        return total
+        return cls(scalars, ranges)
 
     def to_mesos(self) -> list[dict[str, Any]]:
         """Write as Mesos ``Resource`` messages without role or reservation, sorted by name."""

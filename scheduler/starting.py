@@ -36,6 +36,8 @@ from scheduler.taskinfo import (
 
 logger = logging.getLogger(__name__)
 
+BREATH: Final = 32
+"""Tasks that are written before the loop may do something else."""
 _PLACED: Final = CrashPoint("launch.placed", "the placement is recorded, no task is")
 _MARKED: Final = CrashPoint("launch.marked", "all tasks are recorded as launching, none is")
 _ACCEPTED: Final = CrashPoint("launch.accepted", "offers of one more agent are accepted")
@@ -96,7 +98,7 @@ async def _prepare(
     _PLACED.reached()
     run.placement = placement
     bound = _bind(run, claim, entries)
-    infos = _task_infos(equipment, run, claim, bound)
+    infos = await _task_infos(equipment, run, claim, bound)
     for entry in entries:
         if entry.token:
             equipment.gates.open(entry.task.task_id, entry.token)
@@ -124,12 +126,13 @@ def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str
     return bound
 
 
-def _task_infos(
+async def _task_infos(
     equipment: Equipment, run: GraphRun, claim: Claim, bound: Mapping[str, Bound]
 ) -> dict[Place, list[dict[str, Any]]]:
-    """Return the ``TaskInfo`` of every task, by its place."""
+    """Return the ``TaskInfo`` of every task, by its place; the loop goes on in between."""
     ledgers = {place: Ledger(offers) for place, offers in claim.offers.items()}
     infos: dict[Place, list[dict[str, Any]]] = {}
+    written = 0
     try:
         for name, command, environment in _resolve_all(run, bound):
             task = bound[name]
@@ -146,6 +149,8 @@ def _task_infos(
                 run.graph, task, ledgers[place], command, environment, waits_seconds=wait
             )
             infos.setdefault(place, []).append(info)
+            if (written := written + 1) % BREATH == 0:
+                await asyncio.sleep(0)
     except (GraphError, QuantityError) as exc:
         raise LaunchError(f"graph {run.graph.graph_id} cannot be launched: {exc}") from exc
     return infos

@@ -28,6 +28,7 @@ document can reach nothing but what stands in this table.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
@@ -49,8 +50,13 @@ VALUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 
 
-def _tokens(text: str) -> Iterator[tuple[bool, str]]:
-    """Split into (is a field, text) pairs."""
+@functools.lru_cache(maxsize=10_000)
+def _tokens(text: str) -> tuple[tuple[bool, str], ...]:
+    """Split into (is a field, text) pairs; the same templates are filled in again and again."""
+    return tuple(_split(text))
+
+
+def _split(text: str) -> Iterator[tuple[bool, str]]:
     for match in _TOKEN.finditer(text):
         token = match[0]
         if match[1] is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from scheduler.errors import TopologyError
 from scheduler.quantities import Millis, Ranges, Resources, format_millis
@@ -13,6 +13,22 @@ from scheduler.topology import legacy, schema
 from scheduler.topology.parts import Gpu, Nic, NumaNode, Volume, mesos_text, refuse, require_text
 
 _COUNTED = re.compile(r"(numa|gpu|nic|volume)\.([0-9]+)\.(mem|compute|in|out|disk)")
+
+
+@functools.lru_cache(maxsize=20_000)
+def _parsed(
+    attributes: tuple[tuple[str, str], ...], memory: tuple[tuple[str, Millis], ...]
+) -> Topology:
+    """Parse what one agent advertises; it comes again, unchanged, with every offer.
+
+    Parameters
+    ----------
+    memory
+        What is free of memory by node, by which an agent shows that it counts it.
+    """
+    told = dict(attributes)
+    parts = legacy.read(told) if legacy.speaks_legacy(told) else schema.read(told)
+    return Topology(**schema.with_counted_memory(parts, Resources(dict(memory))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +88,7 @@ class Topology:
         return 1000 * (len(self.gpus) + len(self.nics) + len(self.volumes))
 
     @classmethod
-    def parse(cls, attributes: Mapping[str, str], resources: Resources) -> Self:
+    def parse(cls, attributes: Mapping[str, str], resources: Resources) -> Topology:
         """Read what an agent advertises.
 
         Parameters
@@ -89,13 +105,12 @@ class Topology:
         TopologyError
             Naming attribute, value and rule.
         """
-        if legacy.speaks_legacy(attributes):
-            parts = legacy.read(attributes)
-        elif any(name.startswith("sdp.") for name in attributes):
-            parts = schema.read(attributes)
-        else:
+        if not legacy.speaks_legacy(attributes) and not any(
+            name.startswith("sdp.") for name in attributes
+        ):
             return cls()
-        topology = cls(**schema.with_counted_memory(parts, resources))
+        counted = ((n, a) for n, a in resources.scalars.items() if n.startswith("numa."))
+        topology = _parsed(tuple(attributes.items()), tuple(counted))
         topology.check_free(resources)
         return topology
 

@@ -112,14 +112,14 @@ def merge_offers(offers: Iterable[Offer]) -> MergedOffers:
 
 def _snapshots(agent_id: str, offers: Sequence[Offer]) -> list[AgentSnapshot]:
     """Return one snapshot for each role in which an agent offers."""
-    _agreed(offers)
+    agreed = _agreed(offers)
     by_role: dict[str, list[Offer]] = {}
     for offer in offers:
         by_role.setdefault(_text(offer, "allocation_info", "role"), []).append(offer)
     if len(by_role) == 1:
-        return [_snapshot(agent_id, role, group) for role, group in by_role.items()]
+        return [_snapshot(agent_id, role, group, *agreed) for role, group in by_role.items()]
     ranked = sorted(by_role.items(), key=lambda item: (-_depth(item[0]), item[0]))
-    return [_snapshot(f"{agent_id}/{role}", role, group) for role, group in ranked]
+    return [_snapshot(f"{agent_id}/{role}", role, group, *agreed) for role, group in ranked]
 
 
 def _depth(role: str) -> int:
@@ -136,8 +136,9 @@ def _quarantine(agent_id: str, offers: Sequence[Offer], reason: str) -> Quaranti
     )
 
 
-def _snapshot(agent_id: str, role: str, offers: Sequence[Offer]) -> AgentSnapshot:
-    host, attributes = _agreed(offers)
+def _snapshot(
+    agent_id: str, role: str, offers: Sequence[Offer], host: str, attributes: Mapping[str, str]
+) -> AgentSnapshot:
     free = Resources()
     for offer in offers:
         free += Resources.from_mesos(_messages(offer, "resources"))
