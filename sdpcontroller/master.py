@@ -187,6 +187,8 @@ class Master:
             pass
         finally:
             self._services = None
+            # Only now that nothing goes on that could open another link.
+            await asyncio.gather(*(product.leave() for product in self._products.values()))
 
     async def _run(
         self, background: asyncio.TaskGroup, ready: asyncio.Event, stop: asyncio.Event
@@ -267,7 +269,6 @@ class Master:
         for command in tuple(self._commands):
             command.cancel()
         await asyncio.gather(*self._commands, return_exceptions=True)
-        await asyncio.gather(*(product.leave() for product in self._products.values()))
 
     # ControlPlane
 

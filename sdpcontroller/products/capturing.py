@@ -198,8 +198,8 @@ class Capturing:
     async def resume(self, graph: RunningGraph) -> None:
         """Bring the current block into the state that its tasks tell.
 
-        One that had begun everywhere captures; one that had not is called off; one that drained is drained to
-        the end.
+        One that had begun everywhere captures; one that had not is called off; one that drained, or whose
+        product is in error, is drained to the end.
 
         Raises
         ------
@@ -212,7 +212,7 @@ class Capturing:
         match self._keeper.kept.block(cbid).state:
             case CaptureBlockState.INITIALISING:
                 await self._resume_begin(graph, cbid)
-            case CaptureBlockState.CAPTURING:
+            case CaptureBlockState.CAPTURING if self._keeper.kept.state is ProductState.CAPTURING:
                 told = await self._ask(graph)
                 others = sorted(task for task, block in told.items() if block != cbid)
                 if others:

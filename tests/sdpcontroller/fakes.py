@@ -172,6 +172,8 @@ class FakeScheduler:
         """Go on where :meth:`launch` was left."""
         self.resumed.append(graph_id)
         graph = next(graph for graph in self.launched if graph.graph_id == graph_id)
+        if len(self._views[graph_id]) < len(graph.tasks):
+            await self._start_tasks(graph, await self._telstate())
         await self._bring_up(graph, late_values)
 
     async def restart_task(self, graph_id: str, name: str, *, timeout: float) -> RestartPlan:
@@ -217,7 +219,7 @@ class FakeScheduler:
     ) -> None:
         self.launched.append(graph)
         self.tell(AgentsChanged())
-        views = self._views.setdefault(graph.graph_id, {})
+        self._views.setdefault(graph.graph_id, {})
         stop = self._stopping[graph.graph_id] = asyncio.Event()
         telstate = await self._telstate()
         waits = [asyncio.ensure_future(event.wait()) for event in (self.gate, stop)]
@@ -228,7 +230,15 @@ class FakeScheduler:
                 wait.cancel()
         if stop.is_set():
             raise LaunchError(f"graph {graph.graph_id}: it is taken down")
+        await self._start_tasks(graph, telstate)
+        await self._bring_up(graph, late_values)
+
+    async def _start_tasks(self, graph: PhysicalGraph, telstate: tuple[str, int]) -> None:
+        """Start those that do not run yet."""
+        views = self._views[graph.graph_id]
         for name, task in graph.tasks.items():
+            if name in views:
+                continue
             view = TaskView(
                 graph_id=graph.graph_id,
                 name=name,
@@ -244,7 +254,6 @@ class FakeScheduler:
                 view = replace(view, ports={"katcp": await self._serve(name, task.task_id)})
             views[name] = view
             self.tell(TaskChanged(view))
-        await self._bring_up(graph, late_values)
 
     async def _serve(self, name: str, task_id: str) -> tuple[str, int]:
         server = TaskServer(name, self.journal, self.behaviour)
@@ -399,7 +408,7 @@ class House:
             fake,
             address=("10.0.0.1", 5001),
             multicast="239.192.0.0/24",
-            timeouts=Timeouts(fit=5, capture_init=5, capture_done=5, batch=5, ask=1),
+            timeouts=Timeouts(fit=5, capture_init=5, capture_done=1.5, batch=5, ask=1),
             end_products=end_products,
         )
         self.witness = Witness()
@@ -430,12 +439,12 @@ class House:
         """Stop the master and wait until it has ended."""
         self.stop.set()
         assert self._running is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self._running
 
     async def settle(self) -> None:
         """Wait until nothing is left that products do by themselves."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while busy := [t for t in asyncio.all_tasks() if _of_product(t)]:
                 await asyncio.wait(busy)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,13 @@ class Refuse:
     request: str
 
 
+@dataclass(frozen=True)
+class Crash:
+    """The controller dies after so many turns of the loop, and another one begins."""
+
+    turns: int
+
+
 commands = st.one_of(
     st.sampled_from([ConfigureProduct("p", document) for document in DOCUMENTS]),
     st.just(CaptureInit("p")),
@@ -66,26 +74,41 @@ events = st.one_of(
         Refuse, st.sampled_from(TASKS[2:]), st.sampled_from(["capture-init", "capture-done", ""])
     ),
 )
+crashes = st.builds(Crash, st.integers(0, 60))
 # What is in one step happens at once.
 walks = st.lists(st.lists(commands | events, min_size=1, max_size=3), min_size=1, max_size=8)
+deaths = st.builds(Die, st.sampled_from(TASKS))
+fatal_walks = st.lists(
+    st.lists(commands | commands | deaths | crashes, min_size=1, max_size=3), min_size=1, max_size=6
+)
 
 
 class Walk:
     """Does the steps, and checks after each what must always hold."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, open_house: Any, stack: AsyncExitStack) -> None:
         self.house = house
+        self._open_house = open_house
+        self._stack = stack
 
     async def step(self, acts: list[Any]) -> None:
         answers = await asyncio.gather(*map(self._do, acts), return_exceptions=True)
         for act, answer in zip(acts, answers, strict=True):
             self._check_answer(act, answer)
+        if any(isinstance(act, Crash) for act in acts):
+            check_told(self.house.witness.records)
+            successor = self._open_house(after=self.house)
+            self.house = await self._stack.enter_async_context(successor)
         await self.house.settle()
         await self._check()
 
     async def _do(self, act: Any) -> Any:
         house = self.house
-        if isinstance(act, Refuse):
+        if isinstance(act, Crash):
+            for _ in range(act.turns):
+                await asyncio.sleep(0)
+            await house.crash()
+        elif isinstance(act, Refuse):
             house.scheduler.behaviour.refuse[act.task] = act.request
         elif isinstance(act, Die):
             graphs = house.scheduler.launched
@@ -94,7 +117,7 @@ class Walk:
             if act.task in ready and "p" in house.master.products():
                 await house.scheduler.die(act.task, log=act.log)
         else:
-            async with asyncio.timeout(10):  # every command gets an answer
+            async with asyncio.timeout(30):  # every command gets an answer
                 return await house.master.execute(act)
         return None
 
@@ -167,10 +190,25 @@ def check_told(records: list[ProductRecord]) -> None:
 )
 @given(walks)
 async def test_whatever_happens_the_records_make_sense(open_house: Any, steps: list[Any]) -> None:
-    async with open_house() as house:
-        walk = Walk(house)
+    await walk_through(open_house, steps)
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(fatal_walks)
+async def test_whenever_the_controller_dies_too(open_house: Any, steps: list[Any]) -> None:
+    await walk_through(open_house, steps)
+
+
+async def walk_through(open_house: Any, steps: list[Any]) -> None:
+    async with AsyncExitStack() as stack:
+        walk = Walk(await stack.enter_async_context(open_house()), open_house, stack)
         for acts in ([configure("p")], *steps):  # most walks before that would lead nowhere
             await walk.step(acts)
+        house = walk.house
         check_told(house.witness.records)
         await house.end()
         assert house.master.products() == {} and house.scheduler.alive == set()
