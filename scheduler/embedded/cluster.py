@@ -166,6 +166,7 @@ class Cluster:
         try:
             await self._begin(_listen(self._host, self._port))
         except BaseException:
+            await self._executor.close()
             os.close(self._lock)
             raise
         logger.info("serving %d agents on %s:%d", len(self._specs), *self.address)

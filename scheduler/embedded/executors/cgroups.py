@@ -126,7 +126,7 @@ class Cgroups:
         limit = max(memory, MIN_MEMORY) if memory else 0
         group = Cgroup(self._memory / container_id, self._cpu / container_id, limit)
         for folder in {group.memory, group.cpu}:
-            folder.mkdir()
+            folder.mkdir(parents=True)
         if limit:
             second = group.memory == group.cpu
             name = "memory.max" if second else "memory.limit_in_bytes"

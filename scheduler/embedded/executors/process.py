@@ -109,11 +109,18 @@ class ProcessExecutor:
             self._control_groups = self._cgroups is not None
         return self._cgroups
 
-    def _start(self, launch: Launch, user: User | None) -> _ProcessContainer:
-        group = None
-        if (cgroups := self._open_groups()) is not None:
+    def _group_for(self, launch: Launch) -> Cgroup | None:
+        if (cgroups := self._open_groups()) is None:
+            return None
+        try:
             cpus = launch.task.resources.scalars.get("cpus", 0)
-            group = cgroups.create(launch.container_id, launch.memory, cpus)
+            return cgroups.create(launch.container_id, launch.memory, cpus)
+        except OSError as exc:  # the watchdog looks after this one
+            logger.warning("no control group for task %s: %s", launch.task.id, exc)
+            return None
+
+    def _start(self, launch: Launch, user: User | None) -> _ProcessContainer:
+        group = self._group_for(launch)
         environment = task_environment(launch, None if user is None else user.home)
         entries = () if group is None else group.entries
         started = spawn(launch, environment, user, entries, self._records.of(launch.container_id))

@@ -338,3 +338,13 @@ async def test_a_new_cluster_takes_up_what_it_still_wants(runner: Runner) -> Non
     assert (launches[0].sandbox / "stdout").read_text() == "up\nbye\n"
     await asyncio.gather(containers[0].wait(), containers[1].wait())
     await again.close()
+
+
+async def test_a_task_runs_without_a_control_group_where_none_can_be_made(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr("scheduler.embedded.executors.cgroups.Cgroups.create", refuse)
+    assert await runner.output("echo all the same", memory=64) == "all the same\n"
