@@ -88,11 +88,26 @@ def build(
     changes += [f'LABEL {name}="{value}"' for name, value in labels.items()]
     changes += [f"USER {owner[0]}:{owner[1]}", "WORKDIR /tmp", 'CMD ["python3"]']
     options = [f"--change={change}" for change in changes]
+    before = _docker("images", "--quiet", "--no-trunc", reference)
     image = _docker("import", *options, "-", feed=lambda to: write(contents, to, owner=owner))
-    if not prepare:
-        _docker("tag", image, reference)
-        return
-    container = _docker("create", image, *prepare)
+    try:
+        if prepare:
+            _prepare(image, reference, prepare)
+        else:
+            _docker("tag", image, reference)
+    except ImageError:
+        _docker("rmi", image)
+        raise
+    if before not in ("", _docker("images", "--quiet", "--no-trunc", reference)):
+        with contextlib.suppress(
+            ImageError
+        ):  # it has another name, or a container still runs in it
+            _docker("rmi", before)
+
+
+def _prepare(image: str, reference: str, command: Sequence[str]) -> None:
+    """Make an image of what is left when a command has run in another."""
+    container = _docker("create", image, *command)
     try:
         _docker("start", "--attach", container)
         _docker("commit", '--change=CMD ["python3"]', container, reference)

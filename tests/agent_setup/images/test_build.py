@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -53,6 +55,42 @@ def test_an_image_of_the_programs_has_none_of_the_controller() -> None:
     assert {"/bin/sh", "/bin/rm", "/bin/redis-server"} <= names
     for absent in ("scheduler", "sdpcontroller", "pytest", "mypy"):
         assert not any(name.startswith(f"/opt/sdp/lib/{absent}/") for name in names)
+
+
+def engine() -> bool:
+    return (
+        shutil.which("docker") is not None
+        and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    )
+
+
+def said(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(not engine(), reason="no Docker engine answers")
+def test_an_image_is_prepared_once_and_takes_the_place_of_the_one_before() -> None:
+    shell = Path(shutil.which("busybox") or "")
+    if not shell.is_file():
+        pytest.skip("busybox is not installed")
+    contents = Contents(files={"/bin/sh": shell}, texts={"/opt/sdp/lib/x": "1\n"})
+    reference = f"sdp-test-build:{os.getpid()}"
+    make = ("sh", "-c", "echo 2 > /opt/sdp/lib/y")
+    try:
+        build.build(contents, reference, owner=(1000, 100), labels={"a": "b c"}, prepare=make)
+        first = said("images", "--quiet", "--no-trunc", reference)
+        show = "{{.Config.User}} {{.Config.Cmd}} {{.Config.Labels.a}}"
+        assert said("inspect", "--format", show, reference) == "1000:100 [python3] b c"
+        assert said("run", "--rm", reference, "sh", "-c", "read y </opt/sdp/lib/y; echo $y") == "2"
+        build.build(contents, reference, owner=(0, 0), labels={})
+        assert first not in said("images", "--all", "--quiet", "--no-trunc").split()
+        with pytest.raises(ImageError, match=r"^docker start: .*"):
+            build.build(
+                contents, reference, owner=(0, 0), labels={}, prepare=("sh", "-c", "exit 3")
+            )
+    finally:
+        subprocess.run(["docker", "rmi", "--force", reference], capture_output=True, check=False)
 
 
 def test_what_is_not_here_is_named() -> None:
