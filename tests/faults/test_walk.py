@@ -15,7 +15,7 @@ from typing import Any
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import SchedulerError
@@ -172,11 +172,13 @@ STEPS = (
     "lose calls",
     "lose updates",
 )
+AS_FOUND = (Phase.explicit, Phase.reuse, Phase.generate)
+"""A walk that fails is told as it was found: to make it shorter would take minutes."""
 later = st.tuples(st.sampled_from(STEPS), st.integers(0, 11), st.integers(0, 120))
 steps = st.lists(later, min_size=2, max_size=12).map(lambda walk: [("launch", 0, 10), *walk])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, phases=AS_FOUND)
 @given(steps)
 def test_whatever_happens_to_a_graph_all_is_true_and_free_in_the_end(
     walk: list[tuple[str, int, int]],
@@ -203,7 +205,7 @@ def test_whatever_happens_to_a_graph_all_is_true_and_free_in_the_end(
     in_virtual_time(story, debug=False)()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, phases=AS_FOUND)
 @given(steps, st.integers(0, 12), st.booleans())
 def test_a_successor_in_the_middle_of_it_all_makes_it_true_as_well(
     walk: list[tuple[str, int, int]], when: int, resumed: bool
