@@ -1,6 +1,6 @@
 """The recorded scenes with a master in real time: any, with ``--mesos-master=HOST:PORT``; else an embedded one.
 
-``docs/embedded-cluster.md`` says how a master and its agents have to be started for it.
+``docs/embedded-cluster.md`` says how a master and its agents have to be started for each.
 """
 
 from __future__ import annotations
