@@ -174,6 +174,14 @@ def test_cores_of_one_cache() -> None:
     assert "cores on one L3 cache" in str(answer)
 
 
+def test_cores_of_one_cache_do_not_break_whole_ones_that_were_promised() -> None:
+    agent = machine(nodes=(range(8),), l3=[range(4), range(4, 8)])
+    three, whole = TaskRequest.of(cores=3, one_l3=True), TaskRequest.of(cores=1, whole_cores=True)
+    refused([agent], {"a": three, "b": three, "w": whole})
+    found = placed([agent], {"a": three, "w": whole, "v": whole})
+    assert len({cpu for a in found.values() for cpu in a.cpuset}) == 7
+
+
 def test_a_node_for_itself() -> None:
     agent = machine(nodes=((0, 1), (2, 3)))
     engine = TaskRequest.of(cores=["main"], numa_share=1)
