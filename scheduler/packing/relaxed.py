@@ -304,6 +304,21 @@ def users(plan: Plan, slot: int, found: Ints) -> int:
     return n
 
 
+@inlined
+def forbidden(
+    places: Ints, until: Ints, step: int, task: int, old: int, other: int, place: int
+) -> bool:
+    """Whether a task may not go to a place, or the other one, if any, to its old place.
+
+    A swap is not between nodes of one agent: there, both would draw from the same slots.
+    """
+    if until[task, place] > step or place == old:
+        return True
+    if other == NOWHERE:
+        return False
+    return bool(until[other, old] > step or places[place, AGENT] == places[old, AGENT])
+
+
 @compiled
 def try_moves(
     cluster: Cluster,
@@ -315,10 +330,7 @@ def try_moves(
     best: float,
     random: Random,
 ) -> float:
-    """Look for the best move or swap of a task that is better than `best`; return what it changes.
-
-    A swap is not between nodes of one agent: there, both would draw from the same slots.
-    """
+    """Look for the best move or swap of a task that is better than `best`; return what it changes."""
     places, device, serves = cluster.places, cluster.device, cluster.serves
     volume_slot, burden, free = cluster.volume_slot, strain.burden, plan.free
     draws, slot, amount, where = plan.draws, plan.slot, plan.amount, plan.where
@@ -328,21 +340,17 @@ def try_moves(
     chosen = np.empty(plan.device.shape[1], np.int64)
     n_tasks, old = len(own), where[task]
     lifted = lift(free, burden, draws, slot, amount, task)
-    offset = below(random, n_tasks)
-    n_moves = tasks[task, PLACE_END] - tasks[task, PLACE]
+    offset, n_moves = below(random, n_tasks), tasks[task, PLACE_END] - tasks[task, PLACE]
     for i in range(n_moves + min(SWAPS, n_tasks)):
         other, place = NOWHERE, tasks[task, PLACE] + i
         if i >= n_moves:
             other = (offset + i) % n_tasks
             place = where[other]
-            if until[other, old] > step or places[place, AGENT] == places[old, AGENT]:
-                continue
-        if until[task, place] > step or place == old:
+        if forbidden(places, until, step, task, old, other, place):
             continue
-        gain = lifted
+        change = -lifted
         if other != NOWHERE:
-            gain += lift(free, burden, draws, slot, amount, other)
-        change = -gain
+            change -= lift(free, burden, draws, slot, amount, other)
         for turn in range(1 if other == NOWHERE else 2):
             change += cost_at(
                 places,
