@@ -19,7 +19,7 @@ from scheduler.topology import AgentSnapshot, NumaNode, Topology
 
 ALONE: Final = Circumstances()
 """Nothing is known of what stands around."""
-FIRST_STEPS: Final = 10_000
+FIRST_STEPS: Final = 3000
 """Steps of the search before a proof is looked for that it is in vain."""
 
 

@@ -108,7 +108,7 @@ class FreeTasks:
     kind: Literal["free tasks"] = "free tasks"
 
     def __str__(self) -> str:
-        back = "; they would be run again later" if self.preemptible else ""
+        back = ", to be run again later" if self.preemptible else ""
         return f"the end of {listed(self.names)} (on {listed(self.hosts)}){back}"
 
 

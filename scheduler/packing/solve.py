@@ -92,7 +92,7 @@ def pack(
     best, missing = _greedy(problem)
     if missing and iterations > 0 and not hopeless(agents, tasks, _left_out(problem, best)):
         effort = Effort(seed, iterations, seconds)
-        best, missing = _search(problem, best, missing, effort, start)
+        best, missing = _search(problem, best, missing, effort, start, _Rooms.of(problem))
     placement = Placement(assignments(problem, best.where, best.device))
     return explain(agents, tasks, placement, capacity) if missing else placement
 
@@ -109,7 +109,10 @@ def place(
     problem = flatten(agents, tasks, running)
     best, missing = _greedy(problem)
     if missing and iterations > 0:
-        best, missing = _search(problem, best, missing, Effort(0, iterations, None), start)
+        effort = Effort(0, iterations, None)
+        # a few steps do not pay for looking at all places of all tasks first
+        rooms = _Rooms.of(problem, relaxed=iterations >= RELAXED)
+        best, missing = _search(problem, best, missing, effort, start, rooms)
     return None if missing else Placement(assignments(problem, best.where, best.device))
 
 
@@ -144,7 +147,12 @@ def _greedy(problem: Problem) -> tuple[Best, int]:
 
 
 def _search(
-    problem: Problem, best: Best, fewest: int, effort: Effort, start: Placement | None
+    problem: Problem,
+    best: Best,
+    fewest: int,
+    effort: Effort,
+    start: Placement | None,
+    rooms: _Rooms,
 ) -> tuple[Best, int]:
     """Search from the plan of an earlier attempt, then from shaken greedy ones, until one is full.
 
@@ -152,7 +160,6 @@ def _search(
     """
     generator = np.random.default_rng(effort.seed)
     end = np.inf if effort.seconds is None else time.monotonic() + effort.seconds
-    rooms = _Rooms.of(problem)
     steps = effort.iterations
     while fewest and steps > 0 and time.monotonic() < end:
         plan = _shaken(problem, generator) if start is None else resumed(problem, start)
@@ -174,12 +181,12 @@ class _Rooms:
     """(tasks, places), or None where the search of relaxed plans is not for this problem."""
 
     @classmethod
-    def of(cls, problem: Problem) -> _Rooms:
+    def of(cls, problem: Problem, *, relaxed: bool = True) -> _Rooms:
         n_tasks, n_places = len(problem.tasks), len(problem.cluster.places)
         columns = min(n_places, max(CANDIDATES // n_tasks, 1))
         candidates = np.empty((n_tasks, columns), np.int64)
         tied = problem.demand.tie.shape[1] > 0
-        if tied or n_tasks * n_places > CANDIDATES:
+        if not relaxed or tied or n_tasks * n_places > CANDIDATES:
             return cls(candidates, None)
         until = np.empty((n_tasks, n_places), np.int64)
         mark_places(problem.cluster, problem.demand, problem.empty_plan(), problem.free, until)
