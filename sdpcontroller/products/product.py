@@ -396,11 +396,13 @@ class Product:
             self._losses.judge(self._graph, view)
 
     def _show_tasks(self) -> None:
-        """Show what the scheduler knows of all tasks."""
+        """Show what the scheduler knows of all tasks; of postprocessing, only what has not ended."""
+        own = () if self._graph is None else (self._graph.graph_id,)
         views = [
             view
             for graph_id in self.graph_ids
             for view in self._services.scheduler.tasks(graph_id).values()
+            if graph_id in own or view.state is not TaskState.DEAD
         ]
         self._keeper.show_tasks({view.name: task_record(view) for view in views})
 
