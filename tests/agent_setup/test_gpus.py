@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,9 @@ def test_without_library_or_driver_there_are_no_gpus(nvml: FakeNvml | None) -> N
 
 def test_the_binding_itself_is_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path)])
-    monkeypatch.delitem(__import__("sys").modules, "pynvml", raising=False)
+    # Set, so that what is imported below is taken out again.
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.delitem(sys.modules, "pynvml")
     assert gpus.installed_nvml() is None
     (tmp_path / "pynvml.py").write_text("here = True\n")
     assert getattr(gpus.installed_nvml(), "here", False)

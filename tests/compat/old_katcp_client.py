@@ -28,6 +28,8 @@ def observe(address, config):
     seen = {"requests": sorted(client.req)}
     reply = yield client.req.product_configure("array_1", config, timeout=60)
     seen["configure"] = [reply.succeeded, *reply.reply.arguments]
+    while "array_1_state" not in client.sensor:  # it is told of new sensors once a second
+        yield tornado.gen.sleep(0.1)
     yield client.sensor.array_1_state.set_sampling_strategy("event")
     yield client.wait("array_1_state", lambda reading: reading.value == "idle", timeout=10)
     reply = yield client.req.capture_init("array_1", timeout=60)
