@@ -10,7 +10,7 @@ SYSTEM_TEST := chromium=chromium wsclean=wsclean busybox=busybox-static
 # What the test of the deployment makes machines of.
 SYSTEM_DEPLOY := mmdebstrap=mmdebstrap
 
-.PHONY: help demo test environment environment-katcp system system-test lint types imports unit e2e ansible demo-docker format lock clean
+.PHONY: help demo test environment environment-katcp system system-test lint types imports unit faults rest e2e ansible soak demo-docker format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,15 @@ demo: environment  ## Observe a field with a simulated array, from correlator to
 demo-docker: environment  ## The same, in containers (needs a Docker engine, no registry)
 	$(BIN)/sdp demo --executor docker $(ARGS)
 
-test: system-test environment lint types imports unit e2e ansible  ## Everything: lint, types, import contracts, unit and end-to-end tests, the deployment
+test: system-test environment environment-katcp lint types imports  ## Everything: lint, types, import contracts, unit and end-to-end tests, faults, the deployment
+	@$(BIN)/sdp warm-up
+	@# Those that break controllers wait more than they compute: they run beside the others.
+	@$(MAKE) --no-print-directory -j2 --output-sync=target faults rest
+
+rest: environment environment-katcp
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory e2e
+	@$(MAKE) --no-print-directory ansible
 
 environment-katcp: environment  ## The old katcp package in an environment of its own, for its test
 	@scripts/katcp-environment .venv-katcp $(BIN)/python
@@ -46,7 +54,10 @@ imports: environment  ## Import contracts: the arrows of docs/architecture.md
 	$(BIN)/lint-imports
 
 unit: environment environment-katcp  ## Unit and component tests
-	scripts/docker-engine $(BIN)/pytest -m "not e2e and not ansible"
+	scripts/docker-engine $(BIN)/pytest -m "not e2e and not ansible and not slow"
+
+faults: environment  ## A controller killed at every crash point; faults at random, judged (minutes)
+	$(BIN)/pytest -m slow
 
 e2e: environment  ## The whole system in real processes (minutes)
 	scripts/docker-engine $(BIN)/pytest -m e2e

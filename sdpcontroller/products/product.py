@@ -31,6 +31,9 @@ from sdpcontroller.workflows.plan import SimulatedStream
 
 logger = logging.getLogger(__name__)
 
+_FINISH_PAUSE: Final = 1.0
+"""Seconds between two tries to take down what could not be taken down."""
+
 _IDLE: Final = CrashPoint("configure.idle", "the product is idle, no reply was given")
 _CONNECTED: Final = CrashPoint("recovery.connected", "a product's tasks are linked again")
 _RECOVERED: Final = CrashPoint("recovery.done", "a product has gone on, in the state it had")
@@ -209,7 +212,32 @@ class Product:
                 await self._set_state(ProductState.DECONFIGURING, "deconfigure")
             _DECONFIGURING.reached()
             await asyncio.sleep(0 if force else self.config.config.shutdown_delay)
-            await self._finish()
+            try:
+                await self._finish()
+            except FencedError:
+                raise
+            except ControllerError:
+                self._finish_later()
+                raise
+
+    def _finish_later(self) -> None:
+        """Go on taking down by itself what could not be taken down at once: the store was away, say."""
+        self._services.background.create_task(self._insist_on_finishing())
+
+    async def _insist_on_finishing(self) -> None:
+        while not self._services.leaving.is_set():
+            await asyncio.sleep(_FINISH_PAUSE)
+            async with self._command("deconfigure", wait=True):
+                if self._state is not ProductState.DECONFIGURING:
+                    return
+                try:
+                    await self._finish()
+                except FencedError:
+                    return
+                except (ControllerError, SchedulerError) as exc:
+                    logger.error("%s is not down yet: %s", self.name, exc)
+                else:
+                    return
 
     async def _finish(self) -> None:
         """Take down what is left, and die as soon as postprocessing has ended."""
@@ -360,7 +388,13 @@ class Product:
             case ProductState.CONFIGURING:
                 await self._bring_up(self._launching.resume(self._graph))
             case ProductState.DECONFIGURING:
-                await self._finish()
+                try:
+                    await self._finish()
+                except FencedError:
+                    raise
+                except (ControllerError, SchedulerError) as exc:
+                    logger.error("%s is not down yet: %s", self.name, exc)
+                    self._finish_later()
             case ProductState.POSTPROCESSING:
                 self._die_later()
             case _ if self._graph is None:
