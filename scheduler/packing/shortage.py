@@ -70,7 +70,8 @@ class TooBig:
         """Say it for people, of several tasks of which the same is true."""
         names = listed(tasks)
         if self.lack is None:
-            return f"{names}: no agent has room, {self.nearest or 'there is none'}"
+            near = f"no agent has room, {self.nearest}" if self.nearest else "there is no agent"
+            return f"{names}: {near}"
         if self.lack.fact:
             return f"{names}: {self.lack.fact} on any agent that may run it"
         asked = amount_text(self.lack.asked, self.lack.unit)

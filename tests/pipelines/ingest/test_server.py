@@ -231,7 +231,7 @@ async def test_a_sender_that_never_stops_does_not_hold_up_the_end(
             reply, _ = await b.client.request("capture-done")
         sending.cancel()
         assert int(reply[0]) >= 4
-        assert reply[2] == b"0"
+        assert int(reply[2]) <= 1  # of two heaps of the dump in which it lost its patience
 
 
 async def test_a_stream_that_does_not_fit_is_refused(redis_server, unused_port: int) -> None:

@@ -123,7 +123,7 @@ def test_no_graph_and_no_cluster() -> None:
     answer = pack([], {"a": TaskRequest.of(cores=1, gpus=[GpuRequest.of(0.1, 1)])})
     assert isinstance(answer, Shortage)
     assert answer.unplaced == ("a",)
-    assert "a fits on no agent: there is none" in str(answer)
+    assert "a: there is no agent" in str(answer)
 
 
 def test_cores_come_from_one_node_and_memory_with_them() -> None:
