@@ -92,6 +92,8 @@ class Run:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 words = process.cmdline()
+                if _supervises(words):
+                    continue
                 if f"pipelines.{program}" in words and (not name or name in words):
                     return process
         raise AssertionError(f"no process of {name} among {self.left()}")
@@ -342,8 +344,9 @@ class Stack:
             with contextlib.suppress(psutil.Error):
                 # Redis, the telescope state, writes its title over its environment.
                 places = (process.environ().get("MESOS_SANDBOX", ""), process.cwd())
-                if any(place.startswith(sandboxes) for place in places):
-                    found.append(" ".join(process.cmdline()))
+                words = process.cmdline()
+                if any(place.startswith(sandboxes) for place in places) and not _supervises(words):
+                    found.append(" ".join(words))
         return sorted(found)
 
     def assert_all_free(self) -> None:
@@ -351,6 +354,11 @@ class Stack:
         eventually("the cluster has everything back", lambda: not self.in_use(), timeout=10)
         assert self.in_use() == []
         assert self.tasks_running() == []
+
+
+def _supervises(words: Sequence[str]) -> bool:
+    """Whether it is the executor's process beside a task, not the task."""
+    return any(word.endswith("/supervisor.py") for word in words)
 
 
 @contextlib.contextmanager
