@@ -10,7 +10,7 @@ SYSTEM_TEST := chromium=chromium wsclean=wsclean busybox=busybox-static
 # What the test of the deployment makes machines of.
 SYSTEM_DEPLOY := mmdebstrap=mmdebstrap
 
-.PHONY: help demo test environment environment-katcp system system-test lint types imports unit faults rest e2e ansible soak demo-docker format lock clean
+.PHONY: help demo test environment environment-katcp environment-deploy system system-test lint types imports unit faults computing waiting e2e ansible soak demo-docker format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,18 +21,25 @@ demo: environment  ## Observe a field with a simulated array, from correlator to
 demo-docker: environment  ## The same, in containers (needs a Docker engine, no registry)
 	$(BIN)/sdp demo --executor docker $(ARGS)
 
-test: system-test environment environment-katcp lint types imports  ## Everything: lint, types, import contracts, unit and end-to-end tests, faults, the deployment
+test: system-test environment environment-katcp environment-deploy lint types imports  ## Everything: lint, types, import contracts, unit and end-to-end tests, faults, the deployment
 	@$(BIN)/sdp warm-up
-	@# Those that break controllers wait more than they compute: they run beside the others.
-	@$(MAKE) --no-print-directory -j2 --output-sync=target faults rest
+	@# Two cores are enough: half of the tests wait more than they compute.
+	@scripts/docker-engine $(MAKE) --no-print-directory -j2 --output-sync=target computing waiting
 
-rest: environment environment-katcp
+computing:
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
+
+waiting:
+	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory ansible
 
 environment-katcp: environment  ## The old katcp package in an environment of its own, for its test
 	@scripts/katcp-environment .venv-katcp $(BIN)/python
+
+environment-deploy: environment
+	@scripts/system-packages $(SYSTEM_DEPLOY) || true
+	@scripts/environment $(VENV) pipelines,imaging,test,deploy
 
 environment: system
 	@scripts/environment $(VENV) pipelines,imaging,test
@@ -62,9 +69,7 @@ faults: environment  ## A controller killed at every crash point; faults at rand
 e2e: environment  ## The whole system in real processes (minutes)
 	scripts/docker-engine $(BIN)/pytest -m e2e
 
-ansible: environment  ## The Ansible roles: ansible-lint, and applied twice to containers or trees (minutes)
-	@scripts/system-packages $(SYSTEM_DEPLOY) || true
-	@scripts/environment $(VENV) pipelines,imaging,test,deploy
+ansible: environment-deploy  ## The Ansible roles: ansible-lint, and applied twice to containers or trees (minutes)
 	scripts/docker-engine $(BIN)/pytest -m ansible -o faulthandler_timeout=0
 
 soak: environment  ## Break controllers, links and servers at random, 1000 times, and judge (FAULTS=N SEED=N)

@@ -68,7 +68,7 @@ async def insist(deadline: float, write: Callable[[], Any]) -> None:
         except JournalError as exc:
             if asyncio.get_running_loop().time() + JOURNAL_PAUSE > deadline:
                 raise
-            logger.warning("a launch waits for the journal: %s", exc)
+            logger.warning("waiting for the journal: %s", exc)
             await asyncio.sleep(JOURNAL_PAUSE)
         else:
             return

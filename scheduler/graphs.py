@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Collection
 from typing import Final
 
 from scheduler import shutdown
 from scheduler.background import Background
 from scheduler.crash_points import CrashPoint
-from scheduler.equipment import Equipment
+from scheduler.equipment import Equipment, insist
 from scheduler.errors import GraphError, JournalError, LaunchError
 from scheduler.graph import PhysicalGraph
 from scheduler.journal import GraphPhase
@@ -96,8 +97,18 @@ class Graphs:
         _DEAD.reached()
         try:
             await self._equipment.journal.forget_graph(graph_id)
-        except JournalError as exc:  # a successor will find it dead
-            logger.warning("the end of graph %s was not recorded: %s", graph_id, exc)
+        except JournalError as exc:  # nobody need wait for it
+            logger.warning("the end of graph %s is not recorded yet: %s", graph_id, exc)
+            self._background.spawn(self._forget(run))
+
+    async def _forget(self, run: GraphRun) -> None:
+        """Remove the records of a dead graph, however long the journal is away."""
+
+        async def forget() -> None:
+            if self._runs.get(run.graph.graph_id) in (None, run):  # its name is not used again
+                await self._equipment.journal.forget_graph(run.graph.graph_id)
+
+        await insist(math.inf, forget)
 
     def take_up(self, run: GraphRun, patience: float) -> None:
         """Go on with a graph of a predecessor, wherever it was.

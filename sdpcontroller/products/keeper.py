@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from scheduler.task import TaskState
+from scheduler.views import TaskView
 from sdpcontroller.control import ProductRecord, ProductState, TaskRecord
 from sdpcontroller.errors import FencedError, StoreError
 from sdpcontroller.products.record import PRODUCTS, KeptProduct
+from sdpcontroller.products.tasks import task_record
 from sdpcontroller.store import Store
 from sdpcontroller.store.records import Table
 
@@ -47,7 +50,8 @@ class Keeper:
         self._unanswered: KeptProduct | None = None
         """A record that may or may not have been written: the store did not say."""
         self._writing = asyncio.Lock()
-        self._tasks: Mapping[str, TaskRecord] = {}
+        self._tasks: dict[str, tuple[str, TaskRecord]] = {}
+        """Graph and record, by the task's name."""
         self.kept = kept
         self.shown = kept.shown({})
 
@@ -120,11 +124,21 @@ class Keeper:
                 return
         logger.critical("%s: its record is not what it should be", self.name)
 
-    def show_tasks(self, tasks: Mapping[str, TaskRecord]) -> None:
-        """Show what is known of the tasks; the scheduler's journal keeps it."""
-        self._tasks = tasks
+    def show_tasks(self, views: Iterable[TaskView]) -> None:
+        """Show what is known of some tasks; the scheduler's journal keeps it.
+
+        Of postprocessing what has not ended is shown: it judges its tasks itself, and each block has new ones.
+        """
+        self._tasks.update({view.name: (view.graph_id, task_record(view)) for view in views})
         self._show()
 
     def _show(self) -> None:
-        self.shown = self.kept.shown(self._tasks)
+        batches = self.kept.batches
+        self._tasks = {
+            name: (graph_id, record)
+            for name, (graph_id, record) in self._tasks.items()
+            if graph_id == self.kept.graph_id
+            or (graph_id in batches and record.state != TaskState.DEAD.value)
+        }
+        self.shown = self.kept.shown({name: record for name, (_, record) in self._tasks.items()})
         self._tell(self.shown)

@@ -11,12 +11,11 @@ from typing import Any, Final, Self
 
 from scheduler.crash_points import CrashPoint
 from scheduler.errors import SchedulerError
-from scheduler.task import TaskState
 from scheduler.views import TaskView
 from sdpcontroller import config as configuration
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.control import ProductRecord, ProductState
-from sdpcontroller.errors import CommandError, ControllerError, FencedError
+from sdpcontroller.errors import CommandError, ControllerError, FencedError, StoreError
 from sdpcontroller.logs import about
 from sdpcontroller.products import machine
 from sdpcontroller.products.capturing import Capturing
@@ -26,13 +25,9 @@ from sdpcontroller.products.losses import Losses
 from sdpcontroller.products.record import KeptProduct
 from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
-from sdpcontroller.products.tasks import task_record
 from sdpcontroller.workflows.plan import SimulatedStream
 
 logger = logging.getLogger(__name__)
-
-_FINISH_PAUSE: Final = 1.0
-"""Seconds between two tries to take down what could not be taken down."""
 
 _IDLE: Final = CrashPoint("configure.idle", "the product is idle, no reply was given")
 _CONNECTED: Final = CrashPoint("recovery.connected", "a product's tasks are linked again")
@@ -111,8 +106,8 @@ class Product:
     @property
     def graph_ids(self) -> frozenset[str]:
         """Ids of the product's physical graphs: its own, and those of its postprocessing."""
-        batches = {block.batch for block in self._keeper.kept.blocks.values() if block.batch}
-        return frozenset(batches if self._graph is None else batches | {self._graph.graph_id})
+        batches = self._keeper.kept.batches
+        return batches if self._graph is None else batches | {self._graph.graph_id}
 
     @property
     def _state(self) -> ProductState:
@@ -214,30 +209,27 @@ class Product:
             await asyncio.sleep(0 if force else self.config.config.shutdown_delay)
             try:
                 await self._finish()
-            except FencedError:
-                raise
-            except ControllerError:
-                self._finish_later()
+            except StoreError as exc:
+                if not isinstance(exc, FencedError):
+                    self._finish_later()
                 raise
 
     def _finish_later(self) -> None:
-        """Go on taking down by itself what could not be taken down at once: the store was away, say."""
-        self._services.background.create_task(self._insist_on_finishing())
+        """Go on with a deconfigure by itself, and again for a while when the store is away."""
+        self._services.background.create_task(self._go_on_finishing())
 
-    async def _insist_on_finishing(self) -> None:
-        while not self._services.leaving.is_set():
-            await asyncio.sleep(_FINISH_PAUSE)
-            async with self._command("deconfigure", wait=True):
-                if self._state is not ProductState.DECONFIGURING:
-                    return
-                try:
-                    await self._finish()
-                except FencedError:
-                    return
-                except (ControllerError, SchedulerError) as exc:
-                    logger.error("%s is not down yet: %s", self.name, exc)
-                else:
-                    return
+    async def _go_on_finishing(self) -> None:
+        try:
+            await self._keeper.insist(self._finish_what_was_begun)
+        except FencedError:
+            return
+        except SchedulerError as exc:
+            logger.error("%s: deconfigure: %s", self.name, exc)
+
+    async def _finish_what_was_begun(self) -> None:
+        async with self._command("deconfigure", wait=True):
+            if self._state is ProductState.DECONFIGURING:  # nobody was faster
+                await self._finish()
 
     async def _finish(self) -> None:
         """Take down what is left, and die as soon as postprocessing has ended."""
@@ -388,13 +380,7 @@ class Product:
             case ProductState.CONFIGURING:
                 await self._bring_up(self._launching.resume(self._graph))
             case ProductState.DECONFIGURING:
-                try:
-                    await self._finish()
-                except FencedError:
-                    raise
-                except (ControllerError, SchedulerError) as exc:
-                    logger.error("%s is not down yet: %s", self.name, exc)
-                    self._finish_later()
+                self._finish_later()
             case ProductState.POSTPROCESSING:
                 self._die_later()
             case _ if self._graph is None:
@@ -421,24 +407,16 @@ class Product:
 
     def task_changed(self, view: TaskView) -> None:
         """Take note of a task of the product's graph."""
-        own = self._graph is not None and view.graph_id == self._graph.graph_id
-        tasks = {**self.record.tasks, view.name: task_record(view)}
-        if view.state is TaskState.DEAD and not own:
-            del tasks[view.name]  # postprocessing judges its own tasks, and each block has new ones
-        self._keeper.show_tasks(tasks)
-        if self._graph is not None and own:
+        self._keeper.show_tasks([view])
+        if self._graph is not None and view.graph_id == self._graph.graph_id:
             self._losses.judge(self._graph, view)
 
     def _show_tasks(self) -> None:
-        """Show what the scheduler knows of all tasks; of postprocessing, only what has not ended."""
-        own = () if self._graph is None else (self._graph.graph_id,)
-        views = [
-            view
-            for graph_id in self.graph_ids
-            for view in self._services.scheduler.tasks(graph_id).values()
-            if graph_id in own or view.state is not TaskState.DEAD
-        ]
-        self._keeper.show_tasks({view.name: task_record(view) for view in views})
+        """Show what the scheduler knows of all tasks."""
+        tasks = self._services.scheduler.tasks
+        self._keeper.show_tasks(
+            view for graph_id in self.graph_ids for view in tasks(graph_id).values()
+        )
 
     async def _close_capture(self) -> None:
         """Close what is left of the capture of a product in error."""

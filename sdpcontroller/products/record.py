@@ -54,6 +54,11 @@ class KeptProduct:
     reason: str = ""
     """Why it is in its state, for people."""
 
+    @property
+    def batches(self) -> frozenset[str]:
+        """Ids of the batch graphs of its blocks."""
+        return frozenset(block.batch for block in self.blocks.values() if block.batch)
+
     def shown(self, tasks: Mapping[str, TaskRecord]) -> ProductRecord:
         """Return what everybody may know, with what is known of its tasks."""
         return ProductRecord(

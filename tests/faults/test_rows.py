@@ -550,6 +550,30 @@ async def test_row_20_a_launch_waits_for_the_store_and_what_runs_is_not_touched(
         assert ready(scheduler, "new")
 
 
+@in_virtual_time
+async def test_row_20_a_graph_that_ends_while_the_store_is_away_is_forgotten_later(
+    tmp_path: Path,
+) -> None:
+    class Moody(MemoryJournal):
+        away = False
+
+        async def forget_graph(self, graph_id: str) -> None:
+            if self.away:
+                raise JournalError("the store is away")
+            await super().forget_graph(graph_id)
+
+    journal = Moody()
+    async with World(tmp_path) as world, world.scheduler(journal) as scheduler:
+        await scheduler.launch(pair("old"), timeout=60)
+        journal.away = True
+        await scheduler.stop("old")
+        await asyncio.sleep(60)
+        assert set((await journal.load()).graphs) == {"old"}
+        journal.away = False
+        await asyncio.sleep(1)
+        assert not (await journal.load()).graphs
+
+
 # ---------------------------------------------------------------------- tasks: rows 23, 24, 26, 27
 
 

@@ -453,7 +453,6 @@ class TestStoreAway:
         monkeypatch.setattr(up.store, "put", faulty(put))
         monkeypatch.setattr(up.store, "delete", faulty(delete))
         monkeypatch.setattr("sdpcontroller.products.keeper._STORE_PAUSE", 0.01)
-        monkeypatch.setattr("sdpcontroller.products.product._FINISH_PAUSE", 0.01)
         return fault
 
     @pytest.mark.parametrize("written", [False, True])
