@@ -10,7 +10,7 @@ SYSTEM_TEST := chromium=chromium wsclean=wsclean busybox=busybox-static
 # What the test of the deployment makes machines of.
 SYSTEM_DEPLOY := mmdebstrap=mmdebstrap
 
-.PHONY: help demo test environment environment-katcp environment-deploy system system-test lint types imports unit faults computing waiting e2e ansible soak demo-docker format lock clean
+.PHONY: help demo test environment environment-katcp environment-deploy system system-test lint types imports unit faults e2e ansible soak demo-docker format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,15 +24,8 @@ demo-docker: environment  ## The same, in containers (needs a Docker engine, no 
 test: system-test environment environment-katcp environment-deploy lint types imports  ## Everything: lint, types, import contracts, unit and end-to-end tests, faults, the deployment
 	@$(BIN)/sdp warm-up
 	@# Two cores are enough: half of the tests wait more than they compute.
-	@scripts/docker-engine $(MAKE) --no-print-directory -j2 --output-sync=target computing waiting
-
-computing:
-	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory e2e
-
-waiting:
-	@$(MAKE) --no-print-directory faults
-	@$(MAKE) --no-print-directory ansible
+	@scripts/docker-engine $(MAKE) --no-print-directory -j2 --output-sync=target unit faults
+	@scripts/docker-engine $(MAKE) --no-print-directory -j2 --output-sync=target e2e ansible
 
 environment-katcp: environment  ## The old katcp package in an environment of its own, for its test
 	@scripts/katcp-environment .venv-katcp $(BIN)/python
@@ -63,8 +56,8 @@ imports: environment  ## Import contracts: the arrows of docs/architecture.md
 unit: environment environment-katcp  ## Unit and component tests
 	scripts/docker-engine $(BIN)/pytest -m "not e2e and not ansible and not slow"
 
-faults: environment  ## A controller killed at every crash point; faults at random, judged (minutes)
-	$(BIN)/pytest -m slow
+faults: environment  ## A controller killed at every crash point, judged (minutes); at random: make soak
+	$(BIN)/pytest -m slow tests/faults/test_crash_points.py
 
 e2e: environment  ## The whole system in real processes (minutes)
 	scripts/docker-engine $(BIN)/pytest -m e2e

@@ -1,4 +1,7 @@
-"""Two hundred faults at random; ``make soak`` does as many as one likes."""
+"""Two hundred faults at random; ``make soak`` does as many as one likes.
+
+Not part of ``make test``: nothing else may compute on the machine (docs/recovery.md).
+"""
 
 from __future__ import annotations
 
