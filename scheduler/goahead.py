@@ -10,7 +10,7 @@ answer    meaning
           values that the program finds in ``SDP_GO_AHEAD``
 204       not yet: ask again
 403       the token is not the task's
-404       no such task here (yet): ask again, or another controller
+404       no such task here (yet), or this controller does not lead: ask again, or another one
 410       it will never go: end
 429       too many questions at a time: ask again later
 ========  =========================================================================================
@@ -27,7 +27,7 @@ import contextlib
 import functools
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Final
@@ -83,13 +83,21 @@ class GoAhead:
         Where to listen; port 0 takes a free one.
     poll_seconds
         How long a question is kept open.
+    may_act
+        Whether anything may be decided here at the moment: another controller may go on with the launch.
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 0, *, poll_seconds: float = POLL_SECONDS
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
         self._host, self._port = host, port
         self._poll_seconds = poll_seconds
+        self._may_act = may_act
         self._gates: dict[str, _Gate] = {}
         self._runner: web.AppRunner | None = None
 
@@ -169,6 +177,8 @@ class GoAhead:
         if not gate.decided and gate.polls >= MAX_POLLS:
             return _verdict(429, "later")
         await self._wait(gate)
+        if not self._may_act():
+            return _verdict(404, "unknown")
         if gate.closed:
             return _verdict(410, "gone")
         if gate.answer is None:

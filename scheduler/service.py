@@ -107,7 +107,7 @@ class Scheduler(Questions):
         )
         self._timing = timing or Timing()
         self._journal = journal
-        self._gates = GoAhead(goahead_host, goahead_port)
+        self._gates = GoAhead(goahead_host, goahead_port, may_act=may_act)
         self._goahead_urls = tuple(goahead_urls)
         self._pool = OfferPool()
         self._images = images

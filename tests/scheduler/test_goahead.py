@@ -83,6 +83,23 @@ async def test_unknown_and_hopeless_tasks_are_told_apart(server: GoAhead) -> Non
     assert (await ask(server, token))[0] == 404
 
 
+async def test_who_does_not_lead_any_more_decides_nothing() -> None:
+    """It gives its launch up as another controller goes on with it: no task may end for that."""
+    leads, token = True, new_token()
+    server = GoAhead(poll_seconds=5, may_act=lambda: leads)
+    await server.start()
+    try:
+        server.open(TASK, token)
+        question = asyncio.create_task(ask(server, token))
+        while not server.waiting(TASK):
+            await asyncio.sleep(0)
+        leads = False
+        server.forget(TASK)
+        assert (await question)[0] == 404
+    finally:
+        await server.stop()
+
+
 async def test_a_task_that_was_let_through_and_then_ends_does_not_go_again(server: GoAhead) -> None:
     token = new_token()
     server.open(TASK, token)
