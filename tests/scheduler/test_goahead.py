@@ -91,7 +91,7 @@ async def test_who_does_not_lead_any_more_decides_nothing() -> None:
     try:
         server.open(TASK, token)
         question = asyncio.create_task(ask(server, token))
-        while not server.waiting(TASK):
+        while not server.waiting(TASK):  # noqa: ASYNC110 - it is the server that waits
             await asyncio.sleep(0)
         leads = False
         server.forget(TASK)
