@@ -223,7 +223,7 @@ class Product:
             await self._keeper.insist(self._finish_what_was_begun)
         except FencedError:
             return
-        except SchedulerError as exc:
+        except (ControllerError, SchedulerError) as exc:
             logger.error("%s: deconfigure: %s", self.name, exc)
 
     async def _finish_what_was_begun(self) -> None:

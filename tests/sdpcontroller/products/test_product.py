@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines import catalogue
-from scheduler.errors import LaunchError, NoFitError
+from scheduler.errors import LaunchError, NoFitError, SchedulerError
 from sdpcontroller.control import (
     CaptureBlockState,
     CaptureDone,
@@ -498,6 +498,24 @@ class TestStoreAway:
         await up.settle()
         assert up.master.products() == {} and up.scheduler.alive == set()
         assert await up.stored("p") is None
+
+    async def test_what_goes_on_by_itself_and_fails_harms_nobody_else(
+        self, up: House, away: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        away.update(event="dead")
+        with pytest.raises(StoreError, match="does not answer"):
+            await up.master.execute(DeconfigureProduct("p", force=True))
+
+        async def refuse(graph_id: str) -> None:
+            raise SchedulerError("an operator must act")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(up.scheduler, "stop", refuse)
+            await up.settle()
+        away.update(event=None)
+        assert up.product("p").state is ProductState.DECONFIGURING
+        await up.master.execute(DeconfigureProduct("p", force=True))
+        assert up.master.products() == {} and up.scheduler.alive == set()
 
     @pytest.mark.parametrize("written", [False, True])
     @pytest.mark.parametrize("event", ["captured", "postprocessing of"])
