@@ -97,14 +97,18 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
     add("--sefd", type=float, default=DEFAULT_SEFD, metavar="JY", help="of an input [%(default)g]")
     add("--noise", action=argparse.BooleanOptionalAction, default=True, help="thermal noise")
     add("--gains", action=argparse.BooleanOptionalAction, default=True, help="imperfect gains")
+    add("--leakage", type=float, default=0.0, metavar="D", help="rms of the D terms [%(default)g]")
+    add("--cross-delay", type=float, default=0.0, metavar="S", help="of v against h [%(default)g]")
+    add("--cross-phase", type=float, default=0.0, metavar="DEG", help="at 0 Hz [%(default)g]")
     add("--rfi", type=int, default=0, metavar="N", help="emitters of interference [%(default)s]")
-    add(
-        "--dead-inputs",
-        action="append",
-        default=[],
-        metavar="INPUT",
-        help="input that gives nothing, such as m001h; repeated",
-    )
+    for kind, effect in (("dead", "gives nothing"), ("hot", "saturates the correlator")):
+        add(
+            f"--{kind}-inputs",
+            action="append",
+            default=[],
+            metavar="INPUT",
+            help=f"input that {effect}, such as m001h; repeated",
+        )
     add("--scale", type=float, metavar="JY", help="Jy per count [chosen]")
     add("--seed", type=int, default=0, metavar="N", help="of gains, noise and faults [%(default)s]")
 
@@ -146,8 +150,12 @@ def model_config(options: argparse.Namespace) -> ModelConfig:
         sefd=options.sefd,
         noise=options.noise,
         gains=options.gains,
+        leakage=options.leakage,
+        cross_delay=options.cross_delay,
+        cross_phase=options.cross_phase,
         rfi=options.rfi,
         dead_inputs=tuple(options.dead_inputs),
+        hot_inputs=tuple(options.hot_inputs),
         seed=options.seed,
         scale=options.scale,
     )

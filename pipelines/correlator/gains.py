@@ -25,8 +25,9 @@ DRIFT_PERIOD: Final = (1200.0, 3600.0)
 class GainModel:
     """Gains of all inputs as a function of time and frequency.
 
-    The gain of input ``i`` of antenna ``a`` is ``A_i exp(i(φ_i + d_i sin(2πt/T_i + ψ_i) + 2πντ_a))``: a
-    delay τ has phases that grow with frequency, as katdal's K corrections (``exp(-2πiKν)``) expect.
+    The gain of input ``i`` of antenna ``a`` is ``A_i exp(i(φ_i + d_i sin(2πt/T_i + ψ_i) + 2πντ_a))``, and that
+    of v inputs has a factor ``exp(i(φ_× + 2πντ_×))`` besides. A delay τ has phases that grow with frequency, as
+    katdal's K corrections (``exp(-2πiKν)``) expect.
     """
 
     amplitude: NDArray[np.float64]
@@ -37,6 +38,10 @@ class GainModel:
     drift_start: NDArray[np.float64]
     delay: NDArray[np.float64]
     """Seconds, shape (n_ants,)."""
+    cross_delay: float = 0.0
+    """Of all v inputs against all h inputs, s."""
+    cross_phase: float = 0.0
+    """The same at frequency 0, rad."""
 
     @classmethod
     def unity(cls, n_ants: int) -> Self:
@@ -77,4 +82,5 @@ class GainModel:
         inputs = self.amplitude * np.exp(1j * (self.phase + self.drift * swing))
         delays = np.exp(2j * np.pi * self.delay[:, np.newaxis] * freqs)
         gains: NDArray[np.complex128] = inputs[:, :, np.newaxis] * delays[:, np.newaxis, :]
+        gains[:, 1] *= np.exp(1j * (self.cross_phase + 2 * np.pi * self.cross_delay * freqs))
         return gains

@@ -81,6 +81,89 @@ def _count(value: float) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
+def _add_sky(
+    freq: float, delays: Any, uv: Any, shapes: Any, flux: Any, c: int, phasors: Any, vis: Any
+) -> None:
+    """Add the sources' coherencies in channel `c` to `vis`, shape (n_pairs, 4); `phasors` is scratch."""
+    n_sources, n_ants = delays.shape
+    for s in range(n_sources):
+        for a in range(n_ants):
+            turns = freq * delays[s, a]
+            angle = _TWO_PI * (turns - math.floor(turns))
+            phasors[s, a] = complex(math.cos(angle), math.sin(angle))
+    pair = 0
+    for a2 in range(n_ants):
+        for a1 in range(a2 + 1):
+            u, v = uv[a1, 0] - uv[a2, 0], uv[a1, 1] - uv[a2, 1]
+            for s in range(n_sources):
+                fringe = phasors[s, a1] * np.conj(phasors[s, a2])
+                spread = shapes[s, 0] * u * u + shapes[s, 1] * u * v + shapes[s, 2] * v * v
+                if spread > 0:
+                    fringe *= math.exp(-spread * freq * freq)
+                for p in range(4):
+                    vis[pair, p] += flux[s, c, p] * fringe
+            pair += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _leak(leakage: Any, c: int, vis: Any) -> None:
+    """Replace the coherency C of each pair by D_1 C D_2^H, with D = [[1, d_h], [d_v, 1]]."""
+    pair = 0
+    for a2 in range(leakage.shape[0]):
+        h2, v2 = np.conj(leakage[a2, 0, c]), np.conj(leakage[a2, 1, c])
+        for a1 in range(a2 + 1):
+            h1, v1 = leakage[a1, 0, c], leakage[a1, 1, c]
+            hh, hv = vis[pair, 0] + h1 * vis[pair, 2], vis[pair, 1] + h1 * vis[pair, 3]
+            vh, vv = vis[pair, 2] + v1 * vis[pair, 0], vis[pair, 3] + v1 * vis[pair, 1]
+            vis[pair, 0], vis[pair, 1] = hh + hv * h2, hh * v2 + hv
+            vis[pair, 2], vis[pair, 3] = vh + vv * h2, vh * v2 + vv
+            pair += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_receivers(sefd: float, vis: Any, power: Any) -> None:
+    """Add the receivers' own power to the autocorrelations; write the inputs' power, shape (n_ants, 2)."""
+    for a in range(power.shape[0]):
+        pair = a * (a + 1) // 2 + a
+        vis[pair, 0] += sefd
+        vis[pair, 3] += sefd
+        power[a, 0], power[a, 1] = vis[pair, 0].real, vis[pair, 3].real
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_noise(noise: float, power: Any, state: Any, vis: Any) -> None:
+    """Add thermal noise: of each product by its inputs' powers, and real in the power of an input."""
+    pair = 0
+    for a2 in range(power.shape[0]):
+        for a1 in range(a2 + 1):
+            for p in range(4):
+                if a1 == a2 and p == 2:
+                    vis[pair, 2] = np.conj(vis[pair, 1])
+                    continue
+                level = noise * math.sqrt(abs(power[a1, p // 2] * power[a2, p % 2]))
+                sample = _normal(state)
+                if a1 == a2 and p != 1:
+                    vis[pair, p] += level * sample.real
+                else:
+                    vis[pair, p] += level * math.sqrt(0.5) * sample
+            pair += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _digitise(gains: Any, c: int, scale: float, vis: Any, out: Any) -> None:
+    """Write gains × visibilities as counts, shape (n_bls, 2)."""
+    pair = 0
+    for a2 in range(gains.shape[0]):
+        for a1 in range(a2 + 1):
+            for p in range(4):
+                gain = gains[a1, p // 2, c] * np.conj(gains[a2, p % 2, c])
+                value = vis[pair, p] * gain / scale
+                out[4 * pair + p, 0] = np.int32(_count(value.real))
+                out[4 * pair + p, 1] = np.int32(_count(value.imag))
+            pair += 1
+
+
+@numba.njit(nogil=True, cache=True)
 def correlate(
     out: NDArray[np.int32],
     freqs: NDArray[np.float64],
@@ -88,6 +171,7 @@ def correlate(
     uv: NDArray[np.float64],
     shapes: NDArray[np.float64],
     flux: NDArray[np.complex128],
+    leakage: NDArray[np.complex128],
     gains: NDArray[np.complex128],
     sefd: float,
     noise: float,
@@ -113,10 +197,12 @@ def correlate(
         wavelengths; shape (n_sources, 3), zeros for points.
     flux
         Flux densities in hh, hv, vh, vv, Jy, shape (n_sources, n_chans, 4).
+    leakage
+        D terms of the inputs, shape (n_ants, 2, n_chans).
     gains
         Of the inputs, shape (n_ants, 2, n_chans).
     sefd
-        System equivalent flux density of each input, Jy.
+        System equivalent flux density of each input, Jy; receivers' noise does not leak.
     noise
         1/sqrt(bandwidth × time) of a channel and dump; 0 for no noise.
     scale
@@ -126,47 +212,15 @@ def correlate(
     """
     n_sources, n_ants = delays.shape
     phasors = np.empty((n_sources, n_ants), np.complex128)
+    vis = np.empty((n_ants * (n_ants + 1) // 2, 4), np.complex128)
+    power = np.empty((n_ants, 2), np.float64)
     state = np.empty(4, np.uint64)
-    power = np.empty(2, np.float64)
-    vis = np.empty(4, np.complex128)
     for c in range(freqs.shape[0]):
         _seed(state, seed, dump, c)
-        power[:] = sefd
-        for s in range(n_sources):
-            power[0] += flux[s, c, 0].real
-            power[1] += flux[s, c, 3].real
-            for a in range(n_ants):
-                turns = freqs[c] * delays[s, a]
-                angle = _TWO_PI * (turns - math.floor(turns))
-                phasors[s, a] = complex(math.cos(angle), math.sin(angle))
-        b = 0
-        for a2 in range(n_ants):
-            for a1 in range(a2 + 1):
-                vis[:] = 0
-                u, v = uv[a1, 0] - uv[a2, 0], uv[a1, 1] - uv[a2, 1]
-                for s in range(n_sources):
-                    fringe = phasors[s, a1] * np.conj(phasors[s, a2])
-                    spread = shapes[s, 0] * u * u + shapes[s, 1] * u * v + shapes[s, 2] * v * v
-                    if spread > 0:
-                        fringe *= math.exp(-spread * freqs[c] * freqs[c])
-                    for p in range(4):
-                        vis[p] += flux[s, c, p] * fringe
-                if a1 == a2:
-                    vis[0] += sefd
-                    vis[3] += sefd
-                if noise > 0:
-                    for p in range(4):
-                        if a1 == a2 and p == 2:
-                            vis[2] = np.conj(vis[1])
-                            continue
-                        level = noise * math.sqrt(abs(power[p // 2] * power[p % 2]))
-                        sample = _normal(state)
-                        if a1 == a2 and p != 1:
-                            vis[p] += level * sample.real
-                        else:
-                            vis[p] += level * math.sqrt(0.5) * sample
-                for p in range(4):
-                    value = vis[p] * gains[a1, p // 2, c] * np.conj(gains[a2, p % 2, c]) / scale
-                    out[c, b + p, 0] = np.int32(_count(value.real))
-                    out[c, b + p, 1] = np.int32(_count(value.imag))
-                b += 4
+        vis[:] = 0
+        _add_sky(freqs[c], delays, uv, shapes, flux, c, phasors, vis)
+        _leak(leakage, c, vis)
+        _add_receivers(sefd, vis, power)
+        if noise > 0:
+            _add_noise(noise, power, state, vis)
+        _digitise(gains, c, scale, vis, out[c])

@@ -8,6 +8,7 @@ a channel or a dump, parallactic rotation (feeds are aligned with the sky), the 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from pipelines.common.stream_info import CorrelatorStream
 from pipelines.correlator.errors import ModelError
 from pipelines.correlator.gains import GainModel
 from pipelines.correlator.kernels import correlate
+from pipelines.correlator.leakage import LeakageModel
 from pipelines.correlator.rfi import MAX_EMITTERS, RfiModel
 from pipelines.correlator.shapes import shapes_of
 
@@ -30,6 +32,11 @@ DEFAULT_SEFD: Final = 420.0
 """System equivalent flux density of one input of MeerKAT in L band, Jy."""
 
 MAX_ANTENNAS: Final = 256
+MAX_LEAKAGE: Final = 0.5
+MAX_CROSS_DELAY: Final = 1e-6
+"""Seconds."""
+HOT_GAIN: Final = 64.0
+"""36 dB of power: an autocorrelation of `COUNTS_OF_FULL_POWER` is clipped."""
 
 FIELD_OF_VIEW: Final = math.radians(3.0)
 """Radius in which sources are seen, rad: well outside the first null of MeerKAT's beam in L band."""
@@ -62,10 +69,18 @@ class ModelConfig:
     sefd: float = DEFAULT_SEFD
     noise: bool = True
     gains: bool = True
+    leakage: float = 0.0
+    """Root mean square of the D terms."""
+    cross_delay: float = 0.0
+    """Delay of all v inputs, s."""
+    cross_phase: float = 0.0
+    """Phase of all v inputs at frequency 0, degrees."""
     rfi: int = 0
     """Emitters of interference in the band."""
     dead_inputs: tuple[str, ...] = ()
     """Inputs (``m001h``) that give nothing."""
+    hot_inputs: tuple[str, ...] = ()
+    """Inputs whose power saturates the correlator: their voltage is `HOT_GAIN` times what it should be."""
     seed: int = 0
     scale: float | None = None
     """Jy per count; None: chosen."""
@@ -88,13 +103,25 @@ class ModelConfig:
             raise ModelError(f"start_time is {self.start_time}; expected a Unix time")
         if not 0 <= self.rfi <= MAX_EMITTERS:
             raise ModelError(f"rfi is {self.rfi}; expected 0 to {MAX_EMITTERS} emitters")
-        inputs = {name + pol for name in names for pol in POLARISATIONS}
-        if unknown := [label for label in self.dead_inputs if label not in inputs]:
-            raise ModelError(
-                f"dead input {unknown[0]!r:.60} is none of {min(inputs)} … {max(inputs)}"
-            )
+        self._check_inputs([name + pol for name in names for pol in POLARISATIONS])
         if not 0 <= self.seed < 2**63:
             raise ModelError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
+
+    def _check_inputs(self, inputs: list[str]) -> None:
+        """Check what is said of polarisations and of single inputs."""
+        if not 0 <= self.leakage <= MAX_LEAKAGE:
+            raise ModelError(f"leakage is {self.leakage}; expected 0 to {MAX_LEAKAGE}")
+        if not abs(self.cross_delay) <= MAX_CROSS_DELAY or not abs(self.cross_phase) <= 360:
+            raise ModelError(
+                f"cross_delay is {self.cross_delay} s and cross_phase {self.cross_phase}°; expected at "
+                f"most {MAX_CROSS_DELAY} s and 360° either way"
+            )
+        for kind in ("dead", "hot"):
+            for label in getattr(self, f"{kind}_inputs"):
+                if label not in inputs:
+                    raise ModelError(
+                        f"{kind} input {label!r:.60} is none of {inputs[0]} … {inputs[-1]}"
+                    )
 
 
 def spectra(
@@ -173,9 +200,14 @@ class Model:
         self.antennas = config.antennas
         self.stream = self._stream()
         n_ants = len(self.antennas)
-        self.gains = (
-            GainModel.random(n_ants, config.seed) if config.gains else GainModel.unity(n_ants)
+        gains = GainModel.random(n_ants, config.seed) if config.gains else GainModel.unity(n_ants)
+        self.gains = dataclasses.replace(
+            gains,
+            cross_delay=config.cross_delay,
+            cross_phase=math.radians(config.cross_phase),
         )
+        """Gains of inputs that are neither dead nor hot."""
+        self.leakage = LeakageModel.random(n_ants, config.leakage, config.seed)
 
     def target(self, index: int) -> str | None:
         """Wherever the array is pointed."""
@@ -213,7 +245,13 @@ class Model:
             for pol, letter in enumerate(POLARISATIONS):
                 if name + letter in self.config.dead_inputs:
                     gains[antenna, pol] = 0
+                elif name + letter in self.config.hot_inputs:
+                    gains[antenna, pol] *= HOT_GAIN
         return gains
+
+    @cached_property
+    def _leakage(self) -> NDArray[np.complex128]:
+        return self.leakage.at(self.config.n_chans)
 
     @property
     def noise(self) -> float:
@@ -293,6 +331,7 @@ class Model:
             self.uvw(index, target)[:, :2] / uvw.SPEED_OF_LIGHT,
             np.concatenate([self.shapes[seen], np.zeros((len(interference), 3))]),
             np.concatenate([self.flux[seen], self._rfi_flux[on]]),
+            self._leakage,
             self._gains_at(index),
             self.config.sefd,
             self.noise,

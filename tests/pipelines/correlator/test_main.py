@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aiokatcp
+import numpy as np
 import pytest
 
 from pipelines.common import telstate as ts
 from pipelines.common.endpoints import Endpoint, parse_endpoint
 from pipelines.common.stream_info import CorrelatorStream
-from pipelines.correlator.__main__ import main
+from pipelines.correlator.__main__ import main, model_config, parser
+from pipelines.correlator.model import Model
 
 Groups = Callable[[int], tuple[Endpoint, ...]]
 
@@ -88,9 +90,23 @@ async def test_a_process_streams_what_its_stored_configuration_says(
         assert process.returncode == 0, errors
 
 
+def test_what_is_injected_follows_from_the_options() -> None:
+    base = ["--stream=bcp", "--endpoints=239.102.250.1", "--n-chans=32", "--start-time=1.6e9"]
+    polarised = [*base, "--leakage=0.03", "--cross-delay=-2e-9", "--cross-phase=90"]
+    config = model_config(parser().parse_args([*polarised, "--hot-inputs=m001h", "--seed=4"]))
+    truth, again = Model(config), Model(config)
+    assert (config.hot_inputs, config.dead_inputs) == (("m001h",), ())
+    assert (truth.gains.cross_delay, truth.gains.cross_phase) == (-2e-9, pytest.approx(np.pi / 2))
+    np.testing.assert_array_equal(truth.leakage.middle, again.leakage.middle)
+    assert 0 < np.abs(truth.leakage.middle).max() < 0.15
+    assert not Model(model_config(parser().parse_args(base))).leakage.middle.any()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--leakage=0.9"], "leakage is 0.9"),
+        (["--hot-inputs=m009h"], "hot input 'm009h' is none of m000h"),
         (["--endpoints=nonsense"], "no IPv4 address"),
         (["--endpoints=239.1.1.1+5000"], "more than 1024 endpoints"),
         (["--antenna=m999"], "nor a MeerKAT antenna"),

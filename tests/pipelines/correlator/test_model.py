@@ -51,12 +51,19 @@ def complex_counts(model: Model, index: int = 3) -> NDArray[np.complex128]:
     return parts[..., 0] + 1j * parts[..., 1]
 
 
+def jones_row(terms: NDArray[np.complex128], pol: str) -> NDArray[np.complex128]:
+    """Row of D = [[1, d_h], [d_v, 1]], shape (2, n_chans)."""
+    one = np.ones_like(terms[0])
+    return np.array([one, terms[0]] if pol == "h" else [terms[1], one])
+
+
 def direct(model: Model, index: int) -> NDArray[np.complex128]:
     """The measurement equation of the interface, product by product, with katpoint's own uvw and lmn."""
     config, stream = model.config, model.stream
     time = stream.sync_time + (index + 0.5) * stream.int_time
     freqs = 1284e6 + (np.arange(config.n_chans) - config.n_chans // 2) * 856e6 / config.n_chans
     gains = model.gains.at(time - stream.sync_time, freqs)
+    leaks = model.leakage.at(config.n_chans)
     antennas = {antenna.name: antenna for antenna in config.antennas}
     order = list(antennas)
     reference = config.antennas[0].array_reference_antenna()
@@ -81,12 +88,12 @@ def direct(model: Model, index: int) -> NDArray[np.complex128]:
                     exponent = (major * along) ** 2 + (minor * across) ** 2
                     envelope = np.exp(-(np.pi**2) * exponent / (4 * np.log(2)))
             i, q, stokes_u, stokes_v = source.flux_density_stokes(freqs / 1e6).T
-            brightness = {
-                "hh": i + q,
-                "hv": stokes_u + 1j * stokes_v,
-                "vh": stokes_u - 1j * stokes_v,
-                "vv": i - q,
-            }[pol_a + pol_c]
+            coherency = np.array(
+                [[i + q, stokes_u + 1j * stokes_v], [stokes_u - 1j * stokes_v, i - q]]
+            )
+            row = jones_row(leaks[order.index(a)], pol_a)
+            column = jones_row(leaks[order.index(c)], pol_c).conj()
+            brightness = np.einsum("if,ijf,jf->f", row, coherency, column)
             l, m, n = CENTRE.lmn(*source.radec(time, reference), time, reference)  # noqa: E741
             turns = (u * l + v * m + w * (n - 1)) * freqs / 299792458.0
             vis[:, b] += brightness * envelope * np.exp(2j * np.pi * turns)
@@ -101,10 +108,45 @@ def direct(model: Model, index: int) -> NDArray[np.complex128]:
 @pytest.mark.parametrize("gains", [True, False])
 def test_without_noise_counts_are_the_measurement_equation_rounded(gains: bool) -> None:
     model = Model(dataclasses.replace(CONFIG, noise=False, gains=gains))
+    check_direct(model)
+
+
+def check_direct(model: Model) -> None:
     expected = direct(model, 3) / model.stream.scale
     difference = complex_counts(model, 3) - expected
     assert np.abs(expected).max() > 1e6
     assert max(np.abs(difference.real).max(), np.abs(difference.imag).max()) < 0.51
+
+
+def test_leakage_and_cross_hand_delay_are_those_of_the_measurement_equation() -> None:
+    plain = dataclasses.replace(CONFIG, noise=False, scale=2e-5)
+    polarised = dataclasses.replace(plain, leakage=0.05, cross_delay=2e-9, cross_phase=30.0)
+    model = Model(polarised)
+    terms = model.leakage.at(CONFIG.n_chans)
+    assert 0.02 < np.sqrt(np.mean(np.abs(terms) ** 2)) < 0.1
+    assert np.abs(terms[..., -1] - terms[..., 0]).min() > 0
+    check_direct(model)
+    # The difference that each makes is far more than the rounding that the comparison allows.
+    for without in (plain, dataclasses.replace(polarised, leakage=0.0)):
+        assert np.abs(complex_counts(model) - complex_counts(Model(without))).max() > 1000
+
+
+def test_the_cross_hand_delay_is_that_of_v_against_h() -> None:
+    config = dataclasses.replace(CONFIG, gains=False, cross_delay=5e-9, cross_phase=40.0)
+    model = Model(config)
+    freqs = model.stream.channel_freqs
+    gains = model.gains.at(0.0, freqs)
+    assert np.all(gains[:, 0] == 1)
+    corrected = gains[:, 1] * np.exp(-2j * np.pi * 5e-9 * freqs)  # as katdal corrects a K of 5 ns
+    np.testing.assert_allclose(np.angle(corrected, deg=True), 40.0, atol=1e-6)
+
+
+def test_hot_inputs_are_clipped_where_they_meet_themselves() -> None:
+    model = Model(dataclasses.replace(CONFIG, hot_inputs=("m048v",)))
+    parts = counts(model)
+    for b, pair in enumerate(model.stream.bls_ordering):
+        clipped = np.abs(parts[:, b]).max(axis=-1) == 2**31 - 1
+        assert clipped.all() if pair == ("m048v", "m048v") else not clipped.any()
 
 
 def test_sources_outside_the_field_of_view_are_not_seen() -> None:
@@ -211,6 +253,10 @@ def test_timing_is_a_whole_number_of_spectra() -> None:
         {"seed": -1},
         {"rfi": -1},
         {"dead_inputs": ("m999h",)},
+        {"hot_inputs": ("m000x",)},
+        {"leakage": float("nan")},
+        {"cross_delay": 1.0},
+        {"cross_phase": float("inf")},
         {"start_time": float("inf")},
         {"n_chans_per_substream": 5},
         {"sources": (CENTRE,)},
