@@ -10,7 +10,7 @@ SYSTEM_TEST := chromium=chromium wsclean=wsclean busybox=busybox-static
 # What the test of the deployment makes machines of.
 SYSTEM_DEPLOY := mmdebstrap=mmdebstrap
 
-.PHONY: help demo test environment environment-katcp environment-deploy system system-test lint types imports unit faults e2e ansible soak demo-docker format lock clean
+.PHONY: help demo test environment environment-katcp environment-dp3 environment-matvis environment-deploy referees system system-test lint types imports unit faults e2e ansible soak demo-docker format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ demo: environment  ## Observe a field with a simulated array, from correlator to
 demo-docker: environment  ## The same, in containers (needs a Docker engine, no registry)
 	$(BIN)/sdp demo --executor docker $(ARGS)
 
-test: system-test environment environment-katcp environment-deploy lint types imports  ## Everything: lint, types, import contracts, unit and end-to-end tests, faults, the deployment
+test: system-test environment environment-katcp environment-dp3 environment-deploy lint types imports  ## Everything: lint, types, import contracts, unit and end-to-end tests, faults, the deployment
 	@$(BIN)/sdp warm-up
 	@# Two cores are enough: half of the tests wait more than they compute.
 	@scripts/docker-engine $(MAKE) --no-print-directory -j2 --output-sync=target unit faults
@@ -29,6 +29,9 @@ test: system-test environment environment-katcp environment-deploy lint types im
 
 environment-katcp: environment  ## The old katcp package in an environment of its own, for its test
 	@scripts/katcp-environment .venv-katcp $(BIN)/python
+
+environment-dp3 environment-matvis: environment-%: environment
+	@scripts/referee-environment $* .venv-$* $(BIN)/python
 
 environment-deploy: environment
 	@scripts/system-packages $(SYSTEM_DEPLOY) || true
@@ -53,7 +56,10 @@ types: environment  ## Types (mypy --strict)
 imports: environment  ## Import contracts: the arrows of docs/architecture.md
 	$(BIN)/lint-imports
 
-unit: environment environment-katcp  ## Unit and component tests
+referees: environment environment-dp3 environment-matvis  ## Compare with simulators of other people: DP3 and matvis (installs 1 GB)
+	$(BIN)/pytest -m referee
+
+unit: environment environment-katcp environment-dp3  ## Unit and component tests
 	scripts/docker-engine $(BIN)/pytest -m "not e2e and not ansible and not slow"
 
 faults: environment  ## A controller killed at every crash point, judged (minutes); at random: make soak
