@@ -89,6 +89,7 @@ EXPORTED_SENSORS: Final[dict[str, dict[str, str]]] = {
     INGEST.kind: {
         "input-heaps-total": "Correlator heaps received in the capture block",
         "input-heaps-lost": "Correlator heaps that should have come",
+        "input-samples-saturated": "Samples that the correlator clipped",
         "output-heaps-total": "L0 heaps sent",
         "flagged-fraction": "Part of the samples that is flagged",
         "input-rate": "Bit rate of what is received",

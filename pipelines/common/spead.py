@@ -34,6 +34,8 @@ XENG_RAW_ID: Final = 0x1800
 
 MISSING: Final = (-(2**31), 1)
 """Real and imaginary part that mark one product of one channel as missing."""
+MAX_COUNT: Final = 2**31 - 1
+"""Where a real or imaginary part is clipped, above and, negated, below (katgpucbf's X-engines)."""
 
 # L0 stream
 CORRELATOR_DATA_ID: Final = 0x6001
@@ -48,6 +50,9 @@ END_DUMP_INDEX: Final = TIMESTAMP_MODULUS - 1
 """``dump_index`` of the heap that ends a block."""
 END_HEAP_REPEATS: Final = 3
 
+# katdal's bits (`katdal.flags`); it reserves the first one, and nobody else at MeerKAT uses it.
+FLAG_SATURATED: Final = 0x01
+"""A correlator's count was clipped."""
 FLAG_DATA_LOST: Final = 0x08
 FLAG_INGEST_RFI: Final = 0x10
 FLAG_CAL_RFI: Final = 0x40

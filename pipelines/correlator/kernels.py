@@ -13,7 +13,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-COUNT_LIMIT = 2147483647.0
+from pipelines.common.spead import MAX_COUNT
+
+COUNT_LIMIT = float(MAX_COUNT)
 """Counts are clipped to ± this: -2**31 is the marker of missing data."""
 
 _TWO_PI = 2.0 * math.pi

@@ -51,6 +51,8 @@ class CaptureCounts:
     samples: int = 0
     lost_samples: int = 0
     """Of `samples`, those that did not come."""
+    saturated_samples: int = 0
+    """Of `samples`, those that the correlator clipped."""
     rfi_samples: int = 0
     """Of `samples`, those with interference."""
     output_samples: int = 0
@@ -126,6 +128,7 @@ class CaptureBlock:
         found = await asyncio.to_thread(self.averager.add, dump.counts, dump.present)
         self.counts.samples += found.samples
         self.counts.lost_samples += found.lost
+        self.counts.saturated_samples += found.saturated
         self.counts.rfi_samples += found.rfi
         if number % self.layout.ratio == self.layout.ratio - 1:
             await self._emit()

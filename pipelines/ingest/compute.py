@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.common import rfi
-from pipelines.common.spead import FLAG_DATA_LOST, FLAG_INGEST_RFI
+from pipelines.common.spead import FLAG_DATA_LOST, FLAG_INGEST_RFI, FLAG_SATURATED
 from pipelines.ingest import kernels
 from pipelines.ingest.layout import OutputLayout
+
+T = TypeVar("T")
 
 _MAX_WEIGHT = 255
 
@@ -62,6 +64,7 @@ class DumpStatistics:
 
     samples: int
     lost: int
+    saturated: int
     rfi: int
 
 
@@ -114,13 +117,14 @@ class Averager:
             uint8 (heap,): 0 where a heap is missing.
         """
         source, factor = self.layout.source, self.layout.continuum_factor
-        lost = self._spread(
+        unpacked = self._spread(
             len(source.channels),
             lambda a, b: kernels.unpack(
                 counts, present, self.order, source.scale, a, b, self._vis, self._flags
             ),
         )
-        found = self._spread(source.n_bls, self._flag)
+        lost, saturated = (sum(part) for part in zip(*unpacked, strict=True))
+        found = sum(self._spread(source.n_bls, self._flag))
         self._spread(
             len(self.layout.channels),
             lambda a, b: kernels.accumulate(
@@ -128,20 +132,21 @@ class Averager:
                 self._total, self._count, self._seen,
             ),
         )  # fmt: skip
-        return DumpStatistics(self._vis.size, lost, found)
+        return DumpStatistics(self._vis.size, lost, saturated, found)
 
     def finish(self, out: L0Dump) -> None:
         """Write the running output dump to `out` and begin a new one."""
         most = self.layout.ratio * self.layout.continuum_factor
         unit = max(1.0, most / _MAX_WEIGHT)
         out.weights_channel[:] = unit
-        out.flagged = self._spread(
+        flagged = self._spread(
             len(self.layout.channels),
             lambda a, b: kernels.conclude(
                 self._total, self._count, self._seen, self._reject, unit, a, b,
                 out.vis, out.flags, out.weights,
             ),
         )  # fmt: skip
+        out.flagged = sum(flagged)
 
     def reset(self) -> None:
         """Forget the running output dump."""
@@ -162,7 +167,8 @@ class Averager:
 
     @property
     def _reject(self) -> int:
-        return FLAG_DATA_LOST | (FLAG_INGEST_RFI if self.excise else 0)
+        # A clipped count is no measurement, whatever is made of interference.
+        return FLAG_DATA_LOST | FLAG_SATURATED | (FLAG_INGEST_RFI if self.excise else 0)
 
     def _flag(self, start: int, stop: int) -> int:
         # The rounding of a count is uniform, 0.29 of a count; a whole one keeps well clear of it.
@@ -173,10 +179,9 @@ class Averager:
         )  # fmt: skip
         return found
 
-    def _spread(self, n: int, work: Callable[[int, int], Any]) -> int:
-        """Call `work` on parts of ``range(n)``, side by side if there are workers; return the sum."""
+    def _spread(self, n: int, work: Callable[[int, int], T]) -> list[T]:
+        """Call `work` on parts of ``range(n)``, side by side if there are workers; return what it returned."""
         if self._pool is None:
-            return int(work(0, n) or 0)
+            return [work(0, n)]
         edges = np.linspace(0, n, self.workers + 1).astype(int)
-        parts = self._pool.map(work, edges[:-1].tolist(), edges[1:].tolist())
-        return sum(int(part or 0) for part in parts)
+        return list(self._pool.map(work, edges[:-1].tolist(), edges[1:].tolist()))

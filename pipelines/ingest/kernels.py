@@ -11,10 +11,20 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from pipelines.common.spead import FLAG_DATA_LOST, MISSING
+from pipelines.common.spead import FLAG_DATA_LOST, FLAG_SATURATED, MAX_COUNT, MISSING
 
 _MISSING_REAL: Final = MISSING[0]
 _MISSING_IMAG: Final = MISSING[1]
+
+
+@njit(nogil=True, cache=True)
+def _flag_of(real: Any, imag: Any) -> int:
+    """Flag of a sample as it came: its counts are the marker of missing data, clipped, or good (0)."""
+    if real == _MISSING_REAL and imag == _MISSING_IMAG:
+        return FLAG_DATA_LOST
+    if min(real, imag) <= -MAX_COUNT or max(real, imag) >= MAX_COUNT:
+        return FLAG_SATURATED
+    return 0
 
 
 @njit(nogil=True, cache=True)
@@ -27,8 +37,8 @@ def unpack(
     stop: int,
     vis: Any,
     flags: Any,
-) -> int:
-    """Scale counts to visibilities and mark what is missing.
+) -> tuple[int, int]:
+    """Scale counts to visibilities and mark what is missing or clipped.
 
     Parameters
     ----------
@@ -43,17 +53,18 @@ def unpack(
     start, stop
         Range of channels to work on.
     vis, flags
-        complex64 and uint8 (C, B), written: 0 and ``FLAG_DATA_LOST`` where there is no data.
+        complex64 and uint8 (C, B), written: 0 and ``FLAG_DATA_LOST`` where there is no data, ``FLAG_SATURATED``
+        where a count was clipped.
 
     Returns
     -------
-    int
-        Number of samples lost.
+    tuple
+        Numbers of samples lost and of samples clipped.
     """
     n_chans, n_bls = vis.shape
     per_heap = n_chans // present.shape[0]
     factor = np.float32(scale)
-    lost = 0
+    lost = saturated = 0
     for c in range(start, stop):
         if present[c // per_heap] == 0:
             vis[c] = 0
@@ -63,16 +74,17 @@ def unpack(
         for b in range(n_bls):
             real = counts[c, order[b], 0]
             imag = counts[c, order[b], 1]
-            if real == _MISSING_REAL and imag == _MISSING_IMAG:
+            flag = _flag_of(real, imag)
+            flags[c, b] = flag
+            lost += flag == FLAG_DATA_LOST
+            saturated += flag == FLAG_SATURATED
+            if flag == FLAG_DATA_LOST:
                 vis[c, b] = 0
-                flags[c, b] = FLAG_DATA_LOST
-                lost += 1
             else:
                 vis[c, b] = np.complex64(
                     complex(np.float32(real) * factor, np.float32(imag) * factor)
                 )
-                flags[c, b] = 0
-    return lost
+    return lost, saturated
 
 
 @njit(nogil=True, cache=True)

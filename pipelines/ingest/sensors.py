@@ -33,7 +33,7 @@ def rejections(block: CaptureBlock) -> dict[str, int]:
     return dict(zip(REASONS, numbers, strict=True))
 
 
-_BAD: Final = {"input-heaps-lost": 0}
+_BAD: Final = {"input-heaps-lost": 0, "input-samples-saturated": 0}
 """Figures that are not as they should be above these."""
 
 
@@ -91,6 +91,7 @@ class IngestSensors:
             "input-heaps-total": account.received,
             "input-heaps-lost": account.lost,
             "input-heaps-rejected": sum(rejected.values()),
+            "input-samples-saturated": counts.saturated_samples,
             "input-dumps": account.dumps,
             "input-dumps-early": counts.early_dumps,
             "output-dumps-total": counts.output_dumps,
@@ -134,6 +135,7 @@ _INTEGERS: Final = {
     "input-heaps-lost": "Heaps missing between the first and the last dump seen",
     "input-heaps-rejected": "Heaps thrown away, for all reasons",
     "input-heaps-idle": "Heaps that came while no capture was in progress",
+    "input-samples-saturated": "Samples (of a product, channel and dump) that the correlator clipped",
     "input-dumps": "Input dumps of which at least one heap came",
     "input-dumps-early": "Input dumps before the first one that all ingests agreed on",
     "output-dumps-total": "Output dumps sent",

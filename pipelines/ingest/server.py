@@ -73,6 +73,7 @@ class IngestServer(ProgramServer):
         "input-heaps-total",
         "input-heaps-lost",
         "input-heaps-rejected",
+        "input-samples-saturated",
         "flagged-fraction",
         "rfi-fraction",
         "input-rate",

@@ -107,6 +107,7 @@ async def capture(
     receiver = Receiver(layout.source, [], "127.0.0.1", WINDOW)
     receiver.open()
     averager = Averager(layout, excise=True)
+    averager.warm_up()  # what is not compiled yet takes longer than the time limit below
     queue = spead2.InprocQueue()
     sink = Sink()
     stream = await receiver.switch(active=True, queue=queue)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import katpoint
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.catalogue import INGEST_OUTPUT_BUFFERS
+from pipelines.correlator.meerkat import antenna_description
+from pipelines.correlator.model import Model, ModelConfig
 from pipelines.ingest.compute import Averager, L0Dump
 from pipelines.ingest.layout import InputLayout, OutputLayout
 from pipelines.ingest.memory import memory_bytes
 from pipelines.ingest.receive import Receiver
 
-LOST, RFI = 0x08, 0x10
+SATURATED, LOST, RFI = 0x01, 0x08, 0x10
+LIMIT = 2**31 - 1
 SCALE = 0.37
 
 
@@ -49,7 +53,7 @@ def model(counts: np.ndarray, flags: np.ndarray, factor: int, excise: bool) -> E
     flags = flags.astype(int)
     n_dumps, n_chans, n_bls = flags.shape
     vis = SCALE * (counts[..., 0].astype(float) + 1j * counts[..., 1].astype(float))
-    reject = LOST | (RFI if excise else 0)
+    reject = SATURATED | LOST | (RFI if excise else 0)
     good = (flags & reject) == 0
     grouped = (n_dumps, n_chans // factor, factor, n_bls)
     count = good.reshape(grouped).sum(axis=(0, 2))
@@ -87,16 +91,77 @@ def test_averages_count_what_came_and_nothing_else(
     for _ in range(2):  # the second output dump knows nothing of the first
         counts = rng.integers(-(2**20), 2**20, (ratio, 8, n_bls, 2), np.int32)
         present = (rng.random((ratio, 2)) >= loss).astype(np.uint8)
+        clipped = rng.random((ratio, 8, n_bls)) < 0.1
+        counts[clipped, rng.integers(2)] = rng.choice([-LIMIT, LIMIT])
         marked = rng.random((ratio, 8, n_bls)) < 0.1
         counts[marked] = (-(2**31), 1)
-        flags = np.where(marked | (np.repeat(present, 4, axis=1) == 0)[..., None], LOST, 0)
+        flags = np.where(clipped, SATURATED, 0)
+        flags[marked | (np.repeat(present, 4, axis=1) == 0)[..., None]] = LOST
         for t in range(ratio):
             found = averager.add(counts[t], present[t])
-            assert found.lost == np.count_nonzero(flags[t][:, order])
+            assert found.lost == np.count_nonzero(flags[t][:, order] == LOST)
+            assert found.saturated == np.count_nonzero(flags[t][:, order] == SATURATED)
         averager.finish(out)
         check(out, model(counts[:, :, order], flags[:, :, order], factor, excise=True))
         assert out.flagged == np.count_nonzero(out.flags)
     averager.close()
+
+
+COUNT = st.sampled_from([-(2**31), -LIMIT, 1 - LIMIT, -1, 0, 1, LIMIT - 1, LIMIT]) | st.integers(
+    -(2**31), LIMIT
+)
+
+
+@given(samples=st.lists(st.tuples(COUNT, COUNT), min_size=8, max_size=8), excise=st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_every_clipped_sample_is_flagged_and_no_other(
+    samples: list[tuple[int, int]], excise: bool
+) -> None:
+    layout = make_layout(n_heaps=1, per_heap=2, n_bls=4, ratio=1, factor=1)
+    averager = Averager(layout, excise=excise)
+    found = averager.add(np.array(samples, np.int32).reshape(2, 4, 2), np.ones(1, np.uint8))
+    out = L0Dump.empty(layout)
+    averager.finish(out)
+    expected = [
+        LOST if sample == (-(2**31), 1)
+        else SATURATED if max(abs(part) for part in sample) >= LIMIT
+        else 0
+        for sample in samples
+    ]  # fmt: skip
+    assert out.flags.ravel().tolist() == expected
+    assert (found.lost, found.saturated) == (expected.count(LOST), expected.count(SATURATED))
+    assert np.all((out.weights == 0) == (out.flags != 0))
+
+
+def test_what_the_simulator_clips_is_flagged() -> None:
+    model = Model(
+        ModelConfig(
+            name="bcp",
+            antennas=tuple(katpoint.Antenna(antenna_description(f"m{i:03}")) for i in (0, 1)),
+            n_chans=64,
+            n_chans_per_substream=64,
+            bandwidth=856e6,
+            centre_frequency=1284e6,
+            adc_sample_rate=1712e6,
+            int_time=1.0,
+            start_time=1.6e9,
+            hot_inputs=("m000h", "m001v"),
+        )
+    )
+    stream = model.stream
+    counts = np.zeros((64, stream.n_bls, 2), np.int32)
+    model.fill(0, katpoint.Target("c, radec, 0:00:00, -30:00:00"), counts)
+    layout = OutputLayout(
+        source=InputLayout.of(stream, range(64)), output_channels=range(64), ratio=1, continuum_factor=1
+    )  # fmt: skip
+    averager = Averager(layout, excise=True)
+    assert averager.add(counts, np.ones(1, np.uint8)).saturated == 2 * 64
+    out = L0Dump.empty(layout)
+    averager.finish(out)
+    hot = [a == b and a in ("m000h", "m001v") for a, b in stream.bls_ordering]
+    np.testing.assert_array_equal(
+        (out.flags & SATURATED) != 0, np.broadcast_to(hot, out.flags.shape)
+    )
 
 
 @pytest.mark.parametrize("excise", [True, False])
