@@ -1,14 +1,23 @@
 """How many tasks are placed a second on large clusters: ``python -m benchmarks.packing_scale``.
 
 A cluster of agents with two NUMA nodes of 16 cores, every second one with a GPU and an interface on each node,
-and a graph of two tasks for each agent, no two alike. The load is the part of all cores that they take. Beside
-the whole of :func:`scheduler.packing.pack` (layout, search, assignments; CPU time) runs first fit, once as one
-would write it with numpy, and once in plain Python.
+and a graph of two tasks for each agent, no two alike. The load is the part of all cores that they take. It is
+the CPU time of the whole of :func:`scheduler.packing.pack` that is measured, from snapshots and requests to
+assignments of every task: layout, search, answer, and the garbage collections that fall into it. Reading offers
+is not in it.
+
+What follows from what an agent advertises is kept from call to call, so both are shown: the *first* time that
+these agents are seen, and *again*, the second time. Of each the best of some runs counts, every one on agents
+of its own, begun with nothing left to collect. Every answer is verified.
+
+Beside it runs first fit, which knows cores and memory only and makes no assignments: once as one would write it
+with numpy, and once in plain Python.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import sys
 import time
@@ -17,7 +26,7 @@ from typing import Final
 
 import numpy as np
 
-from scheduler.packing import Shortage, missing, pack, violations, warm_up
+from scheduler.packing import missing, pack, violations, warm_up
 from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
@@ -86,21 +95,21 @@ def _task(generator: np.random.Generator, cores: int, *, uses_devices: bool) -> 
     )
 
 
-def placements_per_second(
-    agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]
-) -> float:
-    """Pack, check the answer, and return the rate in CPU time, the better of two."""
-    best = math.inf
-    for _ in range(2):
-        begun = time.process_time()
-        answer = pack(agents, tasks)
-        best = min(best, time.process_time() - begun)
-        if isinstance(answer, Shortage):
-            return math.nan
-    assert isinstance(answer, Placement)
-    assert not violations(agents, tasks, answer)
-    assert not missing(tasks, answer)
-    return len(tasks) / best
+def placements_per_second(n_agents: int, load: float, repeats: int) -> tuple[float, float]:
+    """Pack, check the answers, and return the rates in CPU time, the first time and again."""
+    best = [math.inf, math.inf]
+    for _ in range(repeats):
+        agents = cluster(n_agents)
+        tasks = graph(agents, load, 2 * n_agents)
+        for turn in range(2):
+            gc.collect()
+            begun = time.process_time()
+            answer = pack(agents, tasks)
+            best[turn] = min(best[turn], time.process_time() - begun)
+            assert isinstance(answer, Placement), answer
+            assert not violations(agents, tasks, answer)
+            assert not missing(tasks, answer)
+    return 2 * n_agents / best[0], 2 * n_agents / best[1]
 
 
 def numpy_first_fit(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest]) -> float:
@@ -143,19 +152,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.packing_scale", description=__doc__)
     parser.add_argument("--agents", type=int, nargs="+", default=[500, 1000, 2000, 5000])
     parser.add_argument("--loads", type=float, nargs="+", default=[0.25, 0.9])
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(arguments)
     warm_up()
-    print(f"{'agents':>7} {'tasks':>6} {'load':>5} {'packed/s':>9} {'us each':>8}", end=" ")
-    print(f"{'numpy first fit/s':>18} {'ratio':>6} {'plain first fit/s':>18} {'ratio':>6}")
+    print("placed a second, CPU time, and its ratio to both kinds of first fit")
+    print(
+        f"{'agents':>7} {'tasks':>6} {'load':>5} {'first':>7} {'again':>7} {'us each':>8}", end=" "
+    )
+    print(f"{'numpy':>8} {'ratio':>6} {'plain':>8} {'ratio':>6}")
     for load in options.loads:
         for n_agents in options.agents:
+            first, again = placements_per_second(n_agents, load, options.repeats)
             agents = cluster(n_agents)
             tasks = graph(agents, load, 2 * n_agents)
-            packed = placements_per_second(agents, tasks)
             simple, plain = numpy_first_fit(agents, tasks), plain_first_fit(agents, tasks)
             print(
-                f"{n_agents:7} {len(tasks):6} {load:5.0%} {packed:9.0f} {1e6 / packed:8.1f}"
-                f" {simple:18.0f} {packed / simple:6.1f} {plain:18.0f} {packed / plain:6.1f}"
+                f"{n_agents:7} {len(tasks):6} {load:5.0%} {first:7.0f} {again:7.0f}"
+                f" {1e6 / first:8.1f} {simple:8.0f} {first / simple:6.2f} {plain:8.0f}"
+                f" {first / plain:6.2f}",
+                flush=True,
             )
     return 0
 

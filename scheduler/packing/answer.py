@@ -3,29 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import NamedTuple
+from itertools import chain, islice
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from scheduler.packing.arrays import AGENT, DEVICE, L3, NODE, NOWHERE, Ints
+from scheduler.packing.arrays import (
+    AGENT,
+    CORES,
+    DEVICE,
+    L3,
+    MEM,
+    NODE,
+    NOWHERE,
+    PLENTY,
+    Ints,
+)
 from scheduler.packing.cores import CoreDemand, Granted, grant
 from scheduler.packing.flat import Problem
-from scheduler.packing.layout import PORTS
+from scheduler.packing.slots import PORTS
 from scheduler.placement import Assignment
 from scheduler.quantities import Ranges
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 
+_NOTHING: Final = Ranges()
 
-class _Spot(NamedTuple):
-    """Where one task is, in the agent's own numbers; NOWHERE for no node, cache or device."""
 
-    task: int
-    agent: int
-    node: int
-    cache: int
-    devices: list[int]
+class _Spots(NamedTuple):
+    """Where the tasks are that have a place, in the agents' own numbers; column by column.
+
+    Lists of numbers do not keep the garbage collector busy, a list of rows would.
+    """
+
+    task: list[int]
+    agent: list[int]
+    node: list[int]
+    """NOWHERE for none; so is the cache."""
+    cache: list[int]
+    counts_mem: list[bool]
+    """Whether memory is counted by node there."""
+    devices: list[list[int]]
+    """By want: as the agent's GPUs and interfaces are numbered together."""
+
+    @classmethod
+    def of(cls, problem: Problem, where: Ints, device: Ints) -> _Spots:
+        places = problem.cluster.places
+        placed = np.flatnonzero(where != NOWHERE)
+        here = places[where[placed]]
+        agent, node = here[:, AGENT], here[:, NODE]
+        in_cache = where[placed] - _first_cache(places, node)
+        counts_mem = (node != NOWHERE) & (problem.free[here[:, CORES] + MEM] < PLENTY)
+        columns = (
+            placed,
+            agent,
+            np.where(node == NOWHERE, NOWHERE, node - _first_node(problem, agent)),
+            np.where(here[:, L3] == NOWHERE, NOWHERE, in_cache),
+            counts_mem,
+            (device[placed] - here[:, DEVICE, None]).T,
+        )
+        return cls(*(column.tolist() for column in columns))
 
 
 def assignments(problem: Problem, where: Ints, device: Ints) -> dict[str, Assignment]:
@@ -36,32 +73,53 @@ def assignments(problem: Problem, where: Ints, device: Ints) -> dict[str, Assign
     where, device
         As in :class:`~scheduler.packing.arrays.Plan`.
     """
-    spots = _spots(problem, where, device)
+    spots = _Spots.of(problem, where, device)
     pools = _Pools(problem, spots)
     result: dict[str, Assignment] = {}
-    for spot in spots:
-        name, request = problem.tasks[spot.task]
-        ports = pools.ports(spot.agent, len(request.ports)) if request.ports else ()
-        granted = None
-        if spot.node != NOWHERE and (request.cores or request.numa_share):
-            granted = pools.cores(spot, name, len(request.cores))
-        result[name] = _assignment(name, request, problem.agents[spot.agent], spot, granted, ports)
+    for i, (task, number, node) in enumerate(zip(*spots[:3], strict=True)):
+        name, request = problem.tasks[task]
+        agent, wants = problem.agents[number], (request.gpus, request.nics)
+        pins = node != NOWHERE and bool(request.cores or request.numa_share)
+        cores, held = pools.cores(number, node, name, request) if pins else ((), ())
+        gpus, nics = _devices(agent, wants, spots.devices, i) if any(wants) else ((), ())
+        volumes = _volumes(agent, request) if request.volumes else ()
+        result[name] = Assignment(
+            task=name,
+            agent_id=agent.agent_id,
+            host=agent.host,
+            numa=node if pins else None,
+            cores=cores,
+            ports=pools.ports(number, agent, len(request.ports)) if request.ports else (),
+            gpus=gpus,
+            nics=nics,
+            volumes=volumes,
+            numa_mem=pins and spots.counts_mem[i],
+            volume_disk=tuple([agent.topology.volumes[v].disk_mib is not None for v in volumes]),
+            held_cores=held,
+            whole_gpu_mem=_whole_gpu_mem(request, agent, gpus) if gpus else (),
+        )
     return result
 
 
-def _spots(problem: Problem, where: Ints, device: Ints) -> list[_Spot]:
-    places = problem.cluster.places
-    placed = np.flatnonzero(where != NOWHERE)
-    here = places[where[placed]]
-    node, cache = here[:, NODE], where[placed] - _first_cache(places, here[:, NODE])
-    numbers = (
-        here[:, AGENT],
-        np.where(node == NOWHERE, NOWHERE, node - _first_node(problem, here[:, AGENT])),
-        np.where(here[:, L3] == NOWHERE, NOWHERE, cache),
+def _devices(
+    agent: AgentSnapshot,
+    wants: tuple[Sequence[object], Sequence[object]],
+    devices: Sequence[Sequence[int]],
+    spot: int,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the numbers of the GPUs and of the interfaces behind a task's wants."""
+    gpus, nics = wants
+    first_nic, n_gpus = len(agent.topology.gpus), len(gpus)
+    on_nics = devices[n_gpus : n_gpus + len(nics)]
+    return (
+        tuple([column[spot] for column in devices[:n_gpus]]),
+        tuple([column[spot] - first_nic for column in on_nics]),
     )
-    devices = (device[placed] - here[:, DEVICE, None]).tolist()
-    columns = (column.tolist() for column in numbers)
-    return list(map(_Spot, placed.tolist(), *columns, devices))
+
+
+def _volumes(agent: AgentSnapshot, request: TaskRequest) -> tuple[int, ...]:
+    numbers = {volume.name: n for n, volume in enumerate(agent.topology.volumes)}
+    return tuple(numbers[volume.name] for volume in request.volumes)
 
 
 def _first_node(problem: Problem, agent: Ints) -> Ints:
@@ -80,37 +138,40 @@ def _first_cache(places: Ints, node: Ints) -> Ints:
 class _Pools:
     """What of the cores and ports of the agents is not yet given to a task of this placement."""
 
-    def __init__(self, problem: Problem, spots: Sequence[_Spot]) -> None:
+    def __init__(self, problem: Problem, spots: _Spots) -> None:
         self._problem = problem
         self._ports: dict[int, Iterator[int]] = {}
         self._alike: dict[tuple[int, int], Iterator[int]] = {}
         self._granted = self._grant(spots)
         """Cores of the nodes where it matters which one gets, by task."""
 
-    def ports(self, agent: int, count: int) -> tuple[int, ...]:
+    def ports(self, number: int, agent: AgentSnapshot, count: int) -> tuple[int, ...]:
         """Take the smallest ports of an agent."""
-        if (pool := self._ports.get(agent)) is None:
-            free = self._problem.agents[agent].free.ranges.get("ports", Ranges()) & PORTS
-            pool = self._ports[agent] = iter(free)
+        if (pool := self._ports.get(number)) is None:
+            free = agent.free.ranges.get("ports", _NOTHING)
+            pool = self._ports[number] = _common(free, PORTS)
         return tuple(islice(pool, count))
 
-    def cores(self, spot: _Spot, name: str, count: int) -> Granted:
-        """Take cores of a node."""
+    def cores(
+        self, number: int, node: int, name: str, request: TaskRequest
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Take cores of an agent's node: those that are named, and those that are held."""
         if (granted := self._granted.get(name)) is not None:
-            return granted
-        key = spot.agent, spot.node
+            return granted.cores, granted.held
+        key = number, node
         if (pool := self._alike.get(key)) is None:
-            pool = self._alike[key] = iter(self._free(*key))
-        return Granted(tuple(islice(pool, count)), ())
+            pool = self._alike[key] = _common(*self._free(*key))
+        return tuple(islice(pool, len(request.cores))), ()
 
-    def _free(self, number: int, node: int) -> Ranges:
+    def _free(self, number: int, node: int) -> tuple[Ranges, Ranges]:
+        """Return the free cores of an agent, and the cores of the node."""
         agent = self._problem.agents[number]
-        return agent.free.ranges.get("cores", Ranges()) & agent.topology.numa[node].cores
+        return agent.free.ranges.get("cores", _NOTHING), agent.topology.numa[node].cores
 
-    def _grant(self, spots: Sequence[_Spot]) -> dict[str, Granted]:
+    def _grant(self, spots: _Spots) -> dict[str, Granted]:
         by_node: dict[tuple[int, int], list[CoreDemand]] = {}
         holds = any(request.numa_share for _, request in self._problem.tasks)
-        for task, number, node, cache, _ in spots:
+        for task, number, node, cache in zip(*spots[:4], strict=True):
             if node == NOWHERE:
                 continue
             topology = self._problem.agents[number].topology
@@ -123,42 +184,19 @@ class _Pools:
         granted: dict[str, Granted] = {}
         for (number, node), demands in by_node.items():
             topology = self._problem.agents[number].topology
-            granted |= grant(topology, node, self._free(number, node), demands)
+            free, cores = self._free(number, node)
+            granted |= grant(topology, node, free & cores, demands)
         return granted
 
 
-def _assignment(
-    name: str,
-    request: TaskRequest,
-    agent: AgentSnapshot,
-    spot: _Spot,
-    granted: Granted | None,
-    ports: tuple[int, ...],
-) -> Assignment:
-    topology = agent.topology
-    n_gpus, n_devices = len(request.gpus), len(request.gpus) + len(request.nics)
-    volumes: tuple[int, ...] = ()
-    if request.volumes:
-        numbers = {volume.name: n for n, volume in enumerate(topology.volumes)}
-        volumes = tuple(numbers[volume.name] for volume in request.volumes)
-    first_nic = len(topology.gpus)
-    gpus = tuple(spot.devices[:n_gpus])
-    node = None if granted is None else spot.node
-    return Assignment(
-        task=name,
-        agent_id=agent.agent_id,
-        host=agent.host,
-        numa=node,
-        cores=() if granted is None else granted.cores,
-        ports=ports,
-        gpus=gpus,
-        nics=tuple([d - first_nic for d in spot.devices[n_gpus:n_devices]]),
-        volumes=volumes,
-        numa_mem=node is not None and topology.numa[node].mem_mib is not None,
-        volume_disk=tuple([topology.volumes[v].disk_mib is not None for v in volumes]),
-        held_cores=() if granted is None else granted.held,
-        whole_gpu_mem=_whole_gpu_mem(request, agent, gpus) if gpus else (),
-    )
+def _common(one: Ranges, other: Ranges) -> Iterator[int]:
+    """Yield the integers of both: of ``one & other``, without a step in Python for each."""
+    common = [
+        range(max(begin, other_begin), min(end, other_end) + 1)
+        for begin, end in one.intervals
+        for other_begin, other_end in other.intervals
+    ]
+    return chain.from_iterable(common)
 
 
 def _whole_gpu_mem(

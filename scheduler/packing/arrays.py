@@ -2,14 +2,14 @@
 
 Everything that can be drawn from is a *slot*, an integer amount in one array ``free``. Slots lie agent by
 agent: the agent's own (CPUs, memory, disk, ports), then two for each GPU (compute, memory) and each interface
-(in, out), three for each NUMA node (cores, memory, whole physical cores), two for each L3 cache (cores, whole
-ones), and one for each volume asked for. What is not counted, such as memory by node where an agent does not
-advertise it, has :data:`PLENTY`, so that the loops need no case for it. A *device* is a GPU or an interface; a
-*want* is a task's request for one.
+(in, out), and three for each NUMA node (cores, memory, whole physical cores). Behind those of all agents are
+slots that are there only if somebody asks: two for each L3 cache (cores, whole ones), and one for each volume.
+What is not counted, such as memory by node where an agent does not advertise it, has :data:`PLENTY`, so that
+the loops need no case for it. A *device* is a GPU or an interface; a *want* is a task's request for one.
 
 What tasks may not do beside each other is a slot, too: a *ticket*. Whoever draws all of it keeps the others
-out, who draw one each. Tickets of a zone (an agent, a rack) are found as volumes are, and lie behind the slots
-of all agents; those of a device lie behind its own.
+out, who draw one each. Tickets of a zone (an agent, a rack) are found as volumes are, those of a device by the
+device.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 
 OWN_SLOTS: Final = 4
 """CPUs, memory, disk, ports."""
+NODE_SLOTS: Final = 3
+"""Cores, memory, whole physical cores."""
 CORE_DRAWS: Final = 2
 SPECIAL_CORE_DRAWS: Final = 5
 """Slots of a node and of an L3 cache that one task draws from, at most; if it just counts cores, and if not."""
@@ -44,7 +46,8 @@ DEVICE_END: Final = 5
 L3: Final = 6
 WIDTH: Final = 7
 NODE_CORES: Final = 8
-"""Columns of `Cluster.places`."""
+PLACE_COLUMNS: Final = 9
+"""Columns of `Cluster.places`, and how many there are."""
 
 N_CORES: Final = 0
 ADMISSION: Final = 1

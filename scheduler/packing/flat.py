@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 from scheduler.packing.admission import Traffic
 from scheduler.packing.arrays import (
     L3,
-    MOST,
     N_CORES,
     N_WHOLE,
     NODE,
     NODE_CORES,
     NODE_SHARE,
     NOWHERE,
-    WANT,
-    WANT_END,
     WIDTH,
     Cluster,
     Demand,
@@ -28,12 +25,16 @@ from scheduler.packing.arrays import (
     Plan,
     empty_plan,
 )
-from scheduler.packing.layout import Kind, Names, lay_out
+from scheduler.packing.counting import starts
+from scheduler.packing.layout import lay_out
+from scheduler.packing.names import Names
 from scheduler.packing.relations import Tickets, Ties, device_tickets, ties, zone_tickets
+from scheduler.packing.rows import CACHES, Rows, rows_of
+from scheduler.packing.shapes import Kind, frame_of
 from scheduler.packing.siblings import Zones, rule_out, take_tickets
 from scheduler.packing.ties import keep_together
 from scheduler.placement import Running
-from scheduler.requests import MAX_SHARE, GpuRequest, NicRequest, TaskRequest
+from scheduler.requests import MAX_SHARE, TaskRequest
 from scheduler.topology import AgentSnapshot
 
 Tasks = Sequence[tuple[str, TaskRequest]]
@@ -85,13 +86,12 @@ def flatten(
     everyone = (*items, *((task.name, task.request) for task in siblings))
     tied, by_zone = ties(everyone), zone_tickets(everyone)
     names = Names(Traffic.of(running))
-    rows = _Rows(names, tied)
-    for number, (_, request) in enumerate(items):
-        rows.add(number, request)
-    silent = any(not nic.multicast_loopback for agent in agents for nic in agent.topology.nics)
+    rows = rows_of([request for _, request in items], names, tied)
+    frames = [frame_of(agent.topology) for agent in agents]
+    silent = any(frame.shape.silent for frame in frames)
     by_device = device_tickets(rows.asked, loopback_off=silent)
-    cluster, free, means = lay_out(agents, names, (by_zone, by_device), tied.facts)
-    demand = rows.demand(means, cluster, len(agents), by_zone, by_device)
+    cluster, free, means = lay_out(agents, frames, names, (by_zone, by_device), tied.facts)
+    demand = _demand(rows, means, cluster, (by_zone, by_device), tied)
     if siblings:
         places = Zones(agents, (*agents, *known), [task.agent_id for task in siblings])
         take_tickets(cluster, free, by_zone, places, len(names.volumes), len(items))
@@ -111,149 +111,99 @@ def needs_node(request: TaskRequest) -> bool:
     return any(gpu.affinity for gpu in request.gpus) or any(nic.affinity for nic in request.nics)
 
 
-NODES, AGENTS, CACHES = range(3)
-"""Where a task looks for its place."""
+def _demand(
+    rows: Rows, means: Floats, cluster: Cluster, tickets: tuple[Tickets, Tickets], tied: Ties
+) -> Demand:
+    by_zone, by_device = tickets
+    n_volumes = cluster.volume_slot.shape[1] - len(by_zone.what)
+    volume, volume_spans = _with_tickets(rows.volumes, by_zone, n_volumes)
+    want_ticket, ticket_spans = _with_tickets([()] * len(rows.want), by_device, 0)
+    want = np.hstack((rows.want, ticket_spans))
+    first = rows.first_want
+    task = np.column_stack(
+        (
+            *(rows.n_cores, rows.admission),
+            *(_place_spans(rows.where, cluster), first[:-1], first[1:], volume_spans),
+            *(rows.n_whole, rows.node_share, _may_break(rows)),
+            (rows.where == CACHES) | (rows.n_whole > 0) | (rows.node_share > 0),
+        )
+    ).astype(np.int64)
+    return Demand(
+        own=rows.own,
+        task=task,
+        want=want,
+        want_ticket=want_ticket,
+        volume=volume,
+        tie=_tied(tied, len(task)),
+        size=_sizes(rows, task, means, cluster),
+    )
 
 
-class _Rows:
-    """Requests being laid out, task by task.
+def _with_tickets(
+    drawn: Sequence[Sequence[tuple[int, int]]], tickets: Tickets, first: int
+) -> tuple[Ints, Ints]:
+    """Return what each draws, tickets behind the rest, and where that of each begins and ends.
 
-    Rows lie one behind the other in flat lists: lists of rows keep the garbage collector busy on large graphs.
+    Parameters
+    ----------
+    first
+        Number of the first ticket.
     """
+    if not tickets.what and not any(drawn):
+        return np.zeros((0, 2), np.int64), np.zeros((len(drawn), 2), np.int64)
+    rows = [
+        (*of_one, *((first + ticket, amount) for ticket, amount in tickets.shares.get(n, ())))
+        for n, of_one in enumerate(drawn)
+    ]
+    flat = [row for of_one in rows for row in of_one]
+    return np.array(flat, np.int64).reshape(-1, 2), _spans(list(map(len, rows)))
 
-    def __init__(self, names: Names, tied: Ties) -> None:
-        self.names, self.tied = names, tied
-        self.own: list[int] = []
-        self.task: list[int] = []
-        self.want: list[int] = []
-        self.asked: list[GpuRequest | NicRequest] = []
-        self.n_tasks = 0
-        self.volumes: dict[int, list[tuple[int, int]]] = {}
 
-    def add(self, number: int, request: TaskRequest) -> None:
-        names, cores, want = self.names, len(request.cores), len(self.asked)
-        cpus = min(request.cpus + 1000 * cores, MOST)
-        disk, ports = min(request.disk, MOST), len(request.ports)
-        self.own += (cpus, min(request.mem, MOST), disk, ports)
-        for gpu in request.gpus:
-            service = names.gpu_service(gpu)
-            self.want += (min(gpu.compute, MOST), min(gpu.mem, MOST), gpu.affinity, service)
-        for nic in request.nics:
-            bandwidth = min(nic.bandwidth_in, MOST), min(nic.bandwidth_out, MOST)
-            self.want += (*bandwidth, nic.affinity, names.nic_service(nic))
-        self.asked += (*request.gpus, *request.nics)
-        if request.volumes:
-            found = [(names.volume(v.name), min(v.disk, MOST)) for v in request.volumes]
-            self.volumes[number] = found
-        names.whole_cores |= request.whole_cores
-        names.one_l3 |= request.one_l3
-        admission = names.admission(request, self.tied.of_task.get(number, ()))
-        where = CACHES if request.one_l3 else NODES if needs_node(request) else AGENTS
-        spans = want, len(self.asked)
-        self.n_tasks += 1
-        whole = cores if request.whole_cores else 0
-        self.task += (cores, admission, where, *spans, whole, request.numa_share)
-
-    def demand(
-        self, means: Floats, cluster: Cluster, n_agents: int, by_zone: Tickets, by_device: Tickets
-    ) -> Demand:
-        own = np.array(self.own, np.int64).reshape(-1, 4)
-        rows = np.array(self.task, np.int64).reshape(-1, 7)
-        volume, volume_spans = self._volumes(by_zone)
-        want, want_ticket = self._wants(by_device)
-        task = np.column_stack(
-            (
-                rows[:, :2],
-                _place_spans(rows[:, 2], cluster, n_agents),
-                rows[:, 3:5],
-                volume_spans,
-                rows[:, 5:7],
-                _may_break(rows),
-                (rows[:, 2] == CACHES) | (rows[:, 5:7] > 0).any(axis=1),
-            )
-        )
-        return Demand(
-            own=own,
-            task=np.ascontiguousarray(task),
-            want=want,
-            want_ticket=want_ticket,
-            volume=volume,
-            tie=self._tied(),
-            size=_sizes(own, task, want, self._on_nic(), means, cluster),
-        )
-
-    def _on_nic(self) -> NDArray[np.bool_]:
-        return np.array([type(want) is NicRequest for want in self.asked], np.bool_)
-
-    def _volumes(self, tickets: Tickets) -> tuple[Ints, Ints]:
-        """Return requests for volumes and tickets of all tasks, and where those of each begin and end."""
-        first_ticket = len(self.names.volumes)
-        for number, shares in tickets.shares.items():
-            drawn = [(first_ticket + ticket, amount) for ticket, amount in shares]
-            self.volumes.setdefault(number, []).extend(drawn)
-        rows = [self.volumes.get(number, ()) for number in range(self.n_tasks)]
-        flat = [row for of_task in rows for row in of_task]
-        return np.array(flat, np.int64).reshape(-1, 2), _spans(list(map(len, rows)))
-
-    def _wants(self, tickets: Tickets) -> tuple[Ints, Ints]:
-        """Return wants with the spans of their tickets, and these tickets."""
-        shares = [tickets.shares.get(number, ()) for number in range(len(self.asked))]
-        flat = [share for of_want in shares for share in of_want]
-        want = np.array(self.want, np.int64).reshape(-1, 4)
-        spans = _spans(list(map(len, shares)))
-        return np.hstack((want, spans)), np.array(flat, np.int64).reshape(-1, 2)
-
-    def _tied(self) -> Ints:
-        """Return the ties of each task, filled up with NOWHERE."""
-        most = max(map(len, self.tied.of_task.values()), default=0)
-        tie = np.full((self.n_tasks, most), NOWHERE, np.int64)
-        for number in range(self.n_tasks):
-            found = self.tied.of_task.get(number, ())
+def _tied(ties: Ties, n_tasks: int) -> Ints:
+    """Return the ties of each task, filled up with NOWHERE."""
+    most = max(map(len, ties.of_task.values()), default=0)
+    tie = np.full((n_tasks, most), NOWHERE, np.int64)
+    for number, found in ties.of_task.items():
+        if number < n_tasks:  # others run already
             tie[number, : len(found)] = found
-        return tie
+    return tie
 
 
 def _spans(lengths: Sequence[int]) -> Ints:
     """Return (n, 2) where each of `n` runs of these lengths begins and ends, one behind the other."""
-    ends = np.cumsum(np.array(lengths, np.int64))
-    return np.column_stack((ends - np.array(lengths, np.int64), ends)).astype(np.int64)
+    first = starts(np.array(lengths, np.int64))
+    return np.column_stack((first[:-1], first[1:]))
 
 
-def _place_spans(where: Ints, cluster: Cluster, n_agents: int) -> Ints:
+def _place_spans(where: Ints, cluster: Cluster) -> Ints:
     """Return (tasks, 2) the first and the end of the places for tasks that look there."""
+    n_agents = len(cluster.rank)
     n_caches = int(np.count_nonzero(cluster.places[:, L3] != NOWHERE))
     n_nodes = len(cluster.places) - n_agents - n_caches
     spans: Ints = _spans([n_nodes, n_agents, n_caches])[where]
     return spans
 
 
-def _may_break(rows: Ints) -> Ints:
+def _may_break(rows: Rows) -> NDArray[np.bool_]:
     """Return for each task whether its cores of one cache may break whole cores that others count on.
 
     Those are others that take whole cores of any cache of the node. Then whole cores are counted as if none
     were broken already: no more is promised than is there.
     """
-    in_cache, whole = rows[:, 2] == CACHES, rows[:, 5] > 0
-    found: Ints = (in_cache & ~whole & np.any(whole & ~in_cache)).astype(np.int64)
+    in_cache, whole = rows.where == CACHES, rows.n_whole > 0
+    found: NDArray[np.bool_] = in_cache & ~whole & np.any(whole & ~in_cache)
     return found
 
 
-def _sizes(
-    own: Ints,
-    task: Ints,
-    want: Ints,
-    on_nic: NDArray[np.bool_],
-    means: Floats,
-    cluster: Cluster,
-) -> Floats:
+def _sizes(rows: Rows, task: Ints, means: Floats, cluster: Cluster) -> Floats:
     """Return all that each task asks for, relative to the mean that is free in slots of that kind."""
     weights = np.divide(1, means, out=np.zeros_like(means), where=means > 0)
-    first = np.where(on_nic, weights[Kind.NIC_IN], weights[Kind.GPU_COMPUTE])
-    second = np.where(on_nic, weights[Kind.NIC_OUT], weights[Kind.GPU_MEM])
-    of_want = np.append(0.0, np.cumsum(want[:, 0] * first + want[:, 1] * second))
-    size: Floats = (own * weights[Kind.CPUS : Kind.PORTS + 1]).sum(axis=1)
+    first = np.where(rows.on_nic, weights[Kind.NIC_IN], weights[Kind.GPU_COMPUTE])
+    second = np.where(rows.on_nic, weights[Kind.NIC_OUT], weights[Kind.GPU_MEM])
+    of_want = np.append(0.0, np.cumsum(rows.want[:, 0] * first + rows.want[:, 1] * second))
+    size: Floats = (rows.own * weights[Kind.CPUS : Kind.PORTS + 1]).sum(axis=1)
     size += _mean_cores(task, cluster) * weights[Kind.CORES]
-    size += of_want[task[:, WANT_END]] - of_want[task[:, WANT]]
+    size += np.diff(of_want[rows.first_want])
     return size
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from scheduler.packing.admission import Admission, GpuService, Multicast, NicService, untouched
 from scheduler.packing.cores import caches, n_held, physical_cores, whole_ones, wholly_free
-from scheduler.packing.layout import PORTS, count_common
+from scheduler.packing.counting import count_common
 from scheduler.packing.shortage import Lack
+from scheduler.packing.slots import PORTS
 from scheduler.quantities import Millis, Ranges, Resources
 from scheduler.requests import GpuRequest, TaskRequest
 from scheduler.topology import AgentSnapshot

@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 
 from scheduler.packing.arrays import Bytes
+from scheduler.packing.counting import count_common
 from scheduler.packing.flat import flatten
 from scheduler.packing.greedy import mark_fits
-from scheduler.packing.layout import PORTS, count_common
+from scheduler.packing.slots import PORTS
 from scheduler.quantities import Millis, Ranges
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot

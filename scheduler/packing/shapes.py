@@ -1,0 +1,171 @@
+"""What of an agent's layout follows from its topology alone, made once.
+
+An agent advertises the same with every offer, so what was made of a topology is kept and found again; machines
+of one kind share it. Numbers of nodes, slots and devices count from the agent's first.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.packing.arrays import (
+    MEM,
+    NODE_SLOTS,
+    NOWHERE,
+    OWN_SLOTS,
+    PLACE_COLUMNS,
+    WHOLE,
+    Ints,
+)
+from scheduler.quantities import Millis
+from scheduler.topology import Gpu, Nic, Topology
+
+MOST_KNOWN: Final = 20_000
+"""Topologies that are kept; when there are more, all are made anew."""
+
+
+class Kind(enum.IntEnum):
+    """Kinds of slots: amounts of one kind can be compared over agents."""
+
+    CPUS = 0
+    MEM = 1
+    DISK = 2
+    PORTS = 3
+    CORES = 4
+    NODE_MEM = 5
+    WHOLE_CORES = 6
+    GPU_COMPUTE = 7
+    GPU_MEM = 8
+    NIC_IN = 9
+    NIC_OUT = 10
+    VOLUME = 11
+    L3_CORES = 12
+    L3_WHOLE_CORES = 13
+    TICKET = 14
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """How machines of one kind are laid out."""
+
+    names: tuple[str, ...]
+    """(slots,) the scalar resource behind each slot; empty where something else is counted."""
+    kinds: Ints
+    """(slots,) :class:`Kind`."""
+    uncounted: NDArray[np.bool_]
+    """(slots,) of which there is always enough: whole cores, unless somebody asks, and memory of nodes of an
+    agent that does not count it."""
+    nodes: Ints
+    """(nodes, 9) rows of `Cluster.places`."""
+    agent: Ints
+    """(1, 9) row of `Cluster.places`."""
+    device: Ints
+    """(devices, 2) rows of `Cluster.device`."""
+    parts: tuple[Gpu | Nic, ...]
+    """(devices,) such as these, except for names and addresses."""
+    whole_mem: Ints
+    """(devices,) memory of a GPU of which nothing is taken; 0 for interfaces, and where it is not told."""
+    cores: Ints
+    """(any, 2) intervals of logical CPUs, node by node."""
+    n_intervals: Ints
+    """(nodes,) how many of these each node has."""
+    silent: bool
+    """Whether an interface has no multicast loopback."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """All that is used of a topology in every layout."""
+
+    shape: Shape
+    priority: Millis
+    for_all: bool
+    """Whether the agent serves tasks of no subsystem."""
+
+
+_frames: Final[dict[int, tuple[Topology, Frame]]] = {}
+"""By id; the topology is kept beside it, so that no other one gets the id."""
+_shapes: Final[dict[Hashable, Shape]] = {}
+
+
+def frame_of(topology: Topology) -> Frame:
+    """Return what follows from a topology."""
+    found = _frames.get(id(topology))
+    if found is not None and found[0] is topology:
+        return found[1]
+    if len(_frames) >= MOST_KNOWN:
+        _frames.clear()
+        _shapes.clear()
+    key = _key(topology)
+    if (shape := _shapes.get(key)) is None:
+        shape = _shapes[key] = _shape(topology)
+    frame = Frame(shape, topology.effective_priority, not topology.subsystems)
+    _frames[id(topology)] = topology, frame
+    return frame
+
+
+def _key(topology: Topology) -> Hashable:
+    """Return what makes the shape."""
+    return (
+        tuple([(node.cores.intervals, node.mem_mib is None) for node in topology.numa]),
+        tuple([(g.name, g.compute_capability, g.mem_mib, g.numa) for g in topology.gpus]),
+        tuple(
+            [(n.networks, bool(n.infiniband), n.multicast_loopback, n.numa) for n in topology.nics]
+        ),
+    )
+
+
+def _shape(topology: Topology) -> Shape:
+    parts: tuple[Gpu | Nic, ...] = (*topology.gpus, *topology.nics)
+    names, kinds = _slots(topology)
+    first_node = OWN_SLOTS + 2 * len(parts)
+    slots = first_node + NODE_SLOTS * np.arange(len(topology.numa))
+    uncounted = np.zeros(len(names), np.bool_)
+    uncounted[slots + WHOLE] = True
+    uncounted[slots + MEM] = [node.mem_mib is None for node in topology.numa]
+    nodes = [
+        (0, n, 0, slot, 0, len(parts), NOWHERE, 1, len(node.cores))
+        for n, (node, slot) in enumerate(zip(topology.numa, slots.tolist(), strict=True))
+    ]
+    agent = (0, NOWHERE, 0, NOWHERE, 0, len(parts), NOWHERE, 1, 0)
+    device = [
+        (OWN_SLOTS + 2 * d, NOWHERE if part.numa is None else part.numa)
+        for d, part in enumerate(parts)
+    ]
+    whole_mem = [1000 * (p.mem_mib or 0) if isinstance(p, Gpu) else 0 for p in parts]
+    intervals = [node.cores.intervals for node in topology.numa]
+    return Shape(
+        names=tuple(names),
+        kinds=np.array(kinds, np.int64),
+        uncounted=uncounted,
+        nodes=np.array(nodes, np.int64).reshape(-1, PLACE_COLUMNS),
+        agent=np.array([agent], np.int64),
+        device=np.array(device, np.int64).reshape(-1, 2),
+        parts=parts,
+        whole_mem=np.array(whole_mem, np.int64),
+        cores=np.array([i for of_node in intervals for i in of_node], np.int64).reshape(-1, 2),
+        n_intervals=np.array(list(map(len, intervals)), np.int64),
+        silent=not all(nic.multicast_loopback for nic in topology.nics),
+    )
+
+
+def _slots(topology: Topology) -> tuple[list[str], list[int]]:
+    """Return the scalar and the kind of each slot."""
+    names = ["cpus", "mem", "disk", ""]
+    kinds = [Kind.CPUS, Kind.MEM, Kind.DISK, Kind.PORTS]
+    for n in range(len(topology.gpus)):
+        names += (f"gpu.{n}.compute", f"gpu.{n}.mem")
+        kinds += (Kind.GPU_COMPUTE, Kind.GPU_MEM)
+    for n in range(len(topology.nics)):
+        names += (f"nic.{n}.in", f"nic.{n}.out")
+        kinds += (Kind.NIC_IN, Kind.NIC_OUT)
+    for n in range(len(topology.numa)):
+        names += ("", f"numa.{n}.mem", "")
+        kinds += (Kind.CORES, Kind.NODE_MEM, Kind.WHOLE_CORES)
+    return names, [int(kind) for kind in kinds]

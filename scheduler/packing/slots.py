@@ -1,0 +1,209 @@
+"""The slots of agents: those that are always there, and those that are there because somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+
+from scheduler.packing.arrays import (
+    AGENT,
+    CORES,
+    DEVICE,
+    DEVICE_END,
+    L3,
+    MOST,
+    NODE,
+    NOWHERE,
+    OWN,
+    PLACE_COLUMNS,
+    PLENTY,
+    WHOLE,
+    WIDTH,
+    Ints,
+)
+from scheduler.packing.cores import caches, physical_cores, whole_ones, wholly_free
+from scheduler.packing.counting import count_all, count_common, laid, starts
+from scheduler.packing.relations import EXCLUSIVE, MULTICAST, Tickets
+from scheduler.packing.shapes import Kind, Shape
+from scheduler.quantities import Ranges
+from scheduler.topology import AgentSnapshot
+
+PORTS: Final = Ranges(((1, 65535),))
+"""Port numbers that a task can be given; 0 would mean any."""
+
+Agents = Sequence[AgentSnapshot]
+
+
+def zones(agents: Agents, fact: str) -> list[int]:
+    """Number the zones of a fact: agents with the same value have the same, NOWHERE those that do not tell."""
+    numbers: dict[str, int] = {}
+    told = [agent.fact(fact) for agent in agents]
+    return [NOWHERE if v is None else numbers.setdefault(v, len(numbers)) for v in told]
+
+
+def bounded(amounts: Sequence[int], most: int) -> Ints:
+    """Return amounts as an array, none larger than `most`."""
+    try:
+        return np.minimum(np.array(amounts, np.int64), most)
+    except OverflowError:  # more than 64 bits hold
+        return np.array([min(amount, most) for amount in amounts], np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class MainSlots:
+    """Slots, places and devices that are there whatever is asked for; the arrays are as in `Cluster`."""
+
+    free: Ints
+    kinds: Ints
+    """(slots,) :class:`~scheduler.packing.shapes.Kind`."""
+    nodes: Ints
+    """Places for tasks that need a node."""
+    agents: Ints
+    """Places for those that do not."""
+    device: Ints
+
+
+def main_slots(agents: Agents, shapes: Sequence[Shape]) -> MainSlots:
+    """Lay out agents of these shapes, one behind the other."""
+    kinds = np.concatenate([_none(), *(shape.kinds for shape in shapes)])
+    nodes = np.concatenate([_none(PLACE_COLUMNS), *(shape.nodes for shape in shapes)])
+    own = np.concatenate([_none(PLACE_COLUMNS), *(shape.agent for shape in shapes)])
+    device = np.concatenate([_none(2), *(shape.device for shape in shapes)])
+    n_nodes = np.array([len(shape.nodes) for shape in shapes], np.int64)
+    n_devices = np.array([len(shape.device) for shape in shapes], np.int64)
+    offset = np.zeros((len(shapes), PLACE_COLUMNS), np.int64)
+    offset[:, AGENT], offset[:, NODE] = np.arange(len(shapes)), starts(n_nodes)[:-1]
+    first_slot = starts(np.array([len(shape.names) for shape in shapes], np.int64))
+    offset[:, OWN] = offset[:, CORES] = first_slot[:-1]
+    offset[:, DEVICE] = offset[:, DEVICE_END] = starts(n_devices)[:-1]
+    nodes += np.repeat(offset, n_nodes, axis=0)
+    own += offset
+    own[:, NODE] = own[:, CORES] = NOWHERE
+    unknown = device[:, 1] == NOWHERE
+    device += np.repeat(offset[:, (OWN, NODE)], n_devices, axis=0)
+    device[unknown, 1] = NOWHERE
+    return MainSlots(_free(agents, shapes, nodes, own), kinds, nodes, own, device)
+
+
+def _none(columns: int | None = None) -> Ints:
+    """Return no rows: of no agents nothing could be joined otherwise."""
+    return np.zeros(0 if columns is None else (0, columns), np.int64)
+
+
+def _free(agents: Agents, shapes: Sequence[Shape], nodes: Ints, own: Ints) -> Ints:
+    """Return what is free in every slot."""
+    amounts: list[int] = []
+    for agent, shape in zip(agents, shapes, strict=True):
+        amounts += map(agent.free.scalars.get, shape.names, repeat(0))
+    free = bounded(amounts, MOST - 1)
+    free[own[:, OWN] + Kind.PORTS] = _n_ports(agents)
+    cores, first = laid([agent.free.ranges.get("cores", _NOTHING) for agent in agents])
+    of_nodes = np.concatenate([_none(2), *(shape.cores for shape in shapes)])
+    lengths = np.concatenate([_none(), *(shape.n_intervals for shape in shapes)])
+    free[nodes[:, CORES]] = count_all(cores, first, nodes[:, AGENT], of_nodes, starts(lengths))
+    uncounted = [np.zeros(0, np.bool_), *(shape.uncounted for shape in shapes)]
+    free[np.concatenate(uncounted)] = PLENTY
+    return free
+
+
+_NOTHING: Final = Ranges()
+
+
+def _n_ports(agents: Agents) -> Ints:
+    """Return how many ports each agent has that a task can be given."""
+    intervals, first = laid([agent.free.ranges.get("ports", _NOTHING) for agent in agents])
+    ((least, most),) = PORTS.intervals
+    begin, end = np.maximum(intervals[:, 0], least), np.minimum(intervals[:, 1], most)
+    return np.diff(starts(np.maximum(end - begin + 1, 0))[first])
+
+
+def count_whole_cores(agents: Agents, main: MainSlots) -> None:
+    """Enter how many whole physical cores are free on each node, and how wide they are."""
+    parts = ((agent, n) for agent in agents for n in range(len(agent.topology.numa)))
+    for row, (agent, node) in zip(main.nodes, parts, strict=True):
+        whole, row[WIDTH] = whole_ones(physical_cores(agent.topology, node))
+        free = agent.free.ranges.get("cores", _NOTHING) & agent.topology.numa[node].cores
+        main.free[row[CORES] + WHOLE] = len(wholly_free(whole, free))
+
+
+@dataclass(slots=True)
+class MoreSlots:
+    """Slots that are there because somebody asks, one after the other behind the main ones."""
+
+    first: int
+    """Number of the first of them."""
+    amounts: list[int] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+
+    def append(self, first: Kind, *amounts: int) -> int:
+        """Append slots of consecutive kinds; return the first."""
+        slot = self.first + len(self.amounts)
+        self.amounts += (a if a == PLENTY else min(a, MOST - 1) for a in amounts)
+        self.kinds += range(first, first + len(amounts))
+        return slot
+
+    def caches(self, agents: Agents, nodes: Ints) -> Ints:
+        """Append the slots of all L3 caches; return the places in them."""
+        rows: list[Ints] = []
+        parts = ((agent, n) for agent in agents for n in range(len(agent.topology.numa)))
+        for place, (agent, node) in zip(nodes, parts, strict=True):
+            topology = agent.topology
+            free = agent.free.ranges.get("cores", _NOTHING) & topology.numa[node].cores
+            whole, width = whole_ones(physical_cores(topology, node))
+            unbroken = wholly_free(whole, free)
+            for cache in caches(topology, node):
+                members = frozenset(cache)
+                n_whole = sum(core <= members for core in unbroken)
+                row = place.copy()
+                row[L3] = self.append(Kind.L3_CORES, count_common(free, cache), n_whole)
+                row[WIDTH] = width
+                rows.append(row)
+        return np.array(rows, np.int64).reshape(-1, PLACE_COLUMNS)
+
+    def volumes(self, agents: Agents, numbers: dict[str, int]) -> Ints:
+        """Append the slots of volumes asked for, by number; return (agents, volumes) where they are."""
+        slots = np.full((len(agents), len(numbers)), NOWHERE, np.int64)
+        for row, agent in zip(slots, agents if numbers else (), strict=False):
+            for n, volume in enumerate(agent.topology.volumes):
+                number = numbers.get(volume.name)
+                if number is not None:
+                    counted = volume.disk_mib is not None
+                    amount = agent.free.scalars.get(f"volume.{n}.disk", 0) if counted else PLENTY
+                    row[number] = self.append(Kind.VOLUME, amount)
+        return slots
+
+    def zone_tickets(self, agents: Agents, tickets: Tickets) -> Ints:
+        """Append the tickets of all zones; return (agents, tickets) where they are."""
+        slots = np.full((len(agents), len(tickets.what)), NOWHERE, np.int64)
+        numbers = {fact: np.array(zones(agents, fact), np.int64) for fact in {*tickets.what}}
+        for column, (fact, capacity) in enumerate(zip(tickets.what, tickets.capacity, strict=True)):
+            for zone in range(int(numbers[fact].max(initial=NOWHERE)) + 1):
+                slots[numbers[fact] == zone, column] = self.append(Kind.TICKET, capacity)
+        return slots
+
+    def device_tickets(self, agents: Agents, tickets: Tickets, n_devices: int) -> Ints:
+        """Append the tickets of devices; return (devices, tickets) where they are.
+
+        A device has the same for all roles in which its agent offers.
+        """
+        if not tickets.what:
+            return np.zeros((n_devices, 0), np.int64)
+        rows: list[list[int]] = []
+        known: dict[tuple[str, int], list[int]] = {}
+        for agent in agents:
+            topology = agent.topology
+            whats = [EXCLUSIVE] * len(topology.gpus)
+            whats += ["" if nic.multicast_loopback else MULTICAST for nic in topology.nics]
+            for number, what in enumerate(whats):
+                key = agent.mesos_agent_id, number
+                if key not in known:
+                    known[key] = [
+                        self.append(Kind.TICKET, capacity) if kind == what else NOWHERE
+                        for kind, capacity in zip(tickets.what, tickets.capacity, strict=True)
+                    ]
+                rows.append(known[key])
+        return np.array(rows, np.int64).reshape(n_devices, len(tickets.what))
