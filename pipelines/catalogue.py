@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -127,6 +128,11 @@ def n_products(n_antennas: int) -> int:
     return 2 * n_antennas * (n_antennas + 1)
 
 
+def n_inputs(products: int) -> int:
+    """Inputs of an array with so many products, the inverse of :func:`n_products`."""
+    return math.isqrt(2 * products + 1) - 1
+
+
 def correlation_rate(n_chans: int, n_antennas: int, int_time: float) -> float:
     """Bit rate of a correlation stream on the wire, bit/s.
 
@@ -162,8 +168,8 @@ def ingest_bytes(
 ) -> int:
     """Memory of the arrays of an ingest, bytes; the interpreter (:data:`PYTHON_MIB`) is not in it.
 
-    The receiver's dumps, one input dump as visibilities and flags, one output dump as sums, counts and flags,
-    and the output buffers.
+    The receiver's dumps, one input dump as visibilities and flags, one output dump as sums, counts, flags and
+    powers of the inputs, and the output buffers.
 
     Parameters
     ----------
@@ -179,8 +185,9 @@ def ingest_bytes(
     received = chans_in * products * BYTES_PER_CORRELATION + n_heaps
     chunks = (window + INGEST_SPARE_CHUNKS) * received
     sums = chans_in * products * (8 + 1) + chans_out * products * (8 + 4 + 1)
+    powers = chans_out * n_inputs(products) * (4 + 4)
     buffers = INGEST_OUTPUT_BUFFERS * chans_out * (products * BYTES_PER_L0_SAMPLE + 4)
-    return chunks + sums + buffers
+    return chunks + sums + powers + buffers
 
 
 L0_BUFFERED: Final = 16

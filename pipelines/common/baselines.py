@@ -6,6 +6,7 @@ A *product* is a pair of inputs; the axis of products is called *baseline* for t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -46,6 +47,31 @@ def correlator_ordering(antennas: Sequence[str]) -> BlsOrdering:
         for ant1, ant2 in antenna_pairs(len(antennas))
         for pol1, pol2 in POL_PRODUCTS
     )
+
+
+def canonical_order(ordering: BlsOrdering) -> NDArray[np.int64]:
+    """Permutation that brings products into the order of `correlator_ordering`.
+
+    The order of the antennas is that in which most products (ant1, ant2) are written; those of a pair that are
+    written the other way round come after the others. Nothing is conjugated.
+
+    Returns
+    -------
+    array, shape (n_bls,)
+        ``ordering[result[i]]`` is product ``i`` in the new order.
+    """
+    products = [(split_input(a), split_input(b)) for a, b in ordering]
+    later = Counter(b for _, (b, _) in products)
+    later.subtract(a for (a, _), _ in products)
+    antennas = sorted(antenna_names(ordering), key=lambda name: later[name])
+    rank = {name: i for i, name in enumerate(antennas)}
+
+    def place(product: int) -> tuple[int, bool, int]:
+        (a, pol_a), (b, pol_b) = products[product]
+        pair = pair_index(*sorted((rank[a], rank[b])))
+        return pair, rank[a] > rank[b], POL_PRODUCTS.index((pol_a, pol_b))
+
+    return np.array(sorted(range(len(ordering)), key=place), np.int64)
 
 
 def split_input(label: str) -> tuple[str, str]:

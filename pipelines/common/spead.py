@@ -82,7 +82,7 @@ def l0_items(n_chans: int, n_bls: int) -> spead2.send.ItemGroup:
         CORRELATOR_DATA_ID, "correlator_data", "Visibilities, Jy", shape, dtype=np.complex64
     )
     items.add_item(FLAGS_ID, "flags", "Flags, katdal's bits", shape, dtype=np.uint8)
-    items.add_item(WEIGHTS_ID, "weights", "Relative weights", shape, dtype=np.uint8)
+    items.add_item(WEIGHTS_ID, "weights", "Inverse variances, scaled", shape, dtype=np.uint8)
     items.add_item(
         WEIGHTS_CHANNEL_ID, "weights_channel", "Scale of weights", (n_chans,), dtype=np.float32
     )

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 from pipelines.catalogue import INGEST_WINDOW, SPEAD_PORT
 from pipelines.common import telstate as ts
+from pipelines.common.baselines import canonical_order
 from pipelines.common.endpoints import Endpoint, parse_endpoint, parse_endpoints
 from pipelines.common.errors import ProgramError
 from pipelines.common.program import make_parser, option, run
@@ -19,6 +20,7 @@ from pipelines.ingest.layout import InputLayout, OutputLayout, dumps_per_output
 from pipelines.ingest.receive import Receiver
 from pipelines.ingest.send import L0Sender, output_rate
 from pipelines.ingest.server import IngestServer, IngestSettings
+from pipelines.ingest.weights import Weighting
 
 
 def channel_range(text: str) -> range:
@@ -127,13 +129,18 @@ async def start(options: argparse.Namespace, resources: AsyncExitStack) -> Inges
     receiver = Receiver(layout.source, options.input, options.interface, options.window)
     await asyncio.to_thread(receiver.open)
     resources.push_async_callback(receiver.close)
-    averager = Averager(layout, options.excise, workers=options.workers)
+    order = canonical_order(source.bls_ordering)
+    ordering = tuple(source.bls_ordering[product] for product in order)
+    averager = Averager(
+        layout, options.excise, order, Weighting.of(ordering, source), workers=options.workers
+    )
     resources.callback(averager.close)
     await asyncio.to_thread(averager.warm_up)
     interface = options.output_interface or options.interface or DEFAULT_INTERFACE
     rate = output_rate(layout, options.clock_ratio, options.max_rate)
     sender = L0Sender(layout, options.output, interface, rate)
-    await layout.stream(options.output_stream, source, excise=options.excise).publish(telstate)
+    description = layout.stream(options.output_stream, source, ordering, excise=options.excise)
+    await description.publish(telstate)
     settings = IngestSettings(
         options.output_stream, source.sync_time, options.idle_time, options.drain_time
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,9 @@ from pipelines.common import rfi
 from pipelines.common.spead import FLAG_DATA_LOST, FLAG_INGEST_RFI, FLAG_SATURATED
 from pipelines.ingest import kernels
 from pipelines.ingest.layout import OutputLayout
+from pipelines.ingest.weights import Weighting, add_powers, mean_powers, weigh
 
 T = TypeVar("T")
-
-_MAX_WEIGHT = 255
 
 
 @dataclass(slots=True)
@@ -33,7 +32,7 @@ class L0Dump:
     flags: npt.NDArray[np.uint8]
     weights: npt.NDArray[np.uint8]
     weights_channel: npt.NDArray[np.float32]
-    """(chan,); the weight of a sample is ``weights * weights_channel``, the number of good input samples."""
+    """(chan,); the weight of a sample is ``weights * weights_channel``, its inverse variance."""
     index: int = 0
     timestamp: float = 0.0
     """Centre, seconds since ``sync_time``."""
@@ -76,6 +75,8 @@ class Averager:
     excise: bool
     order: npt.NDArray[np.int64] | None = None
     """The input product of each output product; None: the same order."""
+    weighting: Weighting | None = None
+    """Of the output products; None: they weigh as much as the number of their samples."""
     flagger: rfi.FlaggerSettings = field(default_factory=rfi.FlaggerSettings)
     workers: int = 1
     """Threads that share the work on one dump."""
@@ -84,6 +85,9 @@ class Averager:
     _total: npt.NDArray[np.complex64] = field(init=False)
     _count: npt.NDArray[np.uint32] = field(init=False)
     _seen: npt.NDArray[np.uint8] = field(init=False)
+    _weighting: Weighting = field(init=False)
+    _power: npt.NDArray[np.float32] = field(init=False)
+    _power_count: npt.NDArray[np.uint32] = field(init=False)
     _pool: ThreadPoolExecutor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -97,14 +101,22 @@ class Averager:
         self._total = np.full(shape_out, 0, np.complex64)
         self._count = np.full(shape_out, 0, np.uint32)
         self._seen = np.full(shape_out, 0, np.uint8)
+        self._weighting = self.weighting or Weighting.equal(n_bls)
+        shape_powers = (shape_out[0], len(self._weighting.autos))
+        self._power = np.full(shape_powers, 0, np.float32)
+        self._power_count = np.full(shape_powers, 0, np.uint32)
         if self.workers > 1:
             self._pool = ThreadPoolExecutor(self.workers, "averager")
 
     @property
     def nbytes(self) -> int:
         """Memory of the arrays, bytes."""
-        arrays = (self._vis, self._flags, self._total, self._count, self._seen)
-        return sum(array.nbytes for array in arrays)
+        return self._vis.nbytes + self._flags.nbytes + sum(array.nbytes for array in self._sums)
+
+    @property
+    def _sums(self) -> tuple[npt.NDArray[Any], ...]:
+        """What is summed up for the running output dump."""
+        return self._total, self._count, self._seen, self._power, self._power_count
 
     def add(self, counts: npt.NDArray[np.int32], present: npt.NDArray[np.uint8]) -> DumpStatistics:
         """Flag one input dump and add it to the running output dump.
@@ -116,7 +128,7 @@ class Averager:
         present
             uint8 (heap,): 0 where a heap is missing.
         """
-        source, factor = self.layout.source, self.layout.continuum_factor
+        source = self.layout.source
         unpacked = self._spread(
             len(source.channels),
             lambda a, b: kernels.unpack(
@@ -125,32 +137,21 @@ class Averager:
         )
         lost, saturated = (sum(part) for part in zip(*unpacked, strict=True))
         found = sum(self._spread(source.n_bls, self._flag))
-        self._spread(
-            len(self.layout.channels),
-            lambda a, b: kernels.accumulate(
-                self._vis, self._flags, self._reject, factor, a, b,
-                self._total, self._count, self._seen,
-            ),
-        )  # fmt: skip
+        self._spread(len(self.layout.channels), self._accumulate)
         return DumpStatistics(self._vis.size, lost, saturated, found)
 
     def finish(self, out: L0Dump) -> None:
         """Write the running output dump to `out` and begin a new one."""
-        most = self.layout.ratio * self.layout.continuum_factor
-        unit = max(1.0, most / _MAX_WEIGHT)
-        out.weights_channel[:] = unit
+        powers = mean_powers(self._power, self._power_count)
+        self._power[:], self._power_count[:] = 0, 0
         flagged = self._spread(
-            len(self.layout.channels),
-            lambda a, b: kernels.conclude(
-                self._total, self._count, self._seen, self._reject, unit, a, b,
-                out.vis, out.flags, out.weights,
-            ),
-        )  # fmt: skip
+            len(self.layout.channels), lambda a, b: self._conclude(a, b, powers, out)
+        )
         out.flagged = sum(flagged)
 
     def reset(self) -> None:
         """Forget the running output dump."""
-        for array in (self._total, self._count, self._seen):
+        for array in self._sums:
             array[...] = 0
 
     def warm_up(self) -> None:
@@ -178,6 +179,27 @@ class Averager:
             settings.falloff, settings.doublings, floor,
         )  # fmt: skip
         return found
+
+    def _accumulate(self, start: int, stop: int) -> None:
+        factor = self.layout.continuum_factor
+        kernels.accumulate(
+            self._vis, self._flags, self._reject, factor, start, stop,
+            self._total, self._count, self._seen,
+        )  # fmt: skip
+        add_powers(
+            self._vis, self._flags, self._weighting.autos, factor, start, stop,
+            self._power, self._power_count,
+        )  # fmt: skip
+
+    def _conclude(self, start: int, stop: int, powers: npt.NDArray[np.float32], out: L0Dump) -> int:
+        flagged: int = kernels.conclude(
+            self._total, self._count, self._seen, self._reject, start, stop, out.vis, out.flags
+        )
+        weigh(
+            self._count, powers, self._weighting.inputs, self._weighting.information, start, stop,
+            out.weights, out.weights_channel,
+        )  # fmt: skip
+        return flagged
 
     def _spread(self, n: int, work: Callable[[int, int], T]) -> list[T]:
         """Call `work` on parts of ``range(n)``, side by side if there are workers; return what it returned."""

@@ -131,14 +131,12 @@ def conclude(
     count: Any,
     seen: Any,
     reject: int,
-    weight_unit: float,
     start: int,
     stop: int,
     vis: Any,
     flags: Any,
-    weights: Any,
 ) -> int:
-    """Turn sums into averages, flags and weights, and clear the sums.
+    """Turn sums into averages and flags, and clear them.
 
     A sample with good input carries the flags of what was averaged into it; one without carries all flags that
     kept its input out, ``FLAG_DATA_LOST`` if nothing came at all.
@@ -146,15 +144,13 @@ def conclude(
     Parameters
     ----------
     total, count, seen
-        As left by :func:`accumulate`; zero afterwards.
+        As left by :func:`accumulate`; `total` and `seen` are zero afterwards.
     reject
         As given to :func:`accumulate`.
-    weight_unit
-        Good samples per unit of weight, at least a 255th of the most that there can be.
     start, stop
         Range of output channels to work on.
-    vis, flags, weights
-        complex64, uint8, uint8 (C', B), written.
+    vis, flags
+        complex64 and uint8 (C', B), written.
 
     Returns
     -------
@@ -167,15 +163,12 @@ def conclude(
             good = count[out, b]
             if good > 0:
                 vis[out, b] = total[out, b] / np.float32(good)
-                weights[out, b] = max(1, min(255, round(good / weight_unit)))
                 flags[out, b] = seen[out, b] & ~reject
             else:
                 vis[out, b] = 0
-                weights[out, b] = 0
                 flags[out, b] = seen[out, b] if seen[out, b] != 0 else FLAG_DATA_LOST
             if flags[out, b] != 0:
                 flagged += 1
             total[out, b] = 0
-            count[out, b] = 0
             seen[out, b] = 0
     return flagged

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from pipelines.common.baselines import BlsOrdering
 from pipelines.common.stream_info import CorrelatorStream, VisStream
 from pipelines.ingest.errors import LayoutError
 
@@ -150,7 +151,9 @@ class OutputLayout:
         out_width = width * self.continuum_factor
         return out_width * self.n_chans, first_freq + (self.n_chans // 2) * out_width
 
-    def stream(self, name: str, source: CorrelatorStream, *, excise: bool) -> VisStream:
+    def stream(
+        self, name: str, source: CorrelatorStream, ordering: BlsOrdering, *, excise: bool
+    ) -> VisStream:
         """Return the description of the L0 stream `name`, the same from each of its ingests."""
         bandwidth, center_freq = self.frequency_axis(source.bandwidth, source.center_freq)
         return VisStream(
@@ -160,7 +163,7 @@ class OutputLayout:
             center_freq=center_freq,
             sync_time=source.sync_time,
             int_time=self.int_time,
-            bls_ordering=source.bls_ordering,
+            bls_ordering=ordering,
             src_streams=(source.name,),
             excise=excise,
         )

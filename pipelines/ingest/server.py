@@ -194,6 +194,8 @@ class IngestServer(ProgramServer):
 
     async def _switch(self, *, active: bool) -> HeapStream:
         if self._stream is not None:
+            # Only when it has ended are its figures final.
+            await self._receiver.stop()
             self._sensors.add_idle(self._stream.classes()[HeapClass.IDLE])
         self._stream = await self._receiver.switch(active)
         return self._stream

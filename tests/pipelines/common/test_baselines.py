@@ -56,6 +56,26 @@ def test_conversions_undo_any_order(n: int, random: object) -> None:
         assert shuffled[b] == (pair[1], pair[1])
 
 
+@given(st.integers(1, 6), st.randoms(use_true_random=False))
+def test_any_order_is_brought_into_the_correlators(n: int, random: object) -> None:
+    ordering = correlator_ordering(names(n))
+    shuffled = list(ordering)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis' randoms are random.Random
+    order = baselines.canonical_order(tuple(shuffled))
+    assert tuple(shuffled[i] for i in order) == ordering
+
+
+def test_a_part_of_the_products_is_ordered_too() -> None:
+    ordering = (
+        ("bv", "bv"), ("bh", "ah"), ("av", "bv"), ("ah", "bh"), ("ch", "ch"), ("ah", "ch"),
+    )  # fmt: skip
+    order = baselines.canonical_order(ordering)
+    assert sorted(order) == list(range(6))
+    assert [ordering[i] for i in order] == [
+        ("ah", "bh"), ("av", "bv"), ("bh", "ah"), ("bv", "bv"), ("ah", "ch"), ("ch", "ch"),
+    ]  # fmt: skip
+
+
 @given(N_ANTENNAS)
 def test_antennas_keep_the_correlators_order(n: int) -> None:
     order = names(n)[::-1]

@@ -156,7 +156,8 @@ def check(
         count = count.reshape(-1, factor, N_BLS).sum(axis=1)
         np.testing.assert_allclose(out.vis, total / np.maximum(count, 1), rtol=2e-6, atol=0.5)
         np.testing.assert_array_equal(out.flags, np.where(count > 0, 0, LOST))
-        np.testing.assert_array_equal(out.weights * out.weights_channel[:, np.newaxis], count)
+        weights = out.weights * out.weights_channel[:, np.newaxis]
+        np.testing.assert_allclose(weights, count, atol=count.max() / 500)
 
 
 @given(
@@ -369,7 +370,8 @@ async def test_a_last_dump_that_is_not_full_is_sent() -> None:
     counts = counts_of(np.random.default_rng(6), 6)
     result = await capture(layout, all_packets(HeapMaker(), counts))
     assert set(result.dumps) == {0, 1}
-    assert np.all(result.dumps[1].weights == 2 * layout.continuum_factor)
+    weights = result.dumps[1].weights * result.dumps[1].weights_channel[:, np.newaxis]
+    np.testing.assert_allclose(weights, 2 * layout.continuum_factor, rtol=1e-6)
     check(result, layout, counts, everything(6))
 
 

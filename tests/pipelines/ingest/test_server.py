@@ -40,6 +40,8 @@ STREAM = CorrelatorStream(
     scale=SCALE,
 )
 N_BLS = STREAM.n_bls
+AUTOS = [a == b for a, b in STREAM.bls_ordering]
+POWER = 2**16
 Counts = np.ndarray | dict[int, np.ndarray]
 
 
@@ -106,7 +108,9 @@ async def bench(redis: str, unused_port: int, *extra: str) -> AsyncIterator[Benc
 @pytest.fixture
 def counts() -> np.ndarray:
     rng = np.random.default_rng(1)
-    return rng.integers(-(2**16), 2**16, (12, 4, 16, N_BLS, 2), np.int32)
+    counts = rng.integers(-(2**16), 2**16, (12, 4, 16, N_BLS, 2), np.int32)
+    counts[..., AUTOS, :] = (POWER, 0)
+    return counts
 
 
 def copied(dump: Dump) -> tuple[int, float, np.ndarray, np.ndarray, np.ndarray]:
@@ -185,7 +189,8 @@ def check(dumps: list, counts: np.ndarray, skip: set[tuple[int, int]]) -> None:
         assert timestamp == pytest.approx((2 * index + 1) * STREAM.int_time)
         np.testing.assert_allclose(got, expected[index], rtol=1e-5, atol=0.05)
         np.testing.assert_array_equal(flags, np.where(count[index] > 0, 0, 0x08))
-        np.testing.assert_array_equal(weights, count[index])
+        information = STREAM.channel_width * STREAM.int_time / (SCALE * POWER) ** 2
+        np.testing.assert_allclose(weights, count[index] * information, rtol=1e-5)
 
 
 async def test_requests_out_of_order_are_refused(redis_server, unused_port: int) -> None:

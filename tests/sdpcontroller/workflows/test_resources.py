@@ -184,7 +184,7 @@ def test_the_table_of_a_meerkat_subarray_is_what_it_was() -> None:
 GOLDEN = {
     "CPUs": 4.8,
     "cores": 4,
-    "memory, MiB": 53160.0,
+    "memory, MiB": 53164.0,
     "GPUs": 0.0,
     "cbf out, Mbit/s": 4580.18,
     "cbf in, Mbit/s": 4580.18,
