@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import logging
 import socket
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -27,6 +29,10 @@ MAX_LINE: Final = 2 * MAX_BYTES + 4096
 """Longest request [bytes]: the largest configuration, every byte of it escaped."""
 MAX_BACKLOG: Final = 8 << 20
 """Bytes of informs that wait for a client that does not read; beyond, it is cut off."""
+
+
+Observed = Callable[[str, str, float], None]
+"""Takes the name of a request, its outcome (ok, refused, failed or abandoned) and the seconds it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,14 @@ class BoundedServer(aiokatcp.DeviceServer):
     VERSION = "sdp-controller-1.0"
     BUILD_STATE = "sdp-controller-1.0"
 
-    def __init__(self, control: ControlPlane, host: str, port: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        control: ControlPlane,
+        host: str,
+        port: int,
+        limits: Limits,
+        observed: Observed | None = None,
+    ) -> None:
         super().__init__(
             host,
             port,
@@ -71,6 +84,7 @@ class BoundedServer(aiokatcp.DeviceServer):
         )
         self.control = control
         self._limits = limits
+        self._observed = observed or (lambda request, outcome, seconds: None)
         self._lanes: dict[ClientConnection, _Lane] = {}
 
     async def execute(self, command: Command[R]) -> R:
@@ -106,20 +120,27 @@ class BoundedServer(aiokatcp.DeviceServer):
     # requests and connections pass.
 
     async def _handle_request(self, ctx: RequestContext) -> None:
+        begun, outcome = time.monotonic(), "abandoned"
         try:
             # A client that sends but does not read: its further requests wait until it has read the replies.
             await ctx.drain()
             await super()._handle_request(ctx)
+            outcome = "ok"
         except (aiokatcp.FailReply, aiokatcp.InvalidReply) as error:
+            outcome = "refused"
             raise type(error)(one_line(str(error))) from error
         except ControllerError as error:
+            outcome = "refused"
             raise aiokatcp.FailReply(one_line(str(error))) from error
         except Exception:
+            outcome = "failed"
             logger.exception("request %s of %s failed", ctx.req.name, ctx.conn.address)
             raise aiokatcp.FailReply(
                 f"{ctx.req.name} failed by a fault of the controller, which its log describes"
             ) from None
         finally:
+            known = ctx.req.name if ctx.req.name in self._request_handlers else "unknown"
+            self._observed(known, outcome, time.monotonic() - begun)
             self._request_done(ctx.conn)
 
     def handle_message(self, conn: ClientConnection, msg: aiokatcp.Message) -> None:

@@ -67,6 +67,7 @@ def system_sensors(
     yield _alarms(system.alarms)
     yield _word("mesos-state", types.MesosWord, "The framework's link to Mesos", system.mesos_state)
     yield _text("mesos-master", "Address of the leading Mesos master", system.mesos_master)
+    yield _count("standbys", "Controllers that stand by to take over", len(system.standbys))
     states = [agent.state for agent in agents]
     yield _count("agents-total", "Agents known", len(agents))
     for state in ("quarantined", "draining"):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from katcp_iface.bounded import Limits
+from katcp_iface.bounded import Limits, Observed
 from katcp_iface.cluster_requests import SystemRequests
 from katcp_iface.mirror import SensorMirror
 from sdpcontroller.control import ControlPlane
@@ -38,6 +38,8 @@ class KatcpServer:
         ``href``.
     limits
         What clients may use.
+    observed
+        Is told of every request that was answered.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class KatcpServer:
         *,
         gui_urls: Sequence[Mapping[str, str]] = (),
         limits: Limits = Limits(),  # noqa: B008  # frozen
+        observed: Observed | None = None,
     ) -> None:
         self._control = control
-        self._server = Facade(control, host, port, limits)
+        self._server = Facade(control, host, port, limits, observed)
         self._mirror = SensorMirror(self._server, control, gui_urls)
         self._unlisten: Callable[[], None] | None = None
 

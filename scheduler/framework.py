@@ -23,6 +23,7 @@ from typing import Any, Final, TypeAlias
 
 from scheduler import pymesos_driver
 from scheduler.errors import FrameworkError
+from scheduler.figures import Figures, NoFigures
 from scheduler.task import StatusUpdate, read_status
 
 logger = logging.getLogger(__name__)
@@ -160,8 +161,14 @@ class Framework:
         The id of an earlier subscription, or None.
     """
 
-    def __init__(self, settings: FrameworkSettings, framework_id: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: FrameworkSettings,
+        framework_id: str | None = None,
+        figures: Figures | None = None,
+    ) -> None:
         self._settings = settings
+        self._figures: Figures = figures or NoFigures()
         self._driver: Any = pymesos_driver.MendedDriver(  # pymesos has no types
             self,
             settings.framework_info(framework_id),
@@ -258,12 +265,14 @@ class Framework:
         ids = [{"value": offer_id} for offer_id in offer_ids]
         operations = [{"type": "LAUNCH", "launch": {"task_infos": list(task_infos)}}]
         filters = {"refuse_seconds": refuse_seconds}
+        self._figures.offered(len(ids), "accepted")
         await self._call("ACCEPT", lambda: self._driver.acceptOffers(ids, operations, filters))
 
     def decline(self, offer_ids: Sequence[str], *, refuse_seconds: float) -> None:
         """Give offers back, and do not want them again for that long."""
         if ids := [{"value": offer_id} for offer_id in offer_ids]:
             filters = {"refuse_seconds": refuse_seconds}
+            self._figures.offered(len(ids), "declined")
             self._post("DECLINE", lambda: self._driver.declineOffer(ids, filters))
 
     def answer(self, inverse_offer_id: str, *, accept: bool, refuse_seconds: float) -> None:

@@ -39,15 +39,15 @@ class Graphs:
         self._runs = equipment.runs
         self._background = background
 
-    def admit(self, graph: PhysicalGraph) -> GraphRun:
-        """Take up a new graph.
+    async def admit(self, graph: PhysicalGraph) -> GraphRun:
+        """Take up a new graph, checked off the event loop.
 
         Raises
         ------
         GraphError
             If it cannot be run, or one of that id is not dead.
         """
-        graph.logical.validate(graph.values.keys())
+        await asyncio.to_thread(graph.logical.validate, graph.values.keys())
         old = self._runs.get(graph.graph_id)
         if old is not None and not old.dead:
             raise GraphError(f"there is a graph {graph.graph_id} already")
@@ -57,12 +57,12 @@ class Graphs:
         self._runs.add(run)
         return run
 
-    def admit_batch(self, graph: PhysicalGraph) -> GraphRun:
+    async def admit_batch(self, graph: PhysicalGraph) -> GraphRun:
         """Take up a batch graph: a new one, or one that a predecessor began; raises as :meth:`admit`."""
         known = self._runs.get(graph.graph_id)
         if known is not None and known.phase is GraphPhase.LAUNCHING and not known.resumed:
             return self.resume(graph.graph_id)
-        run = self.admit(graph)
+        run = await self.admit(graph)
         run.resumed = True
         return run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -50,6 +50,15 @@ class Questions:
     def queues(self) -> tuple[Queue, ...]:
         """Return the queues in which graphs can wait."""
         return tuple(self._queues.values())
+
+    def waiting(self) -> Mapping[str, Sequence[float]]:
+        """Return for how long the graphs in each queue that is not empty wait, seconds."""
+        return self._queue.waiting()
+
+    @property
+    def offers_held(self) -> int:
+        """How many offers are held at the moment."""
+        return len(self._queue.pool)
 
     def graphs(self) -> tuple[str, ...]:
         """Return the ids of the graphs that are not dead."""

@@ -24,6 +24,7 @@ from typing import Final, Protocol
 from scheduler.claims import Claim, beside_fixed, claimed
 from scheduler.closures import Closures
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
+from scheduler.figures import Figures, NoFigures
 from scheduler.offers import OfferPool
 from scheduler.packing import (
     FIRST_STEPS,
@@ -84,6 +85,8 @@ class _Entry:
 
     waiting: Waiting
     claim: asyncio.Future[Claim]
+    since: float = 0.0
+    """Since when it waits; time of the event loop's clock."""
     shortage: Shortage | None = None
     agents: Agents = ()
     """What the shortage is of."""
@@ -119,6 +122,8 @@ class LaunchQueue:
         Is called with whether anybody waits, whenever that changes.
     closures
         Agents that take no tasks for a while.
+    figures
+        Is told of what is tried, and of who waits no longer.
     """
 
     pool: OfferPool
@@ -126,6 +131,7 @@ class LaunchQueue:
     tenants: Tenants
     offers_wanted: Callable[[bool], None]
     closures: Closures = field(default_factory=Closures)
+    figures: Figures = field(default_factory=NoFigures)
     _entries: dict[int, _Entry] = field(default_factory=dict)
     _serial: itertools.count[int] = field(default_factory=itertools.count)
     _poked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -186,13 +192,24 @@ class LaunchQueue:
             fixed=fixed or {},
             stay=stay,
         )
-        entry = _Entry(waiting, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        entry = _Entry(waiting, loop.create_future(), since=loop.time())
         self._entries[serial] = entry
         self.offers_wanted(True)
         self.poke()
+        outcome = "withdrawn"
         try:
-            return await self._claim(entry)
+            claim = await self._claim(entry)
+            outcome = "placed"
+            return claim
+        except NeverFitsError:
+            outcome = "refused"
+            raise
+        except NoFitError:
+            outcome = "late"
+            raise
         finally:
+            self.figures.waited(queue.name, outcome, loop.time() - entry.since)
             del self._entries[serial]
             if self._entries:
                 self.poke()  # what was kept for it is free for others
@@ -223,6 +240,14 @@ class LaunchQueue:
                 entry.claim.set_exception(error)
 
     # ------------------------------------------------------------------ what is told
+
+    def waiting(self) -> dict[str, list[float]]:
+        """Return for how long the graphs of each queue wait, seconds."""
+        now = asyncio.get_running_loop().time()
+        found: dict[str, list[float]] = {}
+        for entry in self._entries.values():
+            found.setdefault(entry.waiting.queue.name, []).append(now - entry.since)
+        return found
 
     def explain(self, graph_id: str) -> str:
         """Say why a graph still waits, for people; empty when it does not."""
@@ -314,6 +339,7 @@ class LaunchQueue:
 
         def placing(waiting: Waiting, agents: Agents) -> Placement | Shortage | None:
             level, before = efforts[waiting.serial]
+            begun = time.monotonic()
             packing = partial(
                 pack,
                 seed=level,
@@ -322,9 +348,11 @@ class LaunchQueue:
                 start=None if before is None else before.partial,
                 running=beside(waiting),
             )
-            return beside_fixed(
+            found = beside_fixed(
                 self._open(agents, waiting), waiting.requests, waiting.fixed, packing
             )
+            self.figures.packed(_outcome(found), time.monotonic() - begun)
+            return found
 
         return placing
 
@@ -420,6 +448,12 @@ def _beside(tasks: Sequence[tuple[str, Running]], waiting: Waiting) -> list[Runn
             for graph_id, task in tasks
         ),
     ]
+
+
+def _outcome(found: Placement | Shortage | None) -> str:
+    if isinstance(found, Placement):
+        return "placed"
+    return "never" if found is not None and found.never else "no_fit"
 
 
 def _result(claim: asyncio.Future[Claim]) -> Claim | None:

@@ -21,6 +21,7 @@ from scheduler.closures import Closures
 from scheduler.effects import Effects
 from scheduler.equipment import Equipment
 from scheduler.errors import FrameworkError, GraphError, RestartError, SchedulerError
+from scheduler.figures import Figures, NoFigures
 from scheduler.framework import WEEK, Framework, FrameworkSettings
 from scheduler.goahead import GoAhead
 from scheduler.graph import PhysicalGraph
@@ -74,6 +75,8 @@ class Scheduler(Questions):
         Where graphs can wait for their place; ``realtime`` and ``batch`` are used where none is named.
     images
         Turns the names of container images into digests when a graph is launched; left as they are without.
+    figures
+        Is told of offers, packing and waiting.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Scheduler(Questions):
         queues: Sequence[Queue] = (REALTIME, BATCH),
         images: ImageResolver | None = None,
         may_act: Callable[[], bool] = lambda: True,
+        figures: Figures | None = None,
     ) -> None:
         self._settings = FrameworkSettings(
             master=master,
@@ -114,12 +118,15 @@ class Scheduler(Questions):
         self._closures = closures = Closures()
         self._background = Background(self._died)
         listeners, agents = Listeners(), Agents(closures)
+        self._figures: Figures = figures or NoFigures()
         self._effects = Effects(self._gates, self._background, listeners.tell)
         runs = Runs(journal, self._effects)
         occupancy = Occupancy(runs, self._end_for_others)
         super().__init__(
             runs=runs,
-            queue=LaunchQueue(self._pool, agents, occupancy, self._want_offers, closures),
+            queue=LaunchQueue(
+                self._pool, agents, occupancy, self._want_offers, closures, self._figures
+            ),
             agents=agents,
             occupancy=occupancy,
             queues=queues,
@@ -159,7 +166,7 @@ class Scheduler(Questions):
         self.failed = asyncio.get_running_loop().create_future()
         await self._gates.start()
         self._closures.drain(state.drained)
-        self._framework = Framework(self._settings, state.framework_id)
+        self._framework = Framework(self._settings, state.framework_id, self._figures)
         self._effects.framework = self._framework
         self._subscription = Subscription(
             self._settings,
@@ -172,6 +179,7 @@ class Scheduler(Questions):
             agents=self._agents,
             timing=self._timing,
             tell=self._listeners.tell,
+            figures=self._figures,
         )
         self._equipment = Equipment(
             framework=self._framework,
@@ -288,7 +296,7 @@ class Scheduler(Questions):
         waits_in = self._queue_named(queue)
         if self._images is not None:
             graph = await pinned(graph, self._images)
-        run = graphs.admit(graph)
+        run = await graphs.admit(graph)
         run.queue, run.late_values = waits_in, late_values
         await self._launch(run, timeout=timeout, priority=priority)
 
@@ -413,7 +421,7 @@ class Scheduler(Questions):
         waits_in = self._queue_named(queue)
         if self._images is not None:
             graph = await pinned(graph, self._images)
-        run = graphs.admit_batch(graph)
+        run = await graphs.admit_batch(graph)
         run.queue, run.batch = waits_in, True
         deadline = asyncio.get_running_loop().time() + timeout
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from scheduler.claims import Claim, Place
@@ -102,17 +102,29 @@ async def _prepare(
     for entry in entries:
         if entry.token:
             equipment.gates.open(entry.task.task_id, entry.token)
-        await apply_recorded(
-            equipment, entry, Placed(bound[entry.name].assignment.agent_id), deadline
-        )
+    await _together(
+        apply_recorded(equipment, entry, Placed(bound[entry.name].assignment.agent_id), deadline)
+        for entry in entries
+    )
     if run.stop_cause is not None:
         raise LaunchError(f"graph {run.graph.graph_id}: {run.stop_cause}")
-    for entry in entries:
-        await apply_recorded(equipment, entry, Accepted(), deadline)
-        if not entry.token:
-            await apply_recorded(equipment, entry, LetThrough(), deadline)
+    await _together(_mark(equipment, entry, deadline) for entry in entries)
     _MARKED.reached()
     return infos
+
+
+async def _mark(equipment: Equipment, entry: TaskEntry, deadline: float) -> None:
+    """Record a task as launching; of one that waits for nothing also that it may begin."""
+    await apply_recorded(equipment, entry, Accepted(), deadline)
+    if not entry.token:
+        await apply_recorded(equipment, entry, LetThrough(), deadline)
+
+
+async def _together(acts: Iterable[Awaitable[None]]) -> None:
+    """Wait for all of these, whatever becomes of one; then raise the first failure."""
+    for result in await asyncio.gather(*acts, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str, Bound]:

@@ -22,6 +22,7 @@ from scheduler.closures import read_window, stay
 from scheduler.crash_points import CrashPoint
 from scheduler.equipment import insist
 from scheduler.errors import FrameworkError, JournalError
+from scheduler.figures import Figures, NoFigures
 from scheduler.framework import (
     AgentLost,
     AskedToLeave,
@@ -93,6 +94,8 @@ class Subscription:
     ----------
     tell
         Is called with every change of the link and of the agents.
+    figures
+        Is told of offers.
     """
 
     def __init__(
@@ -108,7 +111,9 @@ class Subscription:
         agents: Agents,
         timing: Timing,
         tell: Callable[[Change], None],
+        figures: Figures | None = None,
     ) -> None:
+        self._figures: Figures = figures or NoFigures()
         self._framework = framework
         self.framework_id = framework_id
         self._journal = journal
@@ -148,6 +153,7 @@ class Subscription:
             case AskedToLeave(offers):
                 self._answer(offers)
             case Offered(offers):
+                self._figures.offered(len(offers), "received")
                 if self._queue.closures.note(offers):
                     self._tell(AgentsChanged())
                 self._pool.add(offers, asyncio.get_running_loop().time())
@@ -156,6 +162,7 @@ class Subscription:
                 else:
                     self._give_back(LONG_REFUSAL)
             case Rescinded(offer_id):
+                self._figures.offered(1, "rescinded")
                 self._pool.rescind(offer_id)
             case AgentLost(agent_id):
                 self._pool.drop_agent(agent_id)

@@ -6,8 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-
-import networkx as nx
+from graphlib import CycleError, TopologicalSorter
 
 from scheduler import templates
 from scheduler.constraints import Relation
@@ -90,11 +89,14 @@ def _all_problems(graph: LogicalGraph, values: Collection[str]) -> Iterator[str]
 
 def _cycles(graph: LogicalGraph) -> Iterator[str]:
     for order, kinds in _ORDERS:
+        needs: dict[str, list[str]] = {}
+        for edge in graph.edges:
+            if edge.kind in kinds:
+                needs.setdefault(edge.source, []).append(edge.target)
         try:
-            cycle = nx.find_cycle(graph.networkx(*kinds))
-        except nx.NetworkXNoCycle:
-            continue
-        yield f"the {order} has the cycle {' → '.join([cycle[0][0], *(e[1] for e in cycle)])}"
+            TopologicalSorter(needs).prepare()
+        except CycleError as exc:
+            yield f"the {order} has the cycle {' → '.join(reversed(exc.args[1]))}"
 
 
 def _foreign_fields(graph: LogicalGraph) -> dict[str, set[str]]:

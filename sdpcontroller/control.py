@@ -328,6 +328,8 @@ class SystemRecord:
     """Address of the leading master, or empty."""
     alarms: tuple[Alarm, ...] = ()
     """What is wrong, the gravest first."""
+    standbys: tuple[str, ...] = ()
+    """Controllers that stand by to take over, ``host:port`` each."""
 
 
 class ControlPlane(Protocol):

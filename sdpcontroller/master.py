@@ -13,12 +13,12 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from scheduler.crash_points import CrashPoint
-from scheduler.graph import instantiate
 from scheduler.images import ImageResolver
 from scheduler.placement import Placement
 from scheduler.service import Scheduler
-from scheduler.views import AgentView, Change, LinkChanged, LinkState, TaskChanged
+from scheduler.views import Change, LinkChanged, LinkState, TaskChanged
 from sdpcontroller import config
+from sdpcontroller.agents import agent_record
 from sdpcontroller.control import (
     AgentRecord,
     CaptureDone,
@@ -46,13 +46,12 @@ from sdpcontroller.operations import Operations
 from sdpcontroller.overrides import OVERRIDES, Overrides
 from sdpcontroller.products.product import Product
 from sdpcontroller.products.record import BATCHES, PRODUCTS, KeptBatch
-from sdpcontroller.products.services import Services, Timeouts
+from sdpcontroller.products.services import Figures, NoFigures, Services, Timeouts
 from sdpcontroller.store import Store
 from sdpcontroller.store.journal import JOURNAL_FORMS
 from sdpcontroller.store.records import Form, Table
 from sdpcontroller.system import SYSTEM, Target, alarms, reported
-from sdpcontroller.workflows import realtime
-from sdpcontroller.workflows.containers import in_containers
+from sdpcontroller.workflows.dry_run import planned_graph
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +61,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """Product names become parts of sensor names, task ids and folders."""
 
 _HANDED_OVER: Final = "this controller ends: ask the one that takes over how far it got"
-
-_PLAN_ADDRESS: Final = "239.0.0.1"
-"""Stands for multicast addresses in a dry run, which must not take any."""
 
 FORMS: Final[tuple[Form[Any], ...]] = (
     PRODUCTS,
@@ -110,6 +106,10 @@ class Master:
         Program and arguments that switch a machine off, ``{host}`` for its name.
     image
         Container image of the programs; None: they run as processes on their agents.
+    standbys
+        The controllers that stand by; :meth:`tell_system` is to be called when they change.
+    figures
+        Is told of what becomes of tasks.
     """
 
     def __init__(
@@ -125,6 +125,8 @@ class Master:
         images: ImageResolver | None = None,
         power_off: Sequence[str] = (),
         image: str | None = None,
+        standbys: Callable[[], Sequence[str]] = tuple,
+        figures: Figures | None = None,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
@@ -133,6 +135,8 @@ class Master:
         self._timeouts = timeouts or Timeouts()
         self._image = image
         self._may_act = may_act
+        self._standbys = standbys
+        self._figures: Figures = figures or NoFigures()
         self._end_products = end_products
         self._products: dict[str, Product] = {}
         self._listeners: list[Listener] = []
@@ -147,7 +151,7 @@ class Master:
             hosts=lambda: [agent.host for agent in self.agents()],
             target=self._target,
             overrides=self._overrides,
-            changed=lambda: self._tell(lambda listener: listener.system_changed()),
+            changed=self.tell_system,
             images=images,
             power_off=power_off,
         )
@@ -203,6 +207,7 @@ class Master:
             timeouts=self._timeouts,
             image=self._image,
             may_act=self._may_act,
+            figures=self._figures,
         )
         self._products.update(await self._load_products(services))
         _LOADED.reached()
@@ -309,7 +314,7 @@ class Master:
     def agents(self) -> Sequence[AgentRecord]:
         """All agents known, by host."""
         return sorted(
-            (_agent_record(view) for view in self._scheduler.agents()), key=lambda a: a.host
+            (agent_record(view) for view in self._scheduler.agents()), key=lambda a: a.host
         )
 
     def streams(self) -> Sequence[StreamRecord]:
@@ -335,7 +340,14 @@ class Master:
             wrong=wrong,
         )
         link = self._link
-        return SystemRecord(state, self._target.state.value, link.state.value, link.master, wrong)
+        return SystemRecord(
+            state,
+            self._target.state.value,
+            link.state.value,
+            link.master,
+            wrong,
+            tuple(self._standbys()),
+        )
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Register a listener; it is told of what exists at once. The returned function ends it."""
@@ -425,10 +437,7 @@ class Master:
         await owners[0].set_transmission(command.stream, on=command.on)
 
     async def _plan(self, command: PlanProduct) -> str:
-        document = config.parse(command.config)
-        groups = dict.fromkeys(realtime.multicast_needs(document), _PLAN_ADDRESS)
-        logical = realtime.build(document, "plan", groups).graph
-        graph = instantiate(in_containers(logical, document.config, self._image), "plan")
+        graph = await asyncio.to_thread(planned_graph, command.config, self._image)
         plan = await self._scheduler.plan(graph)
         fits = isinstance(plan, Placement)
         return f"{'it would fit now:' if fits else 'it would not fit now:'}\n{plan}"
@@ -457,6 +466,10 @@ class Master:
             return
         if isinstance(change, LinkChanged):
             self._link = change
+        self.tell_system()
+
+    def tell_system(self) -> None:
+        """Tell that something of the whole changed."""
         self._tell(lambda listener: listener.system_changed())
 
     def _product_changed(self, record: ProductRecord) -> None:
@@ -475,20 +488,6 @@ class Master:
                 tell(listener)
             except Exception:  # a façade's fault must not stop the controller in mid-act
                 logger.exception("a listener failed")
-
-
-def _agent_record(view: AgentView) -> AgentRecord:
-    if view.quarantine:
-        state, reason = "quarantined", view.quarantine
-    elif view.drained is not None:
-        state, reason = "draining", view.drained or "drained by an operator"
-    elif view.condition and view.condition != "disconnected":
-        state, reason = "draining", f"Mesos says {view.condition}"
-    elif view.maintenance is not None:
-        state, reason = "draining", f"maintenance {view.maintenance}"
-    else:
-        state, reason = "up" if view.active else "lost", ""
-    return AgentRecord(view.host, view.agent_id, state, str(view.free), reason)
 
 
 def _retrieve(task: asyncio.Future[Any]) -> None:

@@ -22,7 +22,7 @@ from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_lo
 from sdpcontroller.election import Election, ElectionTiming, Leadership
 from sdpcontroller.interface_mode import StandInScheduler, private_redis
 from sdpcontroller.master import FORMS, Master
-from sdpcontroller.metrics import MeasuredControl, Metrics, attach
+from sdpcontroller.metrics import MeasuredControl, Metrics, Queues, attach
 from sdpcontroller.metrics import serve as serve_metrics
 from sdpcontroller.multicast import DEFAULT_POOL
 from sdpcontroller.products.services import Timeouts
@@ -211,10 +211,12 @@ async def serve_interface(options: argparse.Namespace, stop: asyncio.Event) -> N
             end_products=True,
             images=images,
         )
+        metrics = Metrics()
+        store.timed = metrics.observe_exchange
         ready = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(master.run(ready, stop))
-            group.create_task(_serve_katcp(master, options, ready, running))
+            group.create_task(_serve_katcp(master, metrics, options, ready, running))
 
 
 async def _win(election: Election, stop: asyncio.Event) -> Leadership | None:
@@ -236,19 +238,23 @@ async def _lead(
     stop: asyncio.Event,
     images: ImageResolver | None,
 ) -> None:
+    metrics = Metrics()
+    store.timed = metrics.observe_exchange
+    scheduler = Scheduler(
+        master=options.mesos,
+        journal=StoreJournal(store),
+        framework_name=options.framework_name,
+        goahead_host=options.goahead_host,
+        goahead_port=options.goahead_port,
+        goahead_urls=options.goahead_url,
+        timing=Timing(adoption=_ADOPTION),
+        images=images,
+        may_act=lambda: leadership.held,
+        figures=metrics,
+    )
     master = Master(
         store,
-        Scheduler(
-            master=options.mesos,
-            journal=StoreJournal(store),
-            framework_name=options.framework_name,
-            goahead_host=options.goahead_host,
-            goahead_port=options.goahead_port,
-            goahead_urls=options.goahead_url,
-            timing=Timing(adoption=_ADOPTION),
-            images=images,
-            may_act=lambda: leadership.held,
-        ),
+        scheduler,
         address=(options.host, options.port),
         multicast=options.multicast,
         timeouts=Timeouts(fit=options.fit_timeout),
@@ -257,27 +263,38 @@ async def _lead(
         image=options.image,
         images=images,
         power_off=options.power_off,
+        standbys=lambda: leadership.candidates,
+        figures=metrics,
     )
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        keeping = group.create_task(leadership.keep())
+        keeping = group.create_task(leadership.keep(master.tell_system))
         await schema.migrate(store, FORMS)
         running = group.create_task(master.run(ready, stop))
-        group.create_task(_serve_katcp(master, options, ready, running))
+        group.create_task(_serve_katcp(master, metrics, options, ready, running, scheduler))
         await asyncio.wait({running})
         keeping.cancel()
 
 
 async def _serve_katcp(
-    master: Master, options: argparse.Namespace, ready: asyncio.Event, running: asyncio.Task[None]
+    master: Master,
+    metrics: Metrics,
+    options: argparse.Namespace,
+    ready: asyncio.Event,
+    running: asyncio.Task[None],
+    queues: Queues | None = None,
 ) -> None:
     """Answer KATCP from when the master can do something until it has ended."""
     await ready.wait()
-    metrics = Metrics()
-    server = KatcpServer(MeasuredControl(master, metrics), options.host, options.port)
+    server = KatcpServer(
+        MeasuredControl(master, metrics),
+        options.host,
+        options.port,
+        observed=metrics.observe_request,
+    )
     await server.start()
     try:
-        async with _measured(master, metrics, options):
+        async with _measured(master, metrics, options, queues):
             await asyncio.wait({running})
     finally:
         await server.stop()
@@ -285,11 +302,11 @@ async def _serve_katcp(
 
 @asynccontextmanager
 async def _measured(
-    master: Master, metrics: Metrics, options: argparse.Namespace
+    master: Master, metrics: Metrics, options: argparse.Namespace, queues: Queues | None
 ) -> AsyncIterator[None]:
     """Watch the event loop, and answer Prometheus where that is asked for."""
     async with AsyncExitStack() as stack:
-        stack.callback(attach(master, metrics))
+        stack.callback(attach(master, metrics, queues))
         watching = asyncio.create_task(metrics.watch_loop())
         stack.callback(watching.cancel)
         if options.metrics_port is not None:

@@ -20,13 +20,15 @@ class StandInProgram(aiokatcp.DeviceServer):
     ----------
     kind
         Kind of program, as in the catalogue.
+    host, port
+        Where it listens; port 0 takes a free one.
     """
 
     VERSION = "sdp-interface-mode-1.0"
     BUILD_STATE = "sdp-interface-mode-1.0"
 
-    def __init__(self, kind: str) -> None:
-        super().__init__("127.0.0.1", 0)
+    def __init__(self, kind: str, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__(host, port)
         self.block: aiokatcp.Sensor[str] = _sensor(str, "capture-block-id", "Capture block")
         status: aiokatcp.Sensor[aiokatcp.DeviceStatus] = aiokatcp.Sensor(
             aiokatcp.DeviceStatus,

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _STORE_PAUSE: Final = 1.0
 """Seconds between two tries to write what nobody waits for."""
 _STORE_TRIES: Final = 300
+TELL_PERIOD: Final = 0.05
+"""Seconds within which changes of tasks are told together: hundreds change at a time."""
 
 Update = Callable[[KeptProduct], KeptProduct]
 
@@ -52,8 +54,11 @@ class Keeper:
         self._writing = asyncio.Lock()
         self._tasks: dict[str, tuple[str, TaskRecord]] = {}
         """Graph and record, by the task's name."""
+        self._news: dict[str, TaskView] = {}
+        """Tasks that changed since they were shown, by name."""
+        self._telling: asyncio.TimerHandle | None = None
         self.kept = kept
-        self.shown = kept.shown({})
+        self._shown = kept.shown({})
 
     @property
     def name(self) -> str:
@@ -64,6 +69,13 @@ class Keeper:
     def dead(self) -> bool:
         """Whether the record is gone."""
         return self.kept.state is ProductState.DEAD
+
+    @property
+    def shown(self) -> ProductRecord:
+        """What everybody may know, up to now."""
+        if self._news:
+            self._take_news()
+        return self._shown
 
     async def change(self, event: str, update: Update = lambda kept: kept) -> None:
         """Change the record.
@@ -127,12 +139,29 @@ class Keeper:
     def show_tasks(self, views: Iterable[TaskView]) -> None:
         """Show what is known of some tasks; the scheduler's journal keeps it.
 
-        Of postprocessing what has not ended is shown: it judges its tasks itself, and each block has new ones.
+        It is told soon, with what changes meanwhile. Of postprocessing what has not ended is shown: it judges
+        its tasks itself, and each block has new ones.
         """
-        self._tasks.update({view.name: (view.graph_id, task_record(view)) for view in views})
-        self._show()
+        self._news.update({view.name: view for view in views})
+        if self._telling is None and not self.dead:
+            self._telling = asyncio.get_running_loop().call_later(TELL_PERIOD, self._show)
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
 
     def _show(self) -> None:
+        self.close()
+        self._take_news()
+        self._tell(self._shown)
+
+    def _take_news(self) -> None:
+        self._tasks.update(
+            {name: (view.graph_id, task_record(view)) for name, view in self._news.items()}
+        )
+        self._news.clear()
         batches = self.kept.batches
         self._tasks = {
             name: (graph_id, record)
@@ -140,5 +169,4 @@ class Keeper:
             if graph_id == self.kept.graph_id
             or (graph_id in batches and record.state != TaskState.DEAD.value)
         }
-        self.shown = self.kept.shown({name: record for name, (_, record) in self._tasks.items()})
-        self._tell(self.shown)
+        self._shown = self.kept.shown({name: record for name, (_, record) in self._tasks.items()})

@@ -19,7 +19,7 @@ from sdpcontroller.products.services import Services
 from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import realtime
 from sdpcontroller.workflows.containers import in_containers
-from sdpcontroller.workflows.plan import Roles
+from sdpcontroller.workflows.plan import Roles, Workflow
 
 _RECORDED: Final = CrashPoint("configure.recorded", "the product is recorded, it has no graph")
 _GRAPH: Final = CrashPoint("configure.graph-recorded", "its graph is chosen, not launched")
@@ -54,10 +54,8 @@ class Launching:
             stream: await self._services.multicast.take(self._keeper.name, count)
             for stream, count in needs.items()
         }
-        workflow = realtime.build(self._config, self._keeper.name, groups)
         number = await self._services.store.take_numbers("graph", at_least=1)
-        logical = in_containers(workflow.graph, self._config.config, self._services.image)
-        physical = instantiate(logical, f"{workflow.graph.name}-{number}")
+        workflow, physical = await asyncio.to_thread(self._build, groups, number)
         graph = await self._choose(physical, workflow.roles, groups)
         chosen(graph)
         _GRAPH.reached()
@@ -69,6 +67,12 @@ class Launching:
         _READY.reached()
         await graph.connect()
         return graph
+
+    def _build(self, groups: Mapping[str, str], number: int) -> tuple[Workflow, PhysicalGraph]:
+        """Make the graph; of hundreds of tasks that is nothing for the event loop."""
+        workflow = realtime.build(self._config, self._keeper.name, groups)
+        logical = in_containers(workflow.graph, self._config.config, self._services.image)
+        return workflow, instantiate(logical, f"{workflow.graph.name}-{number}")
 
     async def _choose(
         self, physical: PhysicalGraph, roles: Roles, groups: Mapping[str, str]
@@ -88,9 +92,10 @@ class Launching:
         scheduler = self._services.scheduler
         if graph is None or graph.graph_id not in scheduler.graphs():
             raise CommandError("the controller was restarted before anything was launched")
-        values = realtime.build(
-            self._config, self._keeper.name, self._keeper.kept.multicast
-        ).telstate
+        workflow = await asyncio.to_thread(
+            realtime.build, self._config, self._keeper.name, self._keeper.kept.multicast
+        )
+        values = workflow.telstate
         if scheduler.phase(graph.graph_id) is GraphPhase.LAUNCHING:
             await scheduler.resume(
                 graph.graph_id,

@@ -41,12 +41,18 @@ class Losses:
         self._close_capture = close_capture
         self._culprit = ""
         """Id of the task whose death has put the product in error."""
+        self._counted: set[str] = set()
+        """Ids of the tasks whose death was counted: each is told several times."""
         self._rows: dict[str, Row] = {}
         self._restarting: set[str] = set()
 
     def judge(self, graph: RunningGraph, view: TaskView) -> None:
         """See whether a task of the product's graph ended that should not have."""
         if view.state is TaskState.DEAD and not view.expected_death:
+            if view.task_id not in self._counted:
+                self._counted.add(view.task_id)
+                outcome = "" if view.death is None else view.death.outcome.value
+                self._services.figures.died(view.kind, outcome)
             self._services.background.create_task(self._lost(graph, view))
 
     async def _lost(self, graph: RunningGraph, view: TaskView) -> None:
@@ -85,10 +91,15 @@ class Losses:
             while self._keeper.kept.state in _LIVE:
                 pause = self._next_pause(view)
                 if pause is None:
+                    self._services.figures.restarted(view.kind, "given_up")
                     await self._give_up(view, "it died too often to be started again")
                     return
                 await asyncio.sleep(pause)
-                if self._keeper.kept.state not in _LIVE or await self._try_restart(graph, name):
+                if self._keeper.kept.state not in _LIVE:
+                    return
+                restarted = await self._try_restart(graph, name)
+                self._services.figures.restarted(view.kind, "ok" if restarted else "failed")
+                if restarted:
                     return
         finally:
             self._restarting.discard(name)

@@ -272,6 +272,7 @@ class Product:
 
     async def leave(self) -> None:
         """Close the links to the tasks, which run on: another controller goes on with them."""
+        self._keeper.close()
         if self._graph is not None:
             await self._graph.disconnect_all()
 

@@ -144,5 +144,5 @@ def _read_batch(document: dict[str, Any]) -> KeptBatch:
     return KeptBatch(str(document["product"]), str(document["cbid"]), graph)
 
 
-BATCHES: Final = Form("batch", write=_write_batch, read=_read_batch)
+BATCHES: Final = Form("batch", write=_write_batch, read=_read_batch, large=True)
 """The table of the batch graphs that are to run, by graph id: written before the block that needs them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from scheduler.errors import SchedulerError
@@ -35,17 +36,22 @@ class RunningGraph:
         CommandError
             If it has no place yet.
         """
-        view = self.tasks().get(task)
+        return self._port(self.tasks().get(task), task, name)
+
+    def _port(self, view: TaskView | None, task: str, name: str) -> tuple[str, int]:
         if view is None or name not in view.ports:
             raise CommandError(f"{task} of product {self._product} has no port {name} yet")
         return view.ports[name]
 
     async def connect(self) -> None:
-        """Open the links to all tasks that speak KATCP and live."""
+        """Open the links to all tasks that speak KATCP and live; the loop goes on in between."""
+        views = self.tasks()
         for task in self.roles.katcp_tasks:
-            view = self.tasks().get(task)
+            view = views.get(task)
             if view is not None and view.death is None:
-                await self.connect_task(task)
+                await self.disconnect(task)
+                self._link(task, self._port(view, task, "katcp"))
+                await asyncio.sleep(0)
 
     async def connect_task(self, task: str) -> None:
         """Open the link to one task, in the place of an older one.
@@ -56,8 +62,11 @@ class RunningGraph:
             If it has no place yet.
         """
         await self.disconnect(task)
-        host, port = self.port(task, "katcp")
+        self._link(task, self.port(task, "katcp"))
+
+    def _link(self, task: str, endpoint: tuple[str, int]) -> None:
         services = self._services
+        host, port = endpoint
         self.connections[task] = TaskConnection(
             self._product, task, host, port, services.sensor_changed, services.may_act
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from scheduler.service import Scheduler
 from sdpcontroller.control import ProductRecord, TaskSensor
@@ -28,6 +29,26 @@ class Timeouts:
     """For the postprocessing of one capture block."""
 
 
+class Figures(Protocol):
+    """Is told of what becomes of tasks, for whoever counts."""
+
+    def died(self, kind: str, outcome: str) -> None:
+        """A task of this kind ended by itself, and should not have."""
+
+    def restarted(self, kind: str, outcome: str) -> None:
+        """A task that died was to be started again: ok, failed, or given_up."""
+
+
+class NoFigures:
+    """Counts nothing."""
+
+    def died(self, kind: str, outcome: str) -> None:
+        """Forget it."""
+
+    def restarted(self, kind: str, outcome: str) -> None:
+        """Forget it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The controller's parts that products share."""
@@ -44,5 +65,6 @@ class Services:
     """Container image of the programs; None: they run as processes on their agents."""
     may_act: Callable[[], bool] = lambda: True
     """Whether this controller leads at the moment."""
+    figures: Figures = field(default_factory=NoFigures)
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when another controller goes on with the products: what is cancelled then is not undone."""

@@ -32,13 +32,13 @@ FRAMEWORK: Final[Form[str | None]] = Form(
     write=lambda framework_id: {"framework_id": framework_id},
     read=lambda document: _FRAMEWORK_ID.validate_python(document["framework_id"], strict=True),
 )
-GRAPHS: Final = Form("graph", write=PhysicalGraph.to_json, read=PhysicalGraph.from_json)
+GRAPHS: Final = Form("graph", write=PhysicalGraph.to_json, read=PhysicalGraph.from_json, large=True)
 PHASES: Final[Form[GraphPhase]] = Form(
     "graph_phase",
     write=lambda phase: {"phase": phase.value},
     read=lambda document: GraphPhase(document["phase"]),
 )
-PLACEMENTS: Final = Form("placement", write=placement_to_json, read=placement_from_json)
+PLACEMENTS: Final = Form("placement", write=placement_to_json, read=placement_from_json, large=True)
 TASKS: Final = Form("task", write=TaskRecord.to_json, read=TaskRecord.from_json)
 DRAINED: Final[Form[Mapping[str, str]]] = Form(
     "drained",

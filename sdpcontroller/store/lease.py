@@ -131,7 +131,7 @@ class Lease:
         """
         self._renewals += 1
         args = [self._owner, self._store.fence, self._renewals]
-        async with translated("renew the lease"):
+        async with translated("renew the lease"), self._store.timing("lease"):
             waiting = await uncut(self._renew(keys=self._keys, args=args))
         return None if waiting is None else sorted(_name(f"0 {owner}") for owner in waiting)
 

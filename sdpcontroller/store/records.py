@@ -6,6 +6,8 @@ cannot be read is refused: then the whole table is, because half a table is not 
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +43,8 @@ class Form(Generic[T]):
     """Version of what is written."""
     migrations: Mapping[int, Migration] = field(default_factory=dict)
     """By the version from which each leads to the next."""
+    large: bool = False
+    """Whether one record is so much that it is not written on the event loop."""
 
     def migrated(self, key: str, stored: Stored) -> dict[str, Any]:
         """Return a document in the form that is written now.
@@ -89,10 +93,15 @@ class Table(Generic[T]):
         self, key: str, value: T, *, event: str, expected_version: int | None = None
     ) -> int:
         """Write a record; see :meth:`sdpcontroller.store.Store.put`."""
+        document: dict[str, Any] | str
+        if self._form.large:
+            document = await asyncio.to_thread(lambda: json.dumps(self._form.write(value)))
+        else:
+            document = self._form.write(value)
         return await self._store.put(
             self._form.table,
             key,
-            self._form.write(value),
+            document,
             event=event,
             expected_version=expected_version,
             schema=self._form.schema,
@@ -118,6 +127,10 @@ class Table(Generic[T]):
     async def load(self) -> dict[str, Row[T]]:
         """Read all records, by key; raises as :meth:`get`."""
         rows = await self._store.load(self._form.table)
+        # Off the loop: of ten products it is a second, and a leader must go on telling that it lives.
+        return await asyncio.to_thread(self._read, rows)
+
+    def _read(self, rows: Mapping[str, Stored]) -> dict[str, Row[T]]:
         return {key: self._row(key, stored) for key, stored in rows.items()}
 
     def _row(self, key: str, stored: Stored) -> Row[T]:

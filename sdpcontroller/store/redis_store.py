@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -25,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from sdpcontroller.errors import FencedError, StoreError
+from sdpcontroller.store.writes import Writes
 
 T = TypeVar("T")
 
@@ -126,7 +128,9 @@ class Store:
         self.client: Any = client
         self._prefix = prefix
         self.fence = fence
-        self._put_script = client.register_script(_PUT)
+        self.timed: Callable[[str, float], None] = lambda kind, seconds: None
+        """Is called with each exchange's kind (write, read, count, lease) and the seconds that it took."""
+        self._writes = Writes(client, _PUT, lambda seconds: self.timed("write", seconds))
         self._count_script = client.register_script(_COUNT)
 
     @classmethod
@@ -171,11 +175,12 @@ class Store:
 
     async def schema(self) -> int:
         """Return the schema version of what the database holds."""
-        async with translated("read the schema version"):
+        async with translated("read the schema version"), self.timing("read"):
             return int(await uncut(self.client.get(self.key("schema"))) or SCHEMA_VERSION)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, when what is being written is."""
+        await self._writes.finish()
         await self.client.aclose()
 
     def key(self, *parts: str) -> str:
@@ -186,7 +191,7 @@ class Store:
         self,
         table: str,
         key: str,
-        value: Mapping[str, Any],
+        value: Mapping[str, Any] | str,
         *,
         event: str,
         expected_version: int | None = None,
@@ -194,13 +199,19 @@ class Store:
     ) -> int:
         """Write a record together with the event that explains it; return its new version.
 
+        Parameters
+        ----------
+        value
+            The document, or the JSON that was made of it already.
+
         Raises
         ------
         StoreError
             If Redis does not answer, this writer was fenced off, or the record is not at
             `expected_version` (0: must not exist).
         """
-        return await self._change(table, key, json.dumps(value), event, expected_version, schema)
+        text = value if isinstance(value, str) else json.dumps(value)
+        return await self._change(table, key, text, event, expected_version, schema)
 
     async def delete(
         self, table: str, key: str, *, event: str, expected_version: int | None = None
@@ -221,27 +232,32 @@ class Store:
         schema: int,
     ) -> int:
         async with translated(f"write {table} {key}"):
-            version = await uncut(
-                self._put_script(
-                    keys=[
-                        self.key("fence"),
-                        self.key(table, key),
-                        self.key("events", table, key),
-                        self.key("keys", table),
-                    ],
-                    args=[
-                        self.fence,
-                        "" if expected_version is None else expected_version,
-                        key,
-                        value,
-                        event,
-                        _EVENTS_KEPT,
-                        _DELETED_KEPT,
-                        schema,
-                    ],
-                )
+            version = await self._writes.run(
+                keys=[
+                    self.key("fence"),
+                    self.key(table, key),
+                    self.key("events", table, key),
+                    self.key("keys", table),
+                ],
+                args=[
+                    self.fence,
+                    "" if expected_version is None else expected_version,
+                    key,
+                    value,
+                    event,
+                    _EVENTS_KEPT,
+                    _DELETED_KEPT,
+                    schema,
+                ],
             )
         return int(version)
+
+    @asynccontextmanager
+    async def timing(self, kind: str) -> AsyncIterator[None]:
+        """Tell :attr:`timed` of an exchange that succeeds."""
+        begun = time.monotonic()
+        yield
+        self.timed(kind, time.monotonic() - begun)
 
     async def migrate(self, records: Sequence[tuple[str, str, Any, int]]) -> None:
         """Write records in their present form and raise the schema version, all in one step.
@@ -261,7 +277,7 @@ class Store:
 
     async def get(self, table: str, key: str) -> Stored | None:
         """Read one record; None if there is none."""
-        async with translated(f"read {table} {key}"):
+        async with translated(f"read {table} {key}"), self.timing("read"):
             found = await uncut(self.client.hgetall(self.key(table, key)))
             return _stored(found) if found else None
 
@@ -274,7 +290,8 @@ class Store:
         """Read a whole table, by key."""
         async with translated(f"read {table}"):
             keys = await self.keys(table)
-            rows = await uncut(self._rows(table, keys))
+            async with self.timing("read"):
+                rows = await uncut(self._rows(table, keys))
             return {
                 key: _stored(row)
                 for key, row in zip(keys, rows, strict=True)
@@ -299,7 +316,7 @@ class Store:
 
         Numbers begin at `at_least`, which may grow from call to call. Raises as :meth:`put`.
         """
-        async with translated(f"count {counter}"):
+        async with translated(f"count {counter}"), self.timing("count"):
             end = await uncut(
                 self._count_script(
                     keys=[self.key("fence"), self.key("counter", counter)],

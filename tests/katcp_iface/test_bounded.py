@@ -205,3 +205,25 @@ def test_messages_become_one_line() -> None:
     assert one_line("2 of 3 do not fit.\ncpus: 4\nlast lines:\n  gone") == (
         "2 of 3 do not fit. cpus: 4; last lines: gone"
     )
+
+
+async def test_every_request_is_counted_by_how_it_ended(control) -> None:
+    counted: list[tuple[str, str]] = []
+    server = KatcpServer(
+        control, port=0, observed=lambda request, outcome, s: counted.append((request, outcome))
+    )
+    await server.start()
+    async with raw(server) as (reader, writer):
+        writer.write(b"?watchdog[1]\n?product-list[2] nobody\n?no-such-thing[3]\n")
+        for _ in range(3):
+            await reply(reader, b"!")
+        control.fault = RuntimeError("a fault of ours")
+        writer.write(b"?capture-init[4] p\n")
+        await reply(reader, b"!capture-init[4] fail")
+    await server.stop()
+    assert sorted(counted) == [
+        ("capture-init", "failed"),
+        ("product-list", "refused"),
+        ("unknown", "refused"),
+        ("watchdog", "ok"),
+    ]

@@ -206,7 +206,7 @@ async def test_a_tasks_sensors_cannot_displace_the_controllers(client, control) 
         control.sense(reading(name=name))
     assert await value(client, f"{TASK}.state") == ("nominal", "ready")
     assert await value(client, f"{TASK}.spead") == ("nominal", "10.1.2.3:7148")
-    assert len(await names(client)) == 11 + 6 + 6 + 4
+    assert len(await names(client)) == 12 + 6 + 6 + 4
 
 
 async def test_readings_of_what_is_gone_are_dropped(client, control) -> None:

@@ -59,8 +59,22 @@ class Desk:
     tenants: Others = field(default_factory=Others)
     wanted: list[bool] = field(default_factory=list)
 
+    counted: list[tuple[str, ...]] = field(default_factory=list)
+
     def __post_init__(self) -> None:
-        self.queue = LaunchQueue(self.pool, self.cluster, self.tenants, self.wanted.append)
+        self.queue = LaunchQueue(
+            self.pool, self.cluster, self.tenants, self.wanted.append, figures=self
+        )
+
+    def offered(self, count: int, what: str) -> None: ...
+
+    def packed(self, outcome: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.counted.append(("packed", outcome))
+
+    def waited(self, queue: str, outcome: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.counted.append(("waited", queue, outcome))
 
     def offer(self, number: int, cpus: int) -> None:
         self.pool.add(
@@ -294,3 +308,22 @@ async def test_a_graph_that_nothing_proves_impossible_is_searched_for_again(desk
     assert found.verdict is Verdict.NOT_FOUND
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_who_waits_and_what_is_tried_is_counted(desk: Desk) -> None:
+    big, small = desk.place("big", 9, seconds=1.0), desk.place("small", 1)
+    desk.offer(0, cpus=2)
+    await small
+    assert list(desk.queue.waiting()) == ["realtime"] and len(desk.queue.waiting()["realtime"]) == 1
+    with pytest.raises(NoFitError):
+        await big
+    assert desk.queue.waiting() == {}
+    assert {("packed", "placed"), ("packed", "no_fit")} <= set(desk.counted)
+    waits = [entry for entry in desk.counted if entry[0] == "waited"]
+    assert waits == [("waited", "realtime", "placed"), ("waited", "realtime", "late")]
+    gone = desk.place("gone", 9, queue=BATCH)
+    await asyncio.sleep(0)
+    desk.queue.withdraw("gone", LaunchError("told to end"))
+    with pytest.raises(LaunchError):
+        await gone
+    assert desk.counted[-1] == ("waited", "batch", "withdrawn")

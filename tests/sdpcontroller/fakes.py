@@ -410,7 +410,10 @@ class House:
             multicast="239.192.0.0/24",
             timeouts=Timeouts(fit=5, capture_init=5, capture_done=1.5, batch=5, ask=1),
             end_products=end_products,
+            figures=self,
         )
+        self.counted: list[tuple[str, str, str]] = []
+        """Deaths and restarts, with kind and outcome."""
         self.witness = Witness()
         self.stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -426,6 +429,12 @@ class House:
 
     async def __aexit__(self, *_: object) -> None:
         await self.end()
+
+    def died(self, kind: str, outcome: str) -> None:
+        self.counted.append(("died", kind, outcome))
+
+    def restarted(self, kind: str, outcome: str) -> None:
+        self.counted.append(("restarted", kind, outcome))
 
     async def crash(self) -> None:
         """End the master in mid-act; the tasks run on."""
@@ -447,6 +456,9 @@ class House:
         async with asyncio.timeout(30):
             while busy := [t for t in asyncio.all_tasks() if _of_product(t)]:
                 await asyncio.wait(busy)
+        for product in self.master._products.values():
+            if product._keeper._telling is not None:  # no need to wait for it
+                product._keeper._show()
 
     def product(self, name: str) -> ProductRecord:
         return self.master.products()[name]

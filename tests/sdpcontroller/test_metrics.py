@@ -97,3 +97,53 @@ async def test_a_loop_that_is_held_up_is_seen() -> None:
         await asyncio.sleep(0)
     watching.cancel()
     assert metrics.worst_lag > 0.05
+
+
+async def test_what_the_scheduler_and_the_products_tell_is_counted() -> None:
+    metrics = Metrics()
+    metrics.offered(3, "received")
+    metrics.packed("no_fit", 0.2)
+    metrics.waited("realtime", "placed", 2.0)
+    metrics.died("display", "failed")
+    metrics.restarted("display", "ok")
+    metrics.observe_exchange("write", 0.002)
+    metrics.observe_request("product-list", "ok", 0.001)
+    found = samples(metrics.text().decode())
+    assert found["sdp_offers_total", (("what", "received"),)] == 3
+    assert found["sdp_packing_seconds_sum", (("outcome", "no_fit"),)] == 0.2
+    labels = (("outcome", "placed"), ("queue", "realtime"))
+    assert found["sdp_queue_wait_seconds_sum", labels] == 2
+    labels = (("kind", "display"), ("outcome", "failed"))
+    assert found["sdp_task_deaths_total", labels] == 1
+    assert found["sdp_task_restarts_total", (("kind", "display"), ("outcome", "ok"))] == 1
+    assert found["sdp_store_seconds_count", (("exchange", "write"),)] == 1
+    labels = (("outcome", "ok"), ("request", "product-list"))
+    assert found["sdp_request_seconds_count", labels] == 1
+
+
+class Waiting:
+    offers_held = 4
+
+    def waiting(self) -> dict[str, list[float]]:
+        return {"realtime": [1.0, 5.0]}
+
+
+async def test_queues_are_read_when_somebody_asks() -> None:
+    control, metrics = FakeControl(), Metrics()
+    control.system_record = replace(control.system_record, standbys=("head2:5001",))
+    attach(control, metrics, Waiting())
+    found = samples(metrics.text().decode())
+    assert found["sdp_queue_length", (("queue", "realtime"),)] == 2
+    assert found["sdp_queue_oldest_seconds", (("queue", "realtime"),)] == 5
+    assert found["sdp_queue_length", (("queue", "batch"),)] == 0
+    assert found["sdp_offers_held", ()] == 4
+    assert found["sdp_standbys", ()] == 1
+
+
+def test_of_a_lag_only_what_was_computed_is_its_own() -> None:
+    metrics = Metrics()
+    metrics.observe_lag(0.4, computed=0.025)
+    found = samples(metrics.text().decode())
+    assert found["sdp_loop_lag_seconds_sum", ()] == 0.4
+    assert found["sdp_loop_own_lag_seconds_sum", ()] == 0.025
+    assert found["sdp_loop_lag_max_seconds", ()] == 0.4

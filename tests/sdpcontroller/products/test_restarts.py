@@ -86,6 +86,8 @@ async def test_a_restart_that_fails_is_tried_again(up: House) -> None:
     await up.settle()
     assert up.scheduler.restarts == [DISPLAY] * 3
     assert "too often" in up.product("p").reason
+    failed, given_up = ("restarted", "display", "failed"), ("restarted", "display", "given_up")
+    assert up.counted == [("died", "display", "failed"), *[failed] * 3, given_up]
 
 
 async def test_it_is_not_started_again_when_the_product_goes(up: House) -> None:

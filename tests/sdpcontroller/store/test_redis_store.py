@@ -266,3 +266,27 @@ async def test_whoever_is_cancelled_ends_there_and_the_write_is_whole(store: Sto
     found = await store.get("t", "a")
     assert found is not None and found.value["number"] in range(15)
     assert len(await store.events("t", "a")) == found.version
+
+
+async def test_what_many_write_at_once_goes_over_together_in_order(store: Store) -> None:
+    exchanges: list[str] = []
+    store.timed = lambda kind, seconds: exchanges.append(kind)
+    writes = [store.put("t", "same", {"n": n}, event=f"{n}") for n in range(300)]
+    conflict = store.put("t", "same", {}, event="late", expected_version=7)
+    *versions, refused = await asyncio.gather(*writes, conflict, return_exceptions=True)
+    assert versions == list(range(1, 301))
+    assert isinstance(refused, StoreError) and "changed meanwhile" in str(refused)
+    assert len(exchanges) <= 3 and set(exchanges) == {"write"}
+    found = await store.get("t", "same")
+    assert found is not None and found.value == {"n": 299}
+
+
+async def test_a_write_whose_caller_is_cancelled_is_done_all_the_same(store: Store) -> None:
+    writing = asyncio.create_task(store.put("t", "a", {"n": 1}, event="made"))
+    other = asyncio.create_task(store.put("t", "b", {"n": 2}, event="made"))
+    await asyncio.sleep(0)
+    writing.cancel()
+    assert await other == 1
+    assert writing.cancelled()
+    found = await store.get("t", "a")
+    assert found is not None and found.value == {"n": 1}

@@ -1,0 +1,34 @@
+"""Measure what is asked for: ``python -m benchmarks.control [MEASURE …]``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Sequence
+
+from benchmarks.control.measures import MEASURES
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run measures, one after the other."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.control",
+        description="How fast the master controller is.",
+        epilog="; ".join(
+            f"{name}: {(act.__doc__ or '').splitlines()[0]}" for name, act in MEASURES.items()
+        ),
+    )
+    parser.add_argument("measure", nargs="*", help=f"any of {', '.join(MEASURES)}; all without")
+    parser.add_argument("--nice", type=int, default=0, help="added to the niceness of everything")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.measure) - MEASURES.keys():
+        parser.error(f"there is no measure {', '.join(unknown)}")
+    os.nice(options.nice)
+    for name in options.measure or MEASURES:
+        print(f"{name} (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
+        asyncio.run(MEASURES[name]())
+
+
+if __name__ == "__main__":
+    main()

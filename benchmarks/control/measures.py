@@ -1,0 +1,172 @@
+"""What is measured, each with its aim."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Final
+
+from benchmarks.control import yardsticks
+from benchmarks.control.probe import Probe, request
+from benchmarks.control.site import Controller, Site
+from benchmarks.interface_mode import document
+
+STREAMS: Final = 38
+"""Visibility streams of a product of 192 tasks."""
+STREAMS_200: Final = 40
+"""Of one of 202."""
+SENSORS: Final = 100
+"""Of each task, besides its own."""
+PERIOD: Final = 5.0
+"""Seconds in which each sensor has a new value: what a program shows changes with its dumps, of 2 to 8 s."""
+
+
+async def one() -> None:
+    """One product of 192 tasks is configured."""
+    async with Site(16) as site:
+        controller, idle = await _begin(site)
+        async with Probe(controller) as busy:
+            seconds = await _configure(controller, "p0", document(STREAMS))
+        say("configure 192 tasks, to ready", seconds, 3.0, "s")
+        say_requests(idle, busy)
+        bare = await yardsticks.launch_alone(site, document(STREAMS))
+        say_ratio("CPU", busy.cpu, bare.cpu, "s", "the scheduler alone, its journal in memory")
+        say_ratio("time", seconds, bare.wall, "s", "the same")
+
+
+async def four() -> None:
+    """Four such products are configured at once."""
+    async with Site(64) as site:
+        controller, idle = await _begin(site)
+        async with Probe(controller) as busy:
+            seconds = await _configure_all(controller, 4, document(STREAMS))
+        say("configure 4 x 192 tasks at once, the last to ready", max(seconds), None, "s")
+        say_requests(idle, busy)
+        say("memory", controller.resident(), None, "MiB")
+
+
+async def recovery() -> None:
+    """A controller of 10 products of 200 tasks is killed, and another goes on with them."""
+    async with Site(160) as site:
+        controller, _ = await _begin(site)
+        await _configure_all(controller, 10, document(STREAMS_200), at_once=2)
+        tasks = await site.ask("linked")
+        controller.kill(signal.SIGKILL)
+        await site.until_linked(0)
+        successor = site.start()
+        client = await successor.client()
+        answers = time.monotonic() - successor.began
+        async with Probe(successor) as busy:
+            await site.until_linked(tasks)
+            adopted = time.monotonic() - successor.began
+            cpu = successor.cpu()
+            for number in range(10):
+                await request(client, "capture-init", f"p{number}")
+            captures = time.monotonic() - successor.began
+        client.close()
+        print(f"  {tasks} tasks with KATCP, and a telescope state for each product")
+        say("from start to the first answer", answers, None, "s")
+        say("from start to all tasks adopted", adopted, 10.0, "s")
+        say("from start to all products capturing", captures, None, "s")
+        say_requests(None, busy)
+        say_ratio("CPU", cpu, await yardsticks.start_alone(site), "s", "one that finds nothing")
+
+
+async def sensors() -> None:
+    """20 000 sensors of 200 tasks are mirrored while all of them change."""
+    async with Site(16, SENSORS) as site:
+        controller, idle = await _begin(site)
+        before = controller.resident()
+        await _configure(controller, "p0", document(STREAMS_200))
+        await asyncio.sleep(5)
+        async with Probe(controller) as still:
+            await asyncio.sleep(5)
+        await site.ask("update", PERIOD)
+        await asyncio.sleep(3)
+        async with Probe(controller) as busy:
+            await asyncio.sleep(15)
+        count = await _count_sensors(controller)
+        say("sensors", count, None, "")
+        say("memory", controller.resident(), 600.0, "MiB")
+        say_ratio("memory", controller.resident(), before, "MiB", "before there is a product")
+        rate = 200 * SENSORS / PERIOD
+        print(
+            f"  {rate:.0f} readings a second: {100 * busy.cpu / busy.wall:.0f} % of a core, "
+            f"{100 * still.cpu / still.wall:.0f} % while nothing changes"
+        )
+        say_requests(idle, busy)
+
+
+MEASURES: Final[Mapping[str, Callable[[], Coroutine[None, None, None]]]] = {
+    "one": one,
+    "four": four,
+    "recovery": recovery,
+    "sensors": sensors,
+}
+
+
+async def _begin(site: Site) -> tuple[Controller, Probe]:
+    """Start a controller; ask it for a while when it has nothing to do."""
+    controller = site.start()
+    client = await controller.client()
+    client.close()
+    await asyncio.sleep(4)  # the compiled parts of packing are loaded meanwhile
+    async with Probe(controller) as idle:
+        await asyncio.sleep(3)
+    return controller, idle
+
+
+async def _configure(controller: Controller, name: str, config: str) -> float:
+    client = await controller.client()
+    begun = time.monotonic()
+    await request(client, "product-configure", name, config)
+    seconds = time.monotonic() - begun
+    client.close()
+    await client.wait_closed()
+    return seconds
+
+
+async def _configure_all(
+    controller: Controller, count: int, config: str, at_once: int = 0
+) -> Sequence[float]:
+    """Configure products; `at_once` of them at a time, 0: all."""
+    room = asyncio.Semaphore(at_once or count)
+
+    async def each(number: int) -> float:
+        async with room:
+            return await _configure(controller, f"p{number}", config)
+
+    return await asyncio.gather(*map(each, range(count)))
+
+
+async def _count_sensors(controller: Controller) -> int:
+    client = await controller.client()
+    reply = await request(client, "sensor-list")
+    client.close()
+    await client.wait_closed()
+    return int(reply[0])
+
+
+def say(what: str, value: float, aim: float | None, unit: str) -> None:
+    """Print a figure with its aim."""
+    verdict = "" if aim is None else f" (aim {aim:g} {unit}: {'met' if value <= aim else 'MISSED'})"
+    print(f"  {what}: {value:.4g} {unit}{verdict}")
+
+
+def say_ratio(what: str, value: float, yard: float, unit: str, name: str) -> None:
+    """Print a figure beside its yardstick."""
+    print(f"  {what}: {value:.2f} {unit}, {value / yard:.2f} x {name} ({yard:.2f} {unit})")
+
+
+def say_requests(idle: Probe | None, busy: Probe) -> None:
+    """Print how requests and the loop fared meanwhile."""
+    say(f"p99 of {len(busy.all_seconds)} requests", 1000 * busy.p99, 100.0, "ms")
+    if idle is not None:
+        say_ratio("p99", 1000 * busy.p99, 1000 * idle.p99, "ms", "when nothing goes on")
+    say("loop late by at most", 1000 * busy.lag.worst, 50.0, "ms")
+    say("  by its own computing", 1000 * busy.own_lag.worst, 50.0, "ms")
+    print(
+        f"  {100 * busy.lag.share_above(0.05):.2f} % of {busy.lag.looks:.0f} looks were later than 50 ms"
+    )

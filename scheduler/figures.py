@@ -1,0 +1,31 @@
+"""What the scheduler counts as it happens, for whoever keeps figures."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Figures(Protocol):
+    """Is told of what happens; must not block. :meth:`packed` is called from a thread of its own."""
+
+    def offered(self, count: int, what: str) -> None:
+        """Offers came, or went: `what` is received, accepted, declined or rescinded."""
+
+    def packed(self, outcome: str, seconds: float) -> None:
+        """One graph was tried: `outcome` is placed, no_fit or never."""
+
+    def waited(self, queue: str, outcome: str, seconds: float) -> None:
+        """One graph waits no longer: `outcome` is placed, refused, late or withdrawn."""
+
+
+class NoFigures:
+    """Keeps none."""
+
+    def offered(self, count: int, what: str) -> None:
+        """Forget it."""
+
+    def packed(self, outcome: str, seconds: float) -> None:
+        """Forget it."""
+
+    def waited(self, queue: str, outcome: str, seconds: float) -> None:
+        """Forget it."""

@@ -1,0 +1,150 @@
+"""What is counted as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import prometheus_client as prometheus
+
+LAG_PERIOD: Final = 0.02
+"""Seconds between two looks at the event loop."""
+_COMMANDS: Final = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+_REQUESTS: Final = (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1, 3, 10, 30, 100)
+_LAGS: Final = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
+_EXCHANGES: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 5)
+_PACKINGS: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+_WAITS: Final = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 4 * 3600, 24 * 3600)
+
+
+class Metrics:
+    """The figures of one controller.
+
+    It is told of what happens by the scheduler (:class:`scheduler.figures.Figures`), by the products
+    (:class:`sdpcontroller.products.services.Figures`), by the store and by the façade.
+    """
+
+    def __init__(self) -> None:
+        self.registry = prometheus.CollectorRegistry()
+        self.worst_lag = 0.0
+        """Seconds."""
+        self._commands = self._histogram(
+            "sdp_command_seconds",
+            "Time from a command to its reply",
+            ["command", "outcome"],
+            _COMMANDS,
+        )
+        self._requests = self._histogram(
+            "sdp_request_seconds",
+            "Time from a KATCP request to its reply",
+            ["request", "outcome"],
+            _REQUESTS,
+        )
+        self._waits = self._histogram(
+            "sdp_queue_wait_seconds",
+            "How long graphs waited for their place, by what ended the wait",
+            ["queue", "outcome"],
+            _WAITS,
+        )
+        self._packings = self._histogram(
+            "sdp_packing_seconds", "Time of one trial to place a graph", ["outcome"], _PACKINGS
+        )
+        self._offers = self._counter(
+            "sdp_offers", "Offers of Mesos, by what became of them", ["what"]
+        )
+        self._store = self._histogram(
+            "sdp_store_seconds",
+            "Time of one exchange with the configuration database",
+            ["exchange"],
+            _EXCHANGES,
+        )
+        self._deaths = self._counter(
+            "sdp_task_deaths", "Tasks that ended by themselves and should not", ["kind", "outcome"]
+        )
+        self._restarts = self._counter(
+            "sdp_task_restarts", "Restarts of tasks that died", ["kind", "outcome"]
+        )
+        self._lags = self._histogram(
+            "sdp_loop_lag_seconds", "How late the event loop was with what was due", [], _LAGS
+        )
+        self._own_lags = self._histogram(
+            "sdp_loop_own_lag_seconds",
+            "The part of that in which this process computed: the rest is the machine's",
+            [],
+            _LAGS,
+        )
+        self._worst = prometheus.Gauge(
+            "sdp_loop_lag_max_seconds", "The worst since the start", registry=self.registry
+        )
+        started = prometheus.Gauge(
+            "sdp_start_time_seconds", "Unix time of the start", registry=self.registry
+        )
+        started.set(time.time())
+
+    def _histogram(
+        self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> prometheus.Histogram:
+        return prometheus.Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> prometheus.Counter:
+        return prometheus.Counter(name, text, labels, registry=self.registry)
+
+    # What is told
+
+    def observe_command(self, command: str, outcome: str, seconds: float) -> None:
+        """Count a command: `outcome` is ok, refused (the caller's fault), failed (ours) or abandoned."""
+        self._commands.labels(command, outcome).observe(seconds)
+
+    def observe_request(self, request: str, outcome: str, seconds: float) -> None:
+        """Count a request of a client; outcomes as those of commands."""
+        self._requests.labels(request, outcome).observe(seconds)
+
+    def observe_exchange(self, kind: str, seconds: float) -> None:
+        """Count an exchange with the store: read, write, count or lease."""
+        self._store.labels(kind).observe(seconds)
+
+    def offered(self, count: int, what: str) -> None:
+        """Count offers that came or went."""
+        self._offers.labels(what).inc(count)
+
+    def packed(self, outcome: str, seconds: float) -> None:
+        """Count a trial to place a graph."""
+        self._packings.labels(outcome).observe(seconds)
+
+    def waited(self, queue: str, outcome: str, seconds: float) -> None:
+        """Count a graph that waits no longer."""
+        self._waits.labels(queue, outcome).observe(seconds)
+
+    def died(self, kind: str, outcome: str) -> None:
+        """Count a task that ended by itself."""
+        self._deaths.labels(kind, outcome).inc()
+
+    def restarted(self, kind: str, outcome: str) -> None:
+        """Count a task that was to be started again: ok, failed, or given_up."""
+        self._restarts.labels(kind, outcome).inc()
+
+    # The event loop
+
+    def observe_lag(self, seconds: float, computed: float) -> None:
+        """Count a look at the event loop: how late it was, and what was computed since the last one."""
+        self._lags.observe(seconds)
+        self._own_lags.observe(min(seconds, computed))
+        if seconds > self.worst_lag:
+            self.worst_lag = seconds
+            self._worst.set(seconds)
+
+    async def watch_loop(self) -> None:
+        """Look at the event loop until cancelled."""
+        loop = asyncio.get_running_loop()
+        computed = time.process_time()
+        while True:
+            due = loop.time() + LAG_PERIOD
+            await asyncio.sleep(LAG_PERIOD)
+            before, computed = computed, time.process_time()
+            self.observe_lag(max(0.0, loop.time() - due), computed - before)
+
+    def text(self) -> bytes:
+        """Return all figures in Prometheus' text format."""
+        return prometheus.generate_latest(self.registry)
