@@ -90,7 +90,7 @@ def cpu() -> float:
 
 async def receive_chunks(layout: InputLayout) -> tuple[int, float]:
     """Receive with the receiver of ingest until all is silent; return heaps and CPU seconds."""
-    receiver = Receiver(layout, [Endpoint("127.0.0.1", PORT)], "127.0.0.1", WINDOW)
+    receiver = Receiver(layout, [Endpoint("127.0.0.1", PORT)], ["127.0.0.1"], WINDOW)
     receiver.open()
     stream = await receiver.switch(active=True)
     print("ready", flush=True)

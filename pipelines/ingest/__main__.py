@@ -12,6 +12,7 @@ from pipelines.common import telstate as ts
 from pipelines.common.baselines import canonical_order
 from pipelines.common.endpoints import Endpoint, parse_endpoint, parse_endpoints
 from pipelines.common.errors import ProgramError
+from pipelines.common.option_types import bounded, channel_range
 from pipelines.common.program import make_parser, option, run
 from pipelines.common.spead import DEFAULT_INTERFACE
 from pipelines.common.stream_info import CorrelatorStream
@@ -23,29 +24,6 @@ from pipelines.ingest.server import IngestServer, IngestSettings
 from pipelines.ingest.weights import Weighting
 
 
-def channel_range(text: str) -> range:
-    """Type of an option: ``A:B``, the channels from A to before B."""
-    start, colon, stop = text.partition(":")
-    if not colon or not all(x.isascii() and x.isdigit() and len(x) < 10 for x in (start, stop)):
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no range of channels: expected A:B")
-    return range(int(start), int(stop))
-
-
-def bounded(kind: type[int] | type[float], low: float, high: float) -> argparse._ActionType:
-    """Return the type of an option: a number between two bounds."""
-
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = kind(low) - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r:.40} is no number from {low:g} to {high:g}")
-        return value
-
-    return convert
-
-
 def one_output(text: str) -> Endpoint:
     """Type of an option: an endpoint with SPEAD's default port."""
     return parse_endpoint(text, SPEAD_PORT)
@@ -54,69 +32,81 @@ def one_output(text: str) -> Endpoint:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the program's options."""
     p = make_parser("pipelines.ingest", "Receives correlator heaps, averages and flags, sends L0.")
-    p.add_argument("--input-stream", required=True, metavar="NAME", help="correlation stream")
-    p.add_argument(
+    _add_input_options(p.add_argument_group("input"))
+    _add_output_options(p.add_argument_group("output"))
+    _add_timing_options(p.add_argument_group("timing"))
+    p.add_argument("--workers", type=bounded(int, 1, 256), default=1, metavar="THREADS")
+    return p
+
+
+def _add_input_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--input-stream", required=True, metavar="NAME", help="correlation stream")
+    add(
         "--input",
         required=True,
         type=option(parse_endpoints),
         metavar="ADDRESS[+N][:PORT]",
         help="multicast groups that carry this ingest's channels",
     )
-    p.add_argument("--output-stream", required=True, metavar="NAME", help="L0 stream")
-    p.add_argument("--output", required=True, type=option(one_output), metavar="ADDRESS[:PORT]")
-    p.add_argument("--output-interface", metavar="ADDRESS", help="interface for L0 [--interface]")
-    p.add_argument(
-        "--channels", type=channel_range, metavar="A:B", help="channels of this ingest [all]"
+    add(
+        "--input-interface",
+        action="append",
+        metavar="ADDRESS",
+        help="interface for them; repeated, the groups are shared out in order [--interface]",
     )
-    p.add_argument(
+    add("--channels", type=channel_range, metavar="A:B", help="channels of this ingest [all]")
+    add("--window", type=bounded(int, 2, 64), default=INGEST_WINDOW, metavar="DUMPS")
+
+
+def _add_output_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--output-stream", required=True, metavar="NAME", help="L0 stream")
+    add("--output", required=True, type=option(one_output), metavar="ADDRESS[:PORT]")
+    add("--output-interface", metavar="ADDRESS", help="interface for L0 [--interface]")
+    add(
         "--output-channels",
         type=channel_range,
         metavar="A:B",
         help="correlator channels of the whole L0 stream [all]",
     )
-    p.add_argument(
-        "--output-int-time", type=bounded(float, 1e-6, 1e6), default=2.0, metavar="SECONDS"
-    )
-    p.add_argument(
-        "--continuum-factor", type=bounded(int, 1, 1 << 20), default=1, metavar="CHANNELS"
-    )
-    p.add_argument(
+    add("--output-int-time", type=bounded(float, 1e-6, 1e6), default=2.0, metavar="SECONDS")
+    add("--continuum-factor", type=bounded(int, 1, 1 << 20), default=1, metavar="CHANNELS")
+    add(
         "--excise",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep flagged samples out of averages [on]",
+        help="keep samples with interference out of averages [on]",
     )
-    p.add_argument("--window", type=bounded(int, 2, 64), default=INGEST_WINDOW, metavar="DUMPS")
-    p.add_argument("--workers", type=bounded(int, 1, 256), default=1, metavar="THREADS")
-    p.add_argument(
+
+
+def _add_timing_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
         "--clock-ratio",
         type=bounded(float, 0, 1e6),
         default=1.0,
         metavar="R",
         help="wall seconds per second of the observation, 0 for as fast as it comes [%(default)s]",
     )
-    p.add_argument(
+    add(
         "--max-rate",
         type=bounded(float, 1e3, 1e12),
         default=1e9,
         metavar="BIT/S",
         help="rate of the output with a clock ratio of 0 [%(default)g]",
     )
-    p.add_argument(
-        "--idle-time",
-        type=bounded(float, 0, 3600),
-        default=1.0,
-        metavar="SECONDS",
-        help="silence after which the input is taken to be drained [%(default)s]",
-    )
-    p.add_argument(
-        "--drain-time",
-        type=bounded(float, 0, 3600),
-        default=10.0,
-        metavar="SECONDS",
-        help="longest wait for that silence [%(default)s]",
-    )
-    return p
+    for name, default, meaning in (
+        ("--idle-time", 1.0, "silence after which the input is taken to be drained"),
+        ("--drain-time", 10.0, "longest wait for that silence"),
+    ):
+        add(
+            name,
+            type=bounded(float, 0, 3600),
+            default=default,
+            metavar="SECONDS",
+            help=f"{meaning} [%(default)s]",
+        )
 
 
 async def start(options: argparse.Namespace, resources: AsyncExitStack) -> IngestServer:
@@ -126,7 +116,8 @@ async def start(options: argparse.Namespace, resources: AsyncExitStack) -> Inges
     telstate = await resources.enter_async_context(ts.connect(options.telstate))
     source = await CorrelatorStream.load(telstate, options.input_stream)
     layout = _layout(options, source)
-    receiver = Receiver(layout.source, options.input, options.interface, options.window)
+    interfaces = options.input_interface or [options.interface]
+    receiver = Receiver(layout.source, options.input, interfaces, options.window)
     await asyncio.to_thread(receiver.open)
     resources.push_async_callback(receiver.close)
     order = canonical_order(source.bls_ordering)

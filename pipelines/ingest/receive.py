@@ -36,6 +36,8 @@ from pipelines.ingest.place import HeapClass
 SOCKET_BUFFER: Final = 64 * 1024 * 1024
 """Bytes asked of the kernel for each socket; it gives what ``net.core.rmem_max`` allows."""
 MAX_PACKET: Final = 65536
+_IP_MULTICAST_ALL: Final = 49
+"""Linux's number of the option (`ip(7)`), which the module `socket` does not have."""
 MAX_AHEAD: Final = 16
 """Dumps that a single heap may move the window ahead; further needs more than one witness."""
 
@@ -55,6 +57,8 @@ def open_socket(endpoint: Endpoint, interface: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
         sock.bind((endpoint.host, endpoint.port))
         if endpoint.is_multicast:
+            # Otherwise the kernel delivers what any socket of this machine has joined on any other interface.
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
             request = socket.inet_aton(endpoint.host) + socket.inet_aton(interface)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
     except OSError as exc:
@@ -97,7 +101,8 @@ class Receiver:
 
     layout: InputLayout
     endpoints: Sequence[Endpoint]
-    interface: str
+    interfaces: Sequence[str]
+    """Addresses of the interfaces; the endpoints are shared out among them in order, as evenly as can be."""
     window: int = INGEST_WINDOW
     """Dumps that are open at once, for late heaps and late substreams."""
     _sockets: list[socket.socket] = field(init=False, default_factory=list)
@@ -106,13 +111,29 @@ class Receiver:
     _stream: HeapStream | None = field(init=False, default=None)
 
     def open(self) -> None:
-        """Join the groups and touch the memory; blocks for as long as that takes."""
+        """Join the groups and touch the memory; blocks for as long as that takes.
+
+        Raises
+        ------
+        EndpointError
+            A group cannot be joined on its interface, or there are more interfaces than groups.
+        """
+        n_interfaces, n_endpoints = len(self.interfaces), len(self.endpoints)
+        if n_interfaces > max(1, n_endpoints):
+            raise EndpointError(
+                f"{n_interfaces} interfaces for {n_endpoints} groups: some would get nothing"
+            )
         self._threads = spead2.ThreadPool(1)
         for _ in range(n_chunks(self.window)):
             data = np.ones(self.layout.chunk_bytes, np.uint8)
             self._slots.append(_Slot(data, np.zeros(self.layout.n_heaps, np.uint8)))
-        for endpoint in self.endpoints:
-            self._sockets.append(open_socket(endpoint, self.interface))
+        try:
+            for i, endpoint in enumerate(self.endpoints):
+                interface = self.interfaces[i * n_interfaces // n_endpoints]
+                self._sockets.append(open_socket(endpoint, interface))
+        except EndpointError:
+            self._close_sockets()
+            raise
 
     async def switch(self, active: bool, queue: spead2.InprocQueue | None = None) -> HeapStream:
         """End the present stream, if there is one, and begin a fresh one.
@@ -139,6 +160,9 @@ class Receiver:
     async def close(self) -> None:
         """End the present stream and leave the groups."""
         await self.stop()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         while self._sockets:
             self._sockets.pop().close()
 

@@ -104,7 +104,7 @@ async def capture(
     agree: Callable[[float], Awaitable[float]] = first_wins,
 ) -> Result:
     """Put the packets through a capture block."""
-    receiver = Receiver(layout.source, [], "127.0.0.1", WINDOW)
+    receiver = Receiver(layout.source, [], ["127.0.0.1"], WINDOW)
     receiver.open()
     averager = Averager(layout, excise=True)
     averager.warm_up()  # what is not compiled yet takes longer than the time limit below

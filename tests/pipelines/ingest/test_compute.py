@@ -222,7 +222,7 @@ def test_reset_forgets() -> None:
 @pytest.mark.parametrize("window", [2, 4, 7])
 def test_memory_is_what_the_formula_says(window: int) -> None:
     layout = make_layout(n_heaps=4, per_heap=16, n_bls=12, factor=4)
-    receiver = Receiver(layout.source, [], "127.0.0.1", window)
+    receiver = Receiver(layout.source, [], ["127.0.0.1"], window)
     receiver.open()
     autos = np.flatnonzero([a == b for a, b in correlator_ordering(["m000", "m001"])])
     weighting = Weighting(autos, np.zeros((12, 2), np.int64), 1.0)
