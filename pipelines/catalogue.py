@@ -192,6 +192,8 @@ def ingest_bytes(
 
 L0_BUFFERED: Final = 16
 """Dumps that a receiver of L0 has: eight that may be incomplete, seven held by its program, one to refill."""
+CALIBRATION_THREADS: Final = 2
+"""Threads in which calibration solves."""
 BYTES_PER_SCAN_SAMPLE: Final = 12
 """Calibration: complex64 visibility and float32 weight."""
 
@@ -201,20 +203,56 @@ def l0_buffer_bytes(n_chans: int, products: int) -> int:
     return L0_BUFFERED * n_chans * (products * BYTES_PER_L0_SAMPLE + 4)
 
 
-def calibration_bytes(n_chans: int, n_antennas: int, dumps: int) -> int:
-    """Memory of calibration's scans, bytes, without the receiver's buffer and the interpreter.
+CALIBRATION_BATCH: Final = 8
+"""Solution intervals that calibration solves together; as many again are filled meanwhile."""
+BYTES_PER_GAIN: Final = 8
+"""complex64"""
+_CALIBRATION_GAINS: Final = 12
+"""Arrays of a gain per channel and input that calibration has at a time, at most."""
+_CALIBRATION_FIXED: Final = 64 * 2**20
+"""Bytes: delay spectra of some pairs, averages of a batch over the band, gains of a long scan, plots."""
 
-    Both parallel hands of all pairs of antennas, twice: one scan is filled while the other is solved. The
-    solver takes twice the scan it works on again.
+
+def calibration_interval_bytes(n_chans: int, n_antennas: int, products: int) -> int:
+    """Memory of a solution interval of calibration: weighted visibilities, weights, and counts per antenna.
+
+    Parameters
+    ----------
+    products
+        Those of pairs of different antennas.
+    """
+    return n_chans * (products * BYTES_PER_SCAN_SAMPLE + 4 * n_antennas)
+
+
+def calibration_bytes(n_chans: int, n_antennas: int, batch: int = CALIBRATION_BATCH) -> int:
+    """Memory of calibration's arrays, bytes, without the receiver's buffer and the interpreter.
+
+    All four products of all pairs of antennas, for two batches of solution intervals (one is filled while the
+    other is solved) and for the sums of the scan; half a product more where weak channels are solved
+    together; gains per channel. It does not depend on how long a scan or an observation is.
 
     Parameters
     ----------
     n_chans, n_antennas
         Of the L0 stream.
-    dumps
-        Of the longest scan that is kept.
+    batch
+        Solution intervals that are solved together.
     """
-    return 4 * dumps * n_chans * n_antennas * (n_antennas - 1) * BYTES_PER_SCAN_SAMPLE
+    pairs = n_antennas * (n_antennas - 1) // 2
+    interval = calibration_interval_bytes(n_chans, n_antennas, 4 * pairs)
+    weak = n_chans * pairs * BYTES_PER_SCAN_SAMPLE // 2
+    gains = _CALIBRATION_GAINS * n_chans * 2 * n_antennas * BYTES_PER_GAIN
+    return (2 * batch + 1) * interval + weak + gains + _CALIBRATION_FIXED
+
+
+def dumps_per_gain(g_solint: float, int_time: float) -> int:
+    """Whole dumps of `int_time` seconds in a solution interval of `g_solint` seconds; 0 means one dump."""
+    return max(1, round(g_solint / int_time))
+
+
+def calibration_batch(buffer_time: float, interval: float) -> int:
+    """Solution intervals, of `interval` seconds, in a batch; two batches are not longer than `buffer_time`."""
+    return max(1, min(CALIBRATION_BATCH, int(buffer_time / interval) // 2))
 
 
 DISPLAY_BINS: Final = 512

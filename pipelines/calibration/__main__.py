@@ -7,8 +7,8 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 
+from pipelines.calibration.pairs import Pairs
 from pipelines.calibration.publish import publish_attributes
-from pipelines.calibration.scan import ParallelHands
 from pipelines.calibration.server import CalServer, CalSettings
 from pipelines.calibration.warm_up import warm_up
 from pipelines.common.l0.options import add_l0_options, open_input, seconds
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         type=seconds,
         default=600.0,
         metavar="SECONDS",
-        help="longest scan that is kept whole [%(default)s]",
+        help="visibilities that are held at most; scans may be longer [%(default)s]",
     )
     p.add_argument(
         "--g-solint",
@@ -54,7 +54,7 @@ async def start(options: argparse.Namespace, resources: AsyncExitStack) -> CalSe
     settings = CalSettings(
         options.stream, options.buffer_time, options.g_solint, tuple(options.preferred_refants)
     )
-    antennas = ParallelHands.of(stream.bls_ordering).antennas
+    antennas = Pairs.of(stream.bls_ordering).antennas
     await publish_attributes(telstate, options.stream, stream, antennas)
     await asyncio.to_thread(warm_up)
     return CalServer(options, telstate, source, settings)

@@ -8,23 +8,33 @@ least squares. Then refinement: gains of a few blocks of channels, and a line th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import fft
 from scipy.special import gammainccinv, gammaincinv
 
-from pipelines.calibration.scan import Scan, average
-from pipelines.calibration.stefcal import MIN_ANTENNAS, solve
+from pipelines.calibration.interval import Interval, block_edges
+from pipelines.calibration.pairs import Pairs
+from pipelines.calibration.parallel import in_ranges
+from pipelines.calibration.stefcal import MIN_ANTENNAS, Gains, solve
 
-OVERSAMPLING: Final = 8
+Delays = npt.NDArray[np.float64]
+
+OVERSAMPLING: Final = 2
 """Points of the delay spectrum per independent delay."""
+MAX_CHANS: Final = 4096
+"""Channels of a delay spectrum; of more, neighbours are averaged."""
+PAIRS_AT_A_TIME: Final = 32
+"""Pairs of antennas whose delay spectra are in memory together."""
+MAX_SNR: Final = 1e4
+"""What is better than this is as good as this."""
 FALSE_ALARM: Final = 1e-3
 """Probability that noise alone makes a baseline's peak believable."""
-N_BLOCKS: Final = 16
-"""Blocks of channels for the refinement."""
 REFINEMENTS: Final = 2
 _MAX_ROUNDS: Final = 10
 
@@ -39,44 +49,67 @@ class BaselinePeaks:
     """(P,) power over that which noise alone reaches with probability :data:`FALSE_ALARM`; 0 without data."""
 
 
-def fringe(
-    delays: npt.NDArray[np.float64], freqs: npt.NDArray[np.float64]
-) -> npt.NDArray[np.complex128]:
-    """Return the gains of delays (..., ant) at frequencies, shape (..., 1, chan, ant); unknown delays are 0."""
-    phase = 2 * np.pi * np.nan_to_num(delays)[..., np.newaxis, :] * freqs[:, np.newaxis]
-    gains: npt.NDArray[np.complex128] = np.exp(1j * phase)
-    return gains[..., np.newaxis, :, :]
+def fringe(delays: Delays, freqs: npt.NDArray[np.float64]) -> npt.NDArray[np.complex64]:
+    """Return the gains of delays (pol, ant) at frequencies, shape (pol, chan, ant); unknown delays are 0."""
+    gains = np.empty((len(delays), len(freqs), delays.shape[1]), np.complex64)
+    for pol, row in enumerate(2 * np.pi * np.nan_to_num(delays)):
+        for ant, turns in enumerate(row):
+            np.exp(1j * turns * freqs, out=gains[pol, :, ant], casting="same_kind")
+    return gains
 
 
 def baseline_peaks(
-    vis: npt.NDArray[np.complex64], weights: npt.NDArray[np.float32], channel_width: float
+    intervals: Sequence[Interval], pol: int, freqs: npt.NDArray[np.float64]
 ) -> BaselinePeaks:
-    """Find the peak of every baseline's delay spectrum.
+    """Find the peak of every pair's delay spectrum in a polarisation.
+
+    Of many channels, neighbours are averaged: delays are looked for up to half of the inverse of what is left.
 
     Parameters
     ----------
-    vis, weights
-        (T, chan, P) of one polarisation.
-    channel_width
-        Hz.
+    freqs
+        (chan,) Hz
     """
-    n_points = OVERSAMPLING * vis.shape[1]
-    power = np.zeros((n_points, vis.shape[2]))
-    for dump_vis, dump_weights in zip(vis, weights, strict=True):
-        spectrum = np.fft.fft(dump_vis * dump_weights, n_points, axis=0)
-        power += spectrum.real**2 + spectrum.imag**2
-    peak = power.argmax(axis=0)
-    columns = np.arange(power.shape[1])
-    left, middle, right = (power[(peak + k) % n_points, columns] for k in (-1, 0, 1))
-    curve = left - 2 * middle + right
-    shift = np.divide(0.5 * (left - right), curve, out=np.zeros_like(curve), where=curve < 0)
-    position = (peak + shift + n_points / 2) % n_points - n_points / 2
-    n_dumps = np.maximum((weights > 0).any(axis=1).sum(axis=0), 1)
-    floor = np.median(power, axis=0) * _noise_peak(n_dumps, vis.shape[1])
+    factor = -(-len(freqs) // MAX_CHANS)
+    n_chans = len(freqs) // factor
+    n_points = OVERSAMPLING * n_chans
+    n_pairs = intervals[0].pairs.n_pairs
+    middle, position, floor = (np.zeros(n_pairs) for _ in range(3))
+    n_dumps = np.zeros(n_pairs, np.int64)
+
+    def find(start: int, stop: int) -> None:
+        for first in range(start, stop, PAIRS_AT_A_TIME):
+            part = slice(first, min(first + PAIRS_AT_A_TIME, stop))
+            power = np.zeros((part.stop - part.start, n_points), np.float32)
+            for interval in intervals:
+                vis = interval.sums[pol, : n_chans * factor, part]
+                vis = vis.reshape(n_chans, factor, -1).sum(axis=1)
+                spectrum = fft.fft(np.ascontiguousarray(vis.T), n_points, axis=1)
+                power += spectrum.real**2 + spectrum.imag**2
+                n_dumps[part] += interval.weights[pol, :, part].any(axis=0)
+            middle[part], position[part] = _peaks(power)
+            floor[part] = np.median(power, axis=1)
+
+    in_ranges(n_pairs, PAIRS_AT_A_TIME, find)
+    floor *= _noise_peak(np.maximum(n_dumps, 1), n_chans)
     # A spectrum without noise has no floor: its peak is as good as can be.
     strength = np.divide(middle, floor, out=np.full_like(middle, 1e9), where=floor > 1e-9 * middle)
     strength[middle <= 0] = 0.0
-    return BaselinePeaks(position / (n_points * channel_width), strength)
+    width = abs(float(freqs[1] - freqs[0])) * factor
+    return BaselinePeaks(position / (n_points * width), strength)
+
+
+def _peaks(power: npt.NDArray[np.float32]) -> tuple[Any, Any]:
+    """Return the height and the position, in points, of the peaks of spectra (pair, point)."""
+    n_points = power.shape[1]
+    peak = power.argmax(axis=1)
+    rows = np.arange(len(power))
+    left, middle, right = (
+        power[rows, (peak + k) % n_points].astype(np.float64) for k in (-1, 0, 1)
+    )
+    curve = left - 2 * middle + right
+    shift = np.divide(0.5 * (left - right), curve, out=np.zeros_like(curve), where=curve < 0)
+    return middle, (peak + shift + n_points / 2) % n_points - n_points / 2
 
 
 def _noise_peak(n_dumps: npt.NDArray[np.int64], n_chans: int) -> npt.NDArray[np.float64]:
@@ -143,60 +176,96 @@ def _connected(
     return known
 
 
-def solve_delays(scan: Scan, refant: int) -> npt.NDArray[np.float64]:
-    """Return delays in seconds, shape (pol, ant); NaN where there is none."""
-    n_chans = len(scan.freqs)
-    delays = np.full((scan.vis.shape[0], scan.n_antennas), np.nan)
-    if n_chans < 2:
-        return delays
-    width = abs(float(scan.freqs[1] - scan.freqs[0]))
-    hands = scan.hands
-    for pol in range(len(delays)):
-        peaks = baseline_peaks(scan.vis[pol], scan.weights[pol], width)
-        delays[pol] = delays_of_antennas(
-            peaks, hands.ant1, hands.ant2, scan.n_antennas, refant, 1 / (n_chans * width)
-        )
+def first_delays(
+    peaks: Sequence[BaselinePeaks], pairs: Pairs, freqs: npt.NDArray[np.float64], refant: int
+) -> Delays:
+    """Return delays, s, shape (pol, ant), of the peaks of each polarisation; NaN where there is none."""
+    resolution = 1 / (len(freqs) * abs(float(freqs[1] - freqs[0])))
+    return np.stack(
+        [
+            delays_of_antennas(p, pairs.ant1, pairs.ant2, pairs.n_antennas, refant, resolution)
+            for p in peaks
+        ]
+    )
+
+
+def refined_delays(
+    intervals: Sequence[Interval],
+    delays: Delays,
+    scale: npt.NDArray[np.float32],
+    freqs: npt.NDArray[np.float64],
+    refant: int,
+) -> Delays:
+    """Return better delays, from the slopes of phases over the band.
+
+    Parameters
+    ----------
+    delays
+        (pol, ant) s, right to a fraction of the inverse of the bandwidth.
+    scale
+        (pol, chan, 1) root of the model's flux density.
+    """
     for _ in range(REFINEMENTS):
-        delays += _residual_delays(scan.corrected(fringe(delays, scan.freqs)), refant)
-        delays -= delays[:, refant : refant + 1]
+        gains = (scale * fringe(delays, freqs)).astype(np.complex64)
+        blocks = [interval.band_sums(gains) for interval in intervals]
+        delays = delays + residual_delays(blocks, intervals[0].pairs, freqs, refant).delays
     return delays
 
 
-def time_gains(scan: Scan, refant: int) -> npt.NDArray[np.complex64]:
-    """Return gains per dump over the whole band, shape (pol, T, 1, ant)."""
-    gains = []
-    for vis, weights in zip(scan.vis, scan.weights, strict=True):
-        mean, weight = average(vis, weights, axis=1)
-        solved = solve(mean, weight, scan.hands.ant1, scan.hands.ant2, scan.n_antennas, refant)
-        gains.append(solved.gains[:, np.newaxis])
-    return np.stack(gains)
+def level_of(
+    vis: npt.NDArray[np.complex128], weights: npt.NDArray[np.float64], pairs: Pairs, refant: int
+) -> Gains:
+    """Solve sums over blocks (pol, block, P) for one gain of the band, shape (pol, ant)."""
+    return solve(
+        vis.sum(axis=1),
+        weights.sum(axis=1),
+        pairs.ant1,
+        pairs.ant2,
+        pairs.n_antennas,
+        refant,
+    )
 
 
-def _residual_delays(scan: Scan, refant: int) -> npt.NDArray[np.float64]:
-    """Return the delays that are left in a scan that is nearly coherent over the band, shape (pol, ant).
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Delays that are left."""
 
-    0 where they cannot be measured.
+    delays: Delays
+    """(pol, ant) s; 0 where they cannot be measured."""
+    snr: npt.NDArray[np.float32]
+    """(pol, ant) of the phases that they were measured from, of the whole band."""
+
+
+def residual_delays(
+    blocks: Sequence[tuple[npt.NDArray[np.complex128], npt.NDArray[np.float64]]],
+    pairs: Pairs,
+    freqs: npt.NDArray[np.float64],
+    refant: int,
+) -> Residual:
+    """Measure the delays that are left in intervals that are nearly coherent over the band.
+
+    Parameters
+    ----------
+    blocks
+        Sums and weights of the blocks of channels of each interval, shape (pol, block, P).
     """
-    steady = scan.corrected(time_gains(scan, refant))
-    edges = np.linspace(0, len(scan.freqs), min(N_BLOCKS, len(scan.freqs)) + 1).astype(int)
-    blocks = [slice(a, b) for a, b in pairwise(edges)]
-    centres = np.array([scan.freqs[block].mean() for block in blocks])
-    result = np.zeros((scan.vis.shape[0], scan.n_antennas))
-    for pol in range(len(result)):
-        averages = [
-            average(steady.vis[pol][:, b], steady.weights[pol][:, b], axis=(0, 1)) for b in blocks
-        ]
+    vis, weights = np.zeros_like(blocks[0][0]), np.zeros_like(blocks[0][1])
+    for block_vis, block_weights in blocks:
+        level = np.nan_to_num(level_of(block_vis, block_weights, pairs, refant).gains)
+        pair = (level[:, pairs.ant1] * level[:, pairs.ant2].conj())[:, np.newaxis]
+        vis += pair.conj() * block_vis
+        weights += np.abs(pair) ** 2 * block_weights
+    edges = block_edges(len(freqs))
+    centres = np.array([freqs[a:b].mean() for a, b in pairwise(edges)])
+    delays, snr = [], []
+    for pol_vis, pol_weights in zip(vis, weights, strict=True):
         solved = solve(
-            np.stack([vis for vis, _ in averages]),
-            np.stack([weights for _, weights in averages]),
-            scan.hands.ant1,
-            scan.hands.ant2,
-            scan.n_antennas,
-            refant,
-            near_one=True,
+            pol_vis, pol_weights, pairs.ant1, pairs.ant2, pairs.n_antennas, refant, near_one=True
         )
-        result[pol] = _slopes(solved.gains, solved.snr, centres)
-    return result
+        delays.append(_slopes(solved.gains, solved.snr, centres))
+        snr.append(np.sqrt((np.minimum(solved.snr, MAX_SNR) ** 2).sum(axis=0)))
+    found = np.stack(delays)
+    return Residual(found - found[:, refant : refant + 1], np.stack(snr))
 
 
 def _slopes(
@@ -206,7 +275,7 @@ def _slopes(
 ) -> npt.NDArray[np.float64]:
     """Fit lines to phases (chan, ant); return their slopes in turns per Hz, 0 where there is no fit."""
     good = np.isfinite(gains)
-    weight = np.where(good, np.minimum(snr, 1e4) ** 2, 0.0)
+    weight = np.where(good, np.minimum(snr, MAX_SNR) ** 2, 0.0)
     # Turn each antenna's mean phase to zero, so that no phase is near the cut.
     mean = np.where(good, gains, 0).sum(axis=0)
     turn = np.where(np.abs(mean) > 0, mean.conj(), 1)

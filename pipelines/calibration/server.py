@@ -1,24 +1,26 @@
-"""Calibration's KATCP server: dumps to scans, scans to solutions."""
+"""Calibration's KATCP server: dumps to solution intervals, intervals to scans, scans to solutions."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import logging
-import math
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import aiokatcp
-import numpy as np
-import numpy.typing as npt
 from katsdptelstate.aio.telescope_state import TelescopeState
 
-from pipelines.calibration.publish import publish_solutions
-from pipelines.calibration.scan import ParallelHands, Scan, ScanDump, dump_bytes, keep
-from pipelines.calibration.solver import Applied, Products, Solutions, choose_refant, solve_scan
-from pipelines.calibration.targets import Calibrator, calibrator_at, flux_density
+from pipelines import catalogue
+from pipelines.calibration.flux import FluxScale
+from pipelines.calibration.interval import Interval
+from pipelines.calibration.pairs import Pairs
+from pipelines.calibration.publish import COUNTED, load_applied, publish_solutions
+from pipelines.calibration.refant import Reference
+from pipelines.calibration.sky import Sky
+from pipelines.calibration.solutions import Applied, Solutions
+from pipelines.calibration.solver import ScanSolver
+from pipelines.calibration.targets import Calibrator, calibrator_at
 from pipelines.common import telstate as ts
 from pipelines.common.l0 import Dump
 from pipelines.common.l0.server import L0_QUALITY, L0Input, L0Server
@@ -33,24 +35,48 @@ class CalSettings:
     stream: str
     """Name of the calibration stream."""
     buffer_time: float
-    """Longest scan that is kept whole, s; of a longer one the newest part is."""
+    """Visibilities that are held at most, s; scans may be longer."""
     g_solint: float = 0.0
     """Interval of the gains, s; 0 for one solution per dump."""
     preferred_refants: Sequence[str] = ()
     """Reference antennas in order of preference; the first that has data is taken, or else the best."""
 
-    def buffer_dumps(self, int_time: float) -> int:
-        """Dumps in the buffer of a scan."""
-        return max(1, math.ceil(self.buffer_time / int_time))
-
     def dumps_per_gain(self, int_time: float) -> int:
         """Whole dumps in a solution interval."""
-        return max(1, round(self.g_solint / int_time))
+        return catalogue.dumps_per_gain(self.g_solint, int_time)
+
+    def batch(self, int_time: float) -> int:
+        """Solution intervals that are solved together."""
+        interval = self.dumps_per_gain(int_time) * int_time
+        return catalogue.calibration_batch(self.buffer_time, interval)
 
 
-def scan_buffer_bytes(settings: CalSettings, n_chans: int, n_antennas: int, int_time: float) -> int:
-    """Memory of the visibilities of two scans, bytes: one is filled while the other is solved."""
-    return 2 * settings.buffer_dumps(int_time) * dump_bytes(n_chans, n_antennas)
+class CalMemory:
+    """The arrays of a calibration: two batches of intervals, and the sums of a scan.
+
+    Parameters
+    ----------
+    pairs, n_chans
+        Of the stream.
+    batch
+        Intervals in a batch.
+    """
+
+    def __init__(self, pairs: Pairs, n_chans: int, batch: int) -> None:
+        self.batch = batch
+        self.scan = Interval(pairs, n_chans)
+        self.free = [Interval(pairs, n_chans) for _ in range(2 * batch)]
+
+
+@dataclass(slots=True)
+class _Scan:
+    """The scan in progress."""
+
+    calibrator: Calibrator
+    intervals: list[Interval] = field(default_factory=list)
+    """Filled, or being filled, and not yet handed to the solver."""
+    solver: ScanSolver | None = None
+    n_dumps: int = 0
 
 
 @dataclass(slots=True)
@@ -58,12 +84,10 @@ class _Block:
     """What is known of the block in progress."""
 
     cbid: str
-    buffer: deque[ScanDump]
-    calibrator: Calibrator | None = None
-    applied: Applied = field(default_factory=Applied)
-    refant: int | None = None
-    dropped: int = 0
-    """Dumps of the scan in progress that the buffer had no room for."""
+    applied: Applied
+    reference: Reference | None
+    flux: FluxScale = field(default_factory=FluxScale)
+    scan: _Scan | None = None
     solving: asyncio.Task[None] | None = None
 
 
@@ -73,12 +97,10 @@ class CalServer(L0Server):
     STAGE = "calibration"
     QUALITY = (
         *L0_QUALITY,
-        "solutions-k",
-        "solutions-b",
-        "solutions-g",
+        *(f"solutions-{product.lower()}" for product in COUNTED),
         "phase-rms",
         "scans-unsolved",
-        "dumps-dropped",
+        "dumps-merged",
     )
 
     def __init__(
@@ -90,13 +112,17 @@ class CalServer(L0Server):
     ) -> None:
         super().__init__(options, telstate, source)
         self._settings = settings
-        self._hands = ParallelHands.of(source.stream.bls_ordering)
+        self._pairs = Pairs.of(source.stream.bls_ordering)
         self._freqs = source.stream.channel_freqs
+        int_time = source.stream.int_time
+        self._dumps_per_gain = settings.dumps_per_gain(int_time)
+        self._memory = CalMemory(self._pairs, source.stream.n_chans, settings.batch(int_time))
         self._counts = {
             product: self.add_sensor(int, f"solutions-{product.lower()}", f"{name} solutions")
-            for product, name in (("K", "Delay"), ("B", "Bandpass"), ("G", "Gain"))
+            for product, name in COUNTED.items()
         }
         self._refant = self.add_sensor(str, "reference-antenna", "Antenna of phase 0")
+        self._why = self.add_sensor(str, "reference-antenna-why", "Why it is the reference antenna")
         self._rms = self.add_sensor(
             float,
             "phase-rms",
@@ -105,117 +131,181 @@ class CalServer(L0Server):
         )
         self._unsolved = self.add_sensor(int, "scans-unsolved", "Scans without a solution")
         self._no_flux = self.add_sensor(int, "scans-without-flux", "Scans solved with 1 Jy assumed")
-        self._dropped = self.add_sensor(
-            int, "dumps-dropped", "Dumps of scans longer than the buffer"
+        self._merged = self.add_sensor(
+            int, "dumps-merged", "Dumps put into the interval before, as solving did not keep up"
         )
-        self._depth = self.add_sensor(int, "buffer-dumps", "Dumps of the scan in progress")
+        self._depth = self.add_sensor(
+            int, "buffer-intervals", "Solution intervals that wait to be solved"
+        )
+
+    @property
+    def antennas(self) -> tuple[str, ...]:
+        """In the order of solutions."""
+        return self._pairs.antennas
 
     async def capture(self, cbid: str, dumps: AsyncIterator[Dump]) -> None:
-        """Collect the scans of calibrators and have each solved when it ends."""
+        """Add up the scans of calibrators, solve them as they go and when they end."""
         stream = self.source.stream
-        limit = self._settings.buffer_dumps(stream.int_time)
-        block = _Block(cbid, deque(maxlen=limit))
+        block = await self._resume(cbid)
         try:
             async for dump in dumps:
                 await self._take(block, dump, stream.sync_time + dump.timestamp)
             await self._end_scan(block)
-            if block.solving is not None:
-                await block.solving
+            await self._solved(block)
+            await self._publish_flux(block)
         finally:
             if block.solving is not None:
                 block.solving.cancel()
+            self._give_back(block)
+
+    async def _resume(self, cbid: str) -> _Block:
+        """Begin a block, with what an earlier life of this program has found in it."""
+        applied, refant = await load_applied(self.telstate, self._settings.stream, cbid)
+        if refant not in self.antennas:
+            return _Block(cbid, applied, None)
+        logger.info("capture block %s goes on, reference antenna %s", cbid, refant)
+        return _Block(
+            cbid, applied, Reference(self.antennas.index(refant), "that of this block before")
+        )
 
     async def _take(self, block: _Block, dump: Dump, time: float) -> None:
-        """Put a dump of a calibrator into the buffer; end the scan before when it is another's."""
+        """Add a dump of a calibrator to an interval; end the scan before when it is another's."""
         try:
             calibrator = await calibrator_at(self.telstate, time, self.layout.int_time)
-            if calibrator != block.calibrator:
+            if block.scan is not None and calibrator != block.scan.calibrator:
                 await self._end_scan(block)
-                block.calibrator = calibrator
             if calibrator is not None:
-                kept = await asyncio.to_thread(keep, dump, time, self._hands, self.layout.n_chans)
-                self._buffer(block, kept)
+                scan = block.scan = block.scan or _Scan(calibrator)
+                interval = self._interval(block, scan)
+                await asyncio.to_thread(interval.add, dump, time)
+                scan.n_dumps += 1
         finally:
             dump.release()
 
-    def _buffer(self, block: _Block, dump: ScanDump) -> None:
-        if len(block.buffer) == block.buffer.maxlen:
-            block.dropped += 1
-            self._dropped.set_value(self._dropped.value + 1, status=aiokatcp.Sensor.Status.WARN)
-            if block.dropped == 1:
-                logger.warning("scan longer than the buffer: its oldest dumps are dropped")
-        block.buffer.append(dump)
-        self._depth.value = len(block.buffer)
+    def _interval(self, block: _Block, scan: _Scan) -> Interval:
+        """Return the interval that the next dump goes into; a batch that is full is handed to the solver."""
+        newest = scan.intervals[-1] if scan.intervals else None
+        if newest is not None and len(newest.times) < self._dumps_per_gain:
+            return newest
+        if newest is not None and len(scan.intervals) == self._memory.batch:
+            if block.solving is not None and not block.solving.done():
+                # Solving does not keep up. An interval that becomes longer costs less than a dump that is lost.
+                _warn(self._merged)
+                return newest
+            self._hand_over(block, scan, last=False)
+        scan.intervals.append(self._memory.free.pop())
+        self._depth.value = len(scan.intervals)
+        return scan.intervals[-1]
 
     async def _end_scan(self, block: _Block) -> None:
-        """Start to solve what is in the buffer; one scan at a time."""
+        """Start to solve what is left of a scan, and its end; one at a time."""
+        scan, block.scan = block.scan, None
+        if scan is not None:
+            await self._solved(block)
+            self._hand_over(block, scan, last=True)
+
+    def _hand_over(self, block: _Block, scan: _Scan, *, last: bool) -> None:
+        if block.solving is not None and not block.solving.cancelled():
+            block.solving.result()  # what failed must not be passed over
+        batch, scan.intervals = scan.intervals, []
+        self._depth.value = 0
+        block.solving = asyncio.create_task(self._solve(block, scan, batch, last=last))
+
+    async def _solved(self, block: _Block) -> None:
+        """Wait for the solver."""
         if block.solving is not None:
             await block.solving
             block.solving = None
-        if block.calibrator is not None and block.buffer:
-            dumps = block.buffer
-            block.buffer = deque(maxlen=dumps.maxlen)
-            block.solving = asyncio.create_task(self._solve(block, block.calibrator, dumps))
-        block.buffer.clear()
-        block.calibrator = None
-        block.dropped = 0
-        self._depth.value = 0
 
-    async def _solve(self, block: _Block, calibrator: Calibrator, dumps: deque[ScanDump]) -> None:
-        n_dumps = len(dumps)
-        flux, known = flux_density(calibrator.description, self._freqs)
-        if not known:
-            logger.warning("%s has no flux model in this band: 1 Jy assumed", calibrator.name)
-            _warn(self._no_flux)
-        outcome = await asyncio.to_thread(
-            self._solve_in_thread, calibrator.products, dumps, flux, block.applied, block.refant
-        )
-        if outcome is None:
-            logger.warning("scan of %s: too little data for a solution", calibrator.name)
+    def _give_back(self, block: _Block) -> None:
+        """Have all intervals at hand again, whatever became of the block."""
+        if block.scan is not None:
+            for interval in block.scan.intervals:
+                interval.clear()
+            self._memory.free += block.scan.intervals
+            block.scan = None
+
+    async def _solve(
+        self, block: _Block, scan: _Scan, batch: list[Interval], *, last: bool
+    ) -> None:
+        """Solve a batch; after the last, publish what the scan gave."""
+        if scan.solver is None:
+            sky = Sky.of(scan.calibrator.description, self._freqs)
+            if not sky.known:
+                logger.warning(
+                    "%s has no flux model in this band: 1 Jy assumed", scan.calibrator.name
+                )
+                _warn(self._no_flux)
+            scan.solver = ScanSolver(
+                self._memory.scan,
+                self._freqs,
+                sky,
+                scan.calibrator.products,
+                block.applied,
+                block.reference,
+                self._settings.preferred_refants,
+            )
+        try:
+            await asyncio.to_thread(_add, scan.solver, batch)
+        finally:
+            self._memory.free += batch
+        if last:
+            outcome = await asyncio.to_thread(scan.solver.finish)
+            await self._conclude_scan(block, scan, scan.solver, outcome)
+
+    async def _conclude_scan(
+        self,
+        block: _Block,
+        scan: _Scan,
+        solver: ScanSolver,
+        outcome: tuple[Solutions, Applied] | None,
+    ) -> None:
+        name = scan.calibrator.name
+        if outcome is None or solver.reference is None or outcome[0].empty:
+            why = "too little data for a solution" if outcome is None else "no solution"
+            logger.warning("scan of %s: %s", name, why)
             _warn(self._unsolved)
             return
         solutions, block.applied = outcome
-        if solutions.empty:
-            logger.warning("scan of %s: no solution", calibrator.name)
-            _warn(self._unsolved)
-            return
-        if block.refant is None:
-            await self._publish_refant(block, solutions.refant)
-        counts = await publish_solutions(
-            self.telstate, self._settings.stream, block.cbid, solutions
-        )
+        if block.reference is None or self._refant.value != self.antennas[block.reference.antenna]:
+            await self._publish_refant(block, solver.reference)
+        stream = self._settings.stream
+        counts = await publish_solutions(self.telstate, stream, block.cbid, solutions)
         for product, count in counts.items():
             self._counts[product].value += count
+        block.flux.add(name, solutions, known=solver.sky.known)
         self._rms.value = solutions.phase_rms
         logger.info(
             "scan of %s, %d dumps: %s, phase rms %.3f rad",
-            calibrator.name,
-            n_dumps,
-            ", ".join(f"{count} {product}" for product, count in counts.items()),
+            name,
+            scan.n_dumps,
+            ", ".join(f"{count} {product}" for product, count in counts.items() if count),
             solutions.phase_rms,
         )
 
-    async def _publish_refant(self, block: _Block, refant: int) -> None:
-        block.refant = refant
-        self._refant.value = self._hands.antennas[refant]
+    async def _publish_refant(self, block: _Block, reference: Reference) -> None:
+        block.reference = reference
+        self._refant.value = self.antennas[reference.antenna]
+        self._why.value = reference.why
         view = self.telstate.view(self.telstate.join(block.cbid, self._settings.stream))
         await ts.publish(view, "refant", self._refant.value)
 
-    def _solve_in_thread(
-        self,
-        wanted: Products,
-        dumps: deque[ScanDump],
-        flux: npt.NDArray[np.float64],
-        applied: Applied,
-        refant: int | None,
-    ) -> tuple[Solutions, Applied] | None:
-        scan = Scan.of(dumps, self._hands, self._freqs, flux)
-        if refant is None:
-            refant = choose_refant(scan, self._settings.preferred_refants)
-        if refant is None:
-            return None
-        per_gain = self._settings.dumps_per_gain(self.layout.int_time)
-        return solve_scan(scan, wanted, applied, refant, per_gain)
+    async def _publish_flux(self, block: _Block) -> None:
+        """Write the flux densities of the calibrators that had no model; katdal scales their gains by them."""
+        measured = block.flux.measured()
+        if measured:
+            logger.info("flux densities measured: %s", measured)
+            view = self.telstate.view(self.telstate.join(block.cbid, self._settings.stream))
+            await ts.publish(view, "measured_flux", measured)
+
+
+def _add(solver: ScanSolver, batch: Sequence[Interval]) -> None:
+    try:
+        if batch:
+            solver.add(batch)
+    finally:
+        for interval in batch:
+            interval.clear()
 
 
 def _warn(sensor: aiokatcp.Sensor[int]) -> None:

@@ -1,240 +1,243 @@
-"""From a calibrator's scan to solutions: K, then B, then G, each applied before the next is solved."""
+"""From a calibrator's scan to solutions: K, then B, then G, each applied before the next is solved.
+
+A scan of any length is solved in bounded memory. Its solution intervals come in batches. Delays are found in
+the first batch, and a first bandpass; with them every interval gives its gain, and its visibilities, divided
+by delays and gain, are added to the sums of the scan. Those are all that is needed of them: the final
+bandpass, the last correction of the delays, and what the cross hands tell of polarisation. The gains are then
+referred to the final delays and bandpass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.calibration.delay import baseline_peaks, fringe, solve_delays, time_gains
-from pipelines.calibration.scan import Scan, average
-from pipelines.calibration.stefcal import MIN_ANTENNAS, solve
-
-MIN_BANDPASS_SNR: Final = 10.0
-"""Median signal to noise of a bandpass solution below which channels are solved together."""
-MIN_BLOCKS: Final = 8
-"""Blocks of channels that are always left."""
-
-Delays = npt.NDArray[np.float64]
-ComplexGains = npt.NDArray[np.complex64]
-
-
-@dataclass(frozen=True, slots=True)
-class Products:
-    """Which products a scan is solved for."""
-
-    delay: bool = False
-    bandpass: bool = False
-    gain: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The delays and bandpass that are in force; None where none has been solved yet."""
-
-    delays: Delays | None = None
-    """(pol, ant), s"""
-    bandpass: ComplexGains | None = None
-    """(chan, pol, ant)"""
+from pipelines.calibration.bandpass import levels, solve_bandpass
+from pipelines.calibration.delay import (
+    BaselinePeaks,
+    baseline_peaks,
+    first_delays,
+    fringe,
+    level_of,
+    refined_delays,
+    residual_delays,
+)
+from pipelines.calibration.interval import Interval
+from pipelines.calibration.pairs import N_PARALLEL
+from pipelines.calibration.polarisation import CrossHands, solve_polarisation
+from pipelines.calibration.refant import Reference, choose_refant
+from pipelines.calibration.sky import Sky
+from pipelines.calibration.solutions import (
+    Applied,
+    ComplexGains,
+    Delays,
+    Polarisation,
+    Products,
+    Quality,
+    Solutions,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Solutions:
-    """What a scan gave. NaN where an input has no solution."""
-
-    refant: int
-    start: float
-    """Unix time from which delays and bandpass hold: the scan's first dump."""
-    delays: Delays | None
-    bandpass: ComplexGains | None
-    gain_times: tuple[float, ...]
-    """Unix times of the gains."""
-    gains: tuple[ComplexGains, ...]
-    """(pol, ant) each."""
-    phase_rms: float
-    """Radians, weighted, of the calibrated visibilities averaged over the band; NaN if there are none."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing at all could be solved."""
-        arrays = (self.delays, self.bandpass, *self.gains)
-        return not any(a is not None and np.isfinite(a).any() for a in arrays)
-
-
-def choose_refant(scan: Scan, preferred: Sequence[str] = ()) -> int | None:
-    """Return the first of the preferred antennas that has data, or the one with the most and strongest.
-
-    Strength is the peak of a baseline's delay spectrum over its noise: independent of phases and delays.
-    None if too few antennas have any data for a solution.
-    """
-    width = abs(float(scan.freqs[1] - scan.freqs[0])) if len(scan.freqs) > 1 else 1.0
-    score = np.zeros(scan.n_antennas)
-    partners = np.zeros((scan.n_antennas, scan.n_antennas), np.int64)
-    for vis, weights in zip(scan.vis, scan.weights, strict=True):
-        present = weights.any(axis=(0, 1))
-        strength = np.sqrt(np.minimum(baseline_peaks(vis, weights, width).strength, 1e6)) * present
-        fraction = np.mean(weights > 0, axis=(0, 1))
-        for ant in (scan.hands.ant1, scan.hands.ant2):
-            np.add.at(score, ant, strength * fraction)
-        np.add.at(partners, (scan.hands.ant1, scan.hands.ant2), present)
-    alive = (partners + partners.T).sum(axis=0) > 0
-    if alive.sum() < MIN_ANTENNAS:
-        return None
-    for name in preferred:
-        if name in scan.hands.antennas and alive[scan.hands.antennas.index(name)]:
-            return scan.hands.antennas.index(name)
-    return int(score.argmax())
-
-
-def solve_bandpass(scan: Scan, refant: int) -> ComplexGains:
-    """Solve gains per channel of a scan whose delays are corrected, shape (chan, pol, ant).
-
-    Gains that vary with time are taken out before the average over time, so a drift during the scan does not
-    decorrelate it. Where the signal in a channel is too weak, the channels are solved in blocks, and the
-    solutions interpolated. The mean amplitude of each input over the channels is 1: level and time are G's.
-    """
-    steady = scan.corrected(time_gains(scan, refant))
-    bandpass = np.empty((len(scan.freqs), len(scan.vis), scan.n_antennas), np.complex64)
-    for pol, (vis, weights) in enumerate(zip(steady.vis, steady.weights, strict=True)):
-        mean, weight = average(vis, weights, axis=0)
-        bandpass[:, pol] = _bandpass_of_pol(mean, weight, scan, refant)
-    amplitude = np.abs(bandpass)
-    count = np.isfinite(amplitude).sum(axis=0)
-    level = np.nansum(amplitude, axis=0) / np.maximum(count, 1)
-    return np.asarray(bandpass / np.where(count > 0, level, 1), np.complex64)
-
-
-def _bandpass_of_pol(
-    vis: npt.NDArray[np.complex128], weights: npt.NDArray[np.float64], scan: Scan, refant: int
-) -> ComplexGains:
-    """Solve (chan, P) for gains (chan, ant), in the smallest blocks of channels that give enough signal."""
-    hands, n_chans = scan.hands, len(vis)
-    block = 1
-    while True:
-        starts = np.arange(0, n_chans, block)
-        total = np.add.reduceat(weights, starts, axis=0)
-        mean = np.add.reduceat(vis * weights, starts, axis=0)
-        mean = np.divide(mean, total, out=np.zeros_like(mean), where=total > 0)
-        solved = solve(mean, total, hands.ant1, hands.ant2, scan.n_antennas, refant, near_one=True)
-        usable = solved.snr[:, solved.snr.any(axis=0)]
-        weak = usable.size > 0 and np.median(usable) < MIN_BANDPASS_SNR
-        if not weak or n_chans < 2 * block * MIN_BLOCKS:
-            break
-        block *= 2
-    if block == 1:
-        return solved.gains
-    seen = np.zeros((n_chans, scan.n_antennas), np.bool_)
-    for ant in (hands.ant1, hands.ant2):
-        np.logical_or.at(seen.T, ant, (weights > 0).T)
-    return np.where(seen, _interpolated(solved.gains, starts, block, n_chans), np.nan + 0j)
-
-
-def _interpolated(
-    gains: ComplexGains, starts: npt.NDArray[np.int64], block: int, n_chans: int
-) -> ComplexGains:
-    """Interpolate gains (block, ant) to channels, real and imaginary parts; NaN where no block has a gain."""
-    channels = np.arange(n_chans)
-    centres = np.minimum(starts + (block - 1) / 2, n_chans - 1)
-    result = np.full((n_chans, gains.shape[1]), np.nan + 0j, np.complex64)
-    for ant, column in enumerate(gains.T):
-        good = np.isfinite(column)
-        if good.any():
-            result[:, ant] = np.interp(channels, centres[good], column[good])
-    return result
-
-
-def solve_gains(
-    scan: Scan, refant: int, dumps_per_solution: int
-) -> tuple[tuple[float, ...], tuple[ComplexGains, ...]]:
-    """Solve gains per interval over the whole band; return their times and the gains, (pol, ant) each.
-
-    The last interval may be shorter.
-    """
-    starts = range(0, len(scan.times), dumps_per_solution)
-    parts = [slice(start, start + dumps_per_solution) for start in starts]
-    per_pol = []
-    for vis, weights in zip(scan.vis, scan.weights, strict=True):
-        averages = [average(vis[part], weights[part], axis=(0, 1)) for part in parts]
-        solved = solve(
-            np.stack([mean for mean, _ in averages]),
-            np.stack([weight for _, weight in averages]),
-            scan.hands.ant1,
-            scan.hands.ant2,
-            scan.n_antennas,
-            refant,
-        )
-        per_pol.append(solved.gains)
-    gains = np.stack(per_pol, axis=1)
-    return tuple(float(scan.times[part].mean()) for part in parts), tuple(gains)
-
-
-def _bandpass_gains(bandpass: ComplexGains) -> ComplexGains:
-    """(chan, pol, ant) as :meth:`Scan.corrected` takes it."""
-    return bandpass.transpose(1, 0, 2)[:, np.newaxis]
-
-
-def phase_rms(scan: Scan) -> float:
-    """Return the weighted rms phase in radians of a scan's visibilities, averaged over frequency."""
-    mean, weight = average(scan.vis, scan.weights, axis=2)
-    total = weight.sum()
-    if not total > 0:
-        return float("nan")
-    return float(np.sqrt((weight * np.angle(mean) ** 2).sum() / total))
-
-
-def solve_scan(
-    scan: Scan, wanted: Products, applied: Applied, refant: int, dumps_per_gain: int = 1
-) -> tuple[Solutions, Applied]:
-    """Solve a scan for the wanted products.
+class ScanSolver:
+    """Solves one scan.
 
     Parameters
     ----------
     scan
-        Divided by its model.
+        For the sums of the scan; cleared.
+    freqs
+        (chan,) Hz.
+    sky
+        Model of the calibrator.
     wanted
         What the calibrator is good for.
     applied
         Delays and bandpass in force; new ones replace them, for this scan already.
     refant
-        Antenna of phase 0.
-    dumps_per_gain
-        Dumps in a solution of G.
-
-    Returns
-    -------
-    solutions, applied
-        What was solved, and what is in force from now on.
+        Antenna of phase 0; None: chosen from the data.
+    preferred
+        Antennas that it is chosen from, if they have data.
     """
-    delays = bandpass = None
-    if wanted.delay:
-        delays = solve_delays(scan, refant)
-        if np.isfinite(delays).any():
-            applied = replace(applied, delays=delays)
-    if applied.delays is not None:
-        scan = scan.corrected(fringe(applied.delays, scan.freqs))
-    if wanted.bandpass:
-        bandpass = solve_bandpass(scan, refant)
+
+    def __init__(
+        self,
+        scan: Interval,
+        freqs: npt.NDArray[np.float64],
+        sky: Sky,
+        wanted: Products,
+        applied: Applied,
+        refant: Reference | None = None,
+        preferred: Sequence[str] = (),
+    ) -> None:
+        scan.clear()
+        self._scan = scan
+        self._freqs = freqs
+        self.sky = sky
+        self._scale = np.sqrt(sky.parallel).astype(np.float32)[:, :, np.newaxis]
+        self._wanted = wanted
+        self._applied = applied
+        self.reference = refant
+        self._preferred = preferred
+        self._delays = None if wanted.delay else applied.delays
+        self._bandpass = None if wanted.bandpass else applied.bandpass
+        self._times: list[float] = []
+        self._gains: list[ComplexGains] = []
+        self._snr: list[Quality] = []
+        self._start: float | None = None
+        self._good = np.zeros((scan.n_chans, scan.pairs.n_antennas), np.int64)
+        self._n_dumps = 0
+        self._phase = np.zeros(2)
+        """Weighted sum of squares of the calibrated phases, and sum of weights."""
+
+    def add(self, intervals: Sequence[Interval]) -> None:
+        """Solve a batch of intervals for their gains and add them to the scan; they can be cleared then."""
+        if self._start is None:
+            self._start = intervals[0].times[0]
+        for interval in intervals:
+            self._good += interval.good
+            self._n_dumps += len(interval.times)
+        if not self._know_delays(intervals):
+            return
+        if self._wanted.bandpass and self._bandpass is None:
+            self._find_bandpass(intervals)
+        gains = self._instrument(self._bandpass)
+        found = [self._gain(interval, gains) for interval in intervals]
+        if self._needs_sums:
+            divide_by = self._instrument(None) if self._wanted.bandpass else gains
+            self._scan.fold(intervals, divide_by, found)
+
+    @property
+    def _needs_sums(self) -> bool:
+        return self._wanted.delay or self._wanted.bandpass or self._wanted.polarisation
+
+    def _know_delays(self, intervals: Sequence[Interval]) -> bool:
+        """Choose the reference antenna and find first delays, if they are not there; whether there are any."""
+        peaks: list[BaselinePeaks] = []
+        wants_delays = self._wanted.delay and self._delays is None and len(self._freqs) > 1
+        if wants_delays or self.reference is None:
+            peaks = [baseline_peaks(intervals, pol, self._freqs) for pol in range(N_PARALLEL)]
+        if self.reference is None:
+            self.reference = choose_refant(intervals, peaks, self._preferred)
+        if self.reference is None:
+            return False
+        if wants_delays:
+            refant = self.reference.antenna
+            delays = first_delays(peaks, self._scan.pairs, self._freqs, refant)
+            if np.isfinite(delays).any():
+                self._delays = refined_delays(intervals, delays, self._scale, self._freqs, refant)
+        return True
+
+    def _find_bandpass(self, intervals: Sequence[Interval]) -> None:
+        """Find a first bandpass in a batch.
+
+        Gains that vary with time are taken out before, so that a drift does not decorrelate it.
+        """
+        gains = self._instrument(None)
+        found = [
+            np.nan_to_num(
+                level_of(*interval.band_sums(gains), self._scan.pairs, self._refant).gains
+            )
+            for interval in intervals
+        ]
+        self._scan.fold(intervals, gains, found)
+        bandpass, _ = solve_bandpass(self._scan, self._refant)
+        self._scan.clear()
         if np.isfinite(bandpass).any():
+            self._bandpass = np.asarray(bandpass / levels(bandpass))
+
+    @property
+    def _refant(self) -> int:
+        if self.reference is None:
+            raise RuntimeError("gains are solved once there is a reference antenna")
+        return self.reference.antenna
+
+    def _instrument(self, bandpass: ComplexGains | None) -> ComplexGains:
+        """Return delays, bandpass and the root of the model as gains (pol, chan, ant), 0 for none."""
+        if self._delays is None:
+            shape = (N_PARALLEL, len(self._freqs), self._scan.pairs.n_antennas)
+            gains = np.ones(shape, np.complex64)
+        else:
+            gains = fringe(self._delays, self._freqs)
+        gains *= self._scale
+        if bandpass is not None:
+            gains *= bandpass.transpose(1, 0, 2)
+            gains[~np.isfinite(gains)] = 0
+        return gains
+
+    def _gain(self, interval: Interval, instrument: ComplexGains) -> ComplexGains:
+        """Solve the gain of an interval; return it with 0 where there is none."""
+        pairs = self._scan.pairs
+        vis, weights = interval.band_sums(instrument)
+        solved = level_of(vis, weights, pairs, self._refant)
+        self._times.append(interval.time)
+        self._gains.append(solved.gains)
+        self._snr.append(solved.snr)
+        gains = np.nan_to_num(solved.gains)
+        pair = gains[:, pairs.ant1] * gains[:, pairs.ant2].conj()
+        power = np.abs(pair) ** 2 * weights.sum(axis=1)
+        phase = np.angle(vis.sum(axis=1) * pair.conj())
+        self._phase += (power * phase**2).sum(), power.sum()
+        return gains
+
+    def finish(self) -> tuple[Solutions, Applied] | None:
+        """Return what was solved, and what is in force from now on; None if there was too little data."""
+        if self.reference is None or self._start is None:
+            return None
+        applied, turn = self._applied, np.ones(1, np.complex64)
+        delays = bandpass = delay_snr = bandpass_snr = None
+        if self._wanted.delay and self._delays is not None:
+            left, delay_snr = self._left_of_delays()
+            delays = self._delays + left
+            applied = replace(applied, delays=delays)
+            centre = self._freqs.mean()
+            turn = np.exp(-2j * np.pi * left * centre)
+        if self._wanted.bandpass and self._bandpass is not None:
+            bandpass, bandpass_snr = solve_bandpass(self._scan, self._refant)
+            scale = levels(bandpass)
+            bandpass /= scale
+        polarisation = self._polarisation(bandpass)
+        if bandpass is not None:
+            if delays is not None:
+                bandpass *= fringe(-left, self._freqs - centre).transpose(1, 0, 2)
+            turn = turn * scale
             applied = replace(applied, bandpass=bandpass)
-    if applied.bandpass is not None:
-        scan = scan.corrected(_bandpass_gains(applied.bandpass))
-    times: tuple[float, ...] = ()
-    gains: tuple[ComplexGains, ...] = ()
-    if wanted.gain:
-        times, gains = solve_gains(scan, refant, dumps_per_gain)
-        scan = scan.corrected(_gains_of_dumps(gains, len(scan.times), dumps_per_gain))
-    solutions = Solutions(
-        refant, float(scan.times[0]), delays, bandpass, times, gains, phase_rms(scan)
-    )
-    return solutions, applied
+        if polarisation.leakage is not None:
+            applied = replace(applied, leakage=polarisation.leakage)
+        gains = tuple((gain * turn).astype(np.complex64) for gain in self._gains)
+        wants_gains = self._wanted.gain
+        return Solutions(
+            refant=self._refant,
+            n_antennas=self._scan.pairs.n_antennas,
+            start=self._start,
+            delays=delays,
+            bandpass=bandpass,
+            gain_times=tuple(self._times) if wants_gains else (),
+            gains=gains if wants_gains else (),
+            phase_rms=float(np.sqrt(np.divide(*self._phase))) if self._phase[1] else float("nan"),
+            delay_snr=delay_snr,
+            bandpass_snr=bandpass_snr,
+            gain_snr=tuple(self._snr) if wants_gains else (),
+            polarisation=polarisation,
+            flagged=self._flagged(),
+        ), applied
 
+    def _flagged(self) -> npt.NDArray[np.float32]:
+        """Return the part of the samples, (chan, ant), that was flagged or lost."""
+        of_antenna = N_PARALLEL * (self._scan.pairs.n_antennas - 1)
+        return (1 - self._good / (of_antenna * max(1, self._n_dumps))).astype(np.float32)
 
-def _gains_of_dumps(
-    gains: tuple[ComplexGains, ...], n_dumps: int, dumps_per_gain: int
-) -> npt.NDArray[Any]:
-    """(pol, T, 1, ant) of the gains of intervals."""
-    index = np.arange(n_dumps) // dumps_per_gain
-    return np.stack(gains)[index].transpose(1, 0, 2)[:, :, np.newaxis]
+    def _left_of_delays(self) -> tuple[Delays, Quality]:
+        """Return what is left of the delays in the sums of the scan, and its signal to noise."""
+        scan = self._scan
+        ones = np.ones((N_PARALLEL, scan.n_chans, scan.pairs.n_antennas), np.complex64)
+        left = residual_delays([scan.band_sums(ones)], scan.pairs, self._freqs, self._refant)
+        return left.delays, left.snr
+
+    def _polarisation(self, bandpass: ComplexGains | None) -> Polarisation:
+        if not self._wanted.polarisation or not self.sky.known:
+            return Polarisation()
+        cross = CrossHands.of(self._scan, bandpass, self.sky, self._freqs, self._applied.leakage)
+        return Polarisation() if cross is None else solve_polarisation(cross, self._refant)

@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import katpoint
-import numpy as np
-import numpy.typing as npt
 from katsdptelstate.aio.telescope_state import TelescopeState
 from redis.exceptions import RedisError
 
-from pipelines.calibration.solver import Products
+from pipelines.calibration.solutions import Products
 from pipelines.common.errors import TelstateError
 
 logger = logging.getLogger(__name__)
 
 TRACKING: Final = "track"
 _WITHIN: Final = 0.49
-DEFAULT_FLUX: Final = 1.0
-"""Jy, of a calibrator without a flux model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +33,9 @@ class Calibrator:
 def products_of(tags: Iterable[str]) -> Products:
     """Return what a target with such tags is good for.
 
-    A bandpass calibrator is strong and solved for everything, so that an observation of it alone is calibrated;
-    a delay calibrator for delays; gain and flux calibrators for gains.
+    A bandpass calibrator is strong and solved for everything, so that an observation of it alone is
+    calibrated; a delay calibrator for delays; gain and flux calibrators for gains; a polarisation calibrator
+    for what the cross hands tell.
     """
     names = set(tags)
     bandpass = "bpcal" in names
@@ -46,6 +43,7 @@ def products_of(tags: Iterable[str]) -> Products:
         delay=bandpass or "delaycal" in names,
         bandpass=bandpass,
         gain=bandpass or bool(names & {"gaincal", "fluxcal"}),
+        polarisation=bandpass or "polcal" in names,
     )
 
 
@@ -73,19 +71,6 @@ def calibrator_of(
     if products == Products():
         return None
     return Calibrator(description, str(target.name), products)
-
-
-def flux_density(
-    description: str, freqs: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], bool]:
-    """Return a target's flux density (Stokes I, Jy) at frequencies (Hz), and whether it is known.
-
-    Unknown, or not known and positive everywhere in the band, is :data:`DEFAULT_FLUX`.
-    """
-    flux = np.asarray(katpoint.Target(description).flux_density(freqs / 1e6), np.float64)
-    if flux.shape == freqs.shape and np.isfinite(flux).all() and (flux > 0).all():
-        return flux, True
-    return np.full(freqs.shape, DEFAULT_FLUX), False
 
 
 async def calibrator_at(

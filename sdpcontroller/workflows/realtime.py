@@ -338,7 +338,7 @@ def _calibration(config: ProductConfig, name: str, l0: str) -> _Task:
         config,
         catalogue.CALIBRATION,
         f"cal.{name}",
-        resources.calibration(size, model.buffer_time, less=less),
+        resources.calibration(size, model.buffer_time, parameters.g_solint or 0.0, less=less),
         network=SDP_NETWORK,
         settings=settings,
     )

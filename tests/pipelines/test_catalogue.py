@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import catalogue
-from pipelines.calibration.server import CalSettings, scan_buffer_bytes
 from pipelines.common.l0.layout import L0Layout
 from pipelines.common.l0.receiver import buffer_bytes
 
@@ -23,16 +22,6 @@ def test_l0_buffers_are_those_of_the_receiver(n_chans: int, n_antennas: int) -> 
     asked = catalogue.l0_buffer_bytes(n_chans, products)
     # end heaps, and the places that the receiver keeps to flush itself, are a few hundred bytes a dump
     assert asked <= buffer_bytes(layout) <= asked + catalogue.L0_BUFFERED * 4096
-
-
-@given(N_CHANS, N_ANTENNAS, st.floats(1, 1000), st.floats(0.5, 10))
-def test_calibration_is_asked_twice_its_scan_buffers(
-    n_chans: int, n_antennas: int, buffer_time: float, int_time: float
-) -> None:
-    settings = CalSettings("cal", buffer_time)
-    own = scan_buffer_bytes(settings, n_chans, n_antennas, int_time)
-    dumps = settings.buffer_dumps(int_time)
-    assert catalogue.calibration_bytes(n_chans, n_antennas, dumps) == 2 * own
 
 
 def test_every_program_can_be_started_as_a_module() -> None:

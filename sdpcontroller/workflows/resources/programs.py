@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipelines import catalogue
-from pipelines.catalogue import PYTHON_MIB
+from pipelines.catalogue import PYTHON_MIB, Program
 from scheduler.requests import NicRequest, TaskRequest, VolumeRequest
 from sdpcontroller.workflows.resources.formula import Asked, Quantity, formula
 from sdpcontroller.workflows.resources.sizes import (
@@ -59,6 +59,27 @@ def _l0_in_or_out(program: str, way: str, why: str) -> Callable[..., Quantity]:
 
 def _rate_of(rate: Callable[..., Quantity], size: StreamSize) -> Quantity:
     return rate(n_chans=size.n_chans, n_antennas=size.n_antennas, wall_int_time=size.wall_int_time)
+
+
+def _of_l0(
+    program: Program,
+    cpus: Quantity,
+    mem: Quantity,
+    received: Quantity,
+    sent: Quantity | None = None,
+    *,
+    volumes: Sequence[str] = (),
+) -> Asked:
+    """Make the request of a program that works on an L0 stream, or on one of flags."""
+    out = 0.0 if sent is None else sent.value
+    request = TaskRequest.of(
+        cpus=cpus.value,
+        mem_mib=mem.value,
+        ports=program.ports,
+        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value, out_mbps=out)],
+        volumes=[VolumeRequest.of(volume) for volume in volumes],
+    )
+    return Asked(request, (cpus, mem, received, *(() if sent is None else (sent,))))
 
 
 def _l0_buffer(n_chans: int, n_antennas: int) -> float:
@@ -190,41 +211,34 @@ _cal_in = _l0_in_or_out("cal", "in", "the L0 stream")
     "cal",
     "cpus",
     "CPU",
-    why="solving runs beside receiving; less where less_resources is set",
-    source="pipelines.calibration: one solver thread",
+    why="its solver's threads; half a core where less_resources is set",
+    source="pipelines.catalogue.CALIBRATION_THREADS",
 )
 def _cal_cpus(less: bool) -> float:
-    return 0.5 if less else 2
+    return 0.5 if less else catalogue.CALIBRATION_THREADS
 
 
 @formula(
     "cal",
     "mem",
     "MiB",
-    why="the interpreter, two scans of buffer_time, the solver's work, and the network's buffer",
-    source="pipelines.catalogue.calibration_bytes and l0_buffer_bytes",
+    why="the interpreter, two batches of solution intervals, sums of a scan, gains, and the network's buffer",
+    source="pipelines.catalogue.calibration_bytes, held to by tests/pipelines/calibration",
 )
-def _cal_mem(n_chans: int, n_antennas: int, dumps: int) -> float:
-    scans = catalogue.calibration_bytes(n_chans, n_antennas, dumps) / MIB
-    return math.ceil(PYTHON_MIB + scans + _l0_buffer(n_chans, n_antennas))
+def _cal_mem(n_chans: int, n_antennas: int, batch: int) -> float:
+    arrays = catalogue.calibration_bytes(n_chans, n_antennas, batch) / MIB
+    return math.ceil(PYTHON_MIB + arrays + _l0_buffer(n_chans, n_antennas))
 
 
-def calibration(l0: StreamSize, buffer_time: float, *, less: bool) -> Asked:
-    """Calibration with scans of up to `buffer_time` seconds."""
-    cpus = _cal_cpus(less=less)
+def calibration(l0: StreamSize, buffer_time: float, g_solint: float = 0.0, *, less: bool) -> Asked:
+    """Calibration that holds visibilities of up to `buffer_time` seconds; gains every `g_solint` seconds."""
+    dumps = catalogue.dumps_per_gain(g_solint, l0.int_time)
     mem = _cal_mem(
         n_chans=l0.n_chans,
         n_antennas=l0.n_antennas,
-        dumps=math.ceil(buffer_time / l0.int_time),
+        batch=catalogue.calibration_batch(buffer_time, dumps * l0.int_time),
     )
-    received = _rate_of(_cal_in, l0)
-    request = TaskRequest.of(
-        cpus=cpus.value,
-        mem_mib=mem.value,
-        ports=catalogue.CALIBRATION.ports,
-        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value)],
-    )
-    return Asked(request, (cpus, mem, received))
+    return _of_l0(catalogue.CALIBRATION, _cal_cpus(less=less), mem, _rate_of(_cal_in, l0))
 
 
 _writer_in = _l0_in_or_out("vis_writer", "in", "the L0 stream")
@@ -245,15 +259,9 @@ def _writer_mem(n_chans: int, n_antennas: int) -> float:
 def writer(l0: StreamSize) -> Asked:
     """Visibility writer."""
     mem = _writer_mem(n_chans=l0.n_chans, n_antennas=l0.n_antennas)
-    received = _rate_of(_writer_in, l0)
-    request = TaskRequest.of(
-        cpus=_writer_cpus.value,
-        mem_mib=mem.value,
-        ports=catalogue.WRITER.ports,
-        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value)],
-        volumes=[VolumeRequest.of(DATA_VOLUME)],
+    return _of_l0(
+        catalogue.WRITER, _writer_cpus, mem, _rate_of(_writer_in, l0), volumes=(DATA_VOLUME,)
     )
-    return Asked(request, (_writer_cpus, mem, received))
 
 
 _flags_in = _l0_in_or_out("flags", "in", "the L0 stream")
@@ -292,15 +300,8 @@ def _flags_mem(n_chans: int, n_antennas: int) -> float:
 def flags(l0: StreamSize, rate_ratio: float) -> Asked:
     """Flagger with the time axis."""
     mem = _flags_mem(n_chans=l0.n_chans, n_antennas=l0.n_antennas)
-    received = _rate_of(_flags_in, l0)
     sent = _flags_rate(_flags_out, l0, rate_ratio)
-    request = TaskRequest.of(
-        cpus=_flags_cpus.value,
-        mem_mib=mem.value,
-        ports=catalogue.FLAGS.ports,
-        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value, out_mbps=sent.value)],
-    )
-    return Asked(request, (_flags_cpus, mem, received, sent))
+    return _of_l0(catalogue.FLAGS, _flags_cpus, mem, _rate_of(_flags_in, l0), sent)
 
 
 def _flags_rate(rate: Callable[..., Quantity], size: StreamSize, rate_ratio: float) -> Quantity:
@@ -332,14 +333,7 @@ def flag_writer(l0: StreamSize, rate_ratio: float) -> Asked:
     """Writer of flags."""
     mem = _flag_writer_mem(n_chans=l0.n_chans, n_antennas=l0.n_antennas)
     received = _flags_rate(_flag_writer_in, l0, rate_ratio)
-    request = TaskRequest.of(
-        cpus=_flag_writer_cpus.value,
-        mem_mib=mem.value,
-        ports=catalogue.FLAG_WRITER.ports,
-        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value)],
-        volumes=[VolumeRequest.of(DATA_VOLUME)],
-    )
-    return Asked(request, (_flag_writer_cpus, mem, received))
+    return _of_l0(catalogue.FLAG_WRITER, _flag_writer_cpus, mem, received, volumes=(DATA_VOLUME,))
 
 
 _display_in = _l0_in_or_out("display", "in", "the L0 stream")
@@ -361,14 +355,7 @@ def _display_mem(n_chans: int, n_antennas: int) -> float:
 def display(l0: StreamSize) -> Asked:
     """Signal display."""
     mem = _display_mem(n_chans=l0.n_chans, n_antennas=l0.n_antennas)
-    received = _rate_of(_display_in, l0)
-    request = TaskRequest.of(
-        cpus=_display_cpus.value,
-        mem_mib=mem.value,
-        ports=catalogue.DISPLAY.ports,
-        nics=[NicRequest.of(SDP_NETWORK, in_mbps=received.value)],
-    )
-    return Asked(request, (_display_cpus, mem, received))
+    return _of_l0(catalogue.DISPLAY, _display_cpus, mem, _rate_of(_display_in, l0))
 
 
 _QUALITY = (

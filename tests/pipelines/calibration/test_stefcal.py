@@ -54,7 +54,7 @@ def test_noisy_gains_are_the_least_squares_solution(seed: int) -> None:
     start = np.concatenate([gains[0].real, gains[0].imag])
     fit = least_squares(residuals, start, xtol=1e-14, ftol=1e-14, gtol=1e-14)
     expected = referenced(fit.x[:7] + 1j * fit.x[7:], 2)
-    solved = solve(vis, weights, ant1, ant2, 7, 2)
+    solved = solve(vis * weights, weights, ant1, ant2, 7, 2)
     np.testing.assert_allclose(solved.gains[0], expected, atol=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_fewer_than_three_inputs_with_data_have_no_gain(seed: int, dead: set[int
     _, vis, ant1, ant2 = equations(np.random.default_rng(seed), 8, 1, noise=0.01)
     weights = np.ones(vis.shape)
     weights[:, np.isin(ant1, list(dead)) | np.isin(ant2, list(dead))] = 0
-    assert np.isnan(solve(vis, weights, ant1, ant2, 8, 0).gains).all()
+    assert np.isnan(solve(vis * weights, weights, ant1, ant2, 8, 0).gains).all()
 
 
 # With fewer than three alive, noise alone is left among the others, and now and then looks like gains.
@@ -96,7 +96,7 @@ def test_dead_inputs_have_no_gain_and_do_no_harm(seed: int, dead: set[int]) -> N
         else:
             shape = (1, touched.sum())
             vis[:, touched] = 1e-4 * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
-    solved = solve(vis, weights, ant1, ant2, n, 0)
+    solved = solve(vis * weights, weights, ant1, ant2, n, 0)
     alive = np.array([ant not in dead for ant in range(n)])
     assert np.isnan(solved.gains[0, ~alive]).all()
     if alive.sum() > 3:
@@ -108,7 +108,7 @@ def test_without_the_reference_antenna_there_is_no_solution() -> None:
     _, vis, ant1, ant2 = equations(np.random.default_rng(0), 6)
     weights = np.ones(vis.shape)
     weights[:, (ant1 == 2) | (ant2 == 2)] = 0
-    solved = solve(vis, weights, ant1, ant2, 6, 2)
+    solved = solve(vis * weights, weights, ant1, ant2, 6, 2)
     assert np.isnan(solved.gains).all()
     assert (solved.snr == 0).all()
 
@@ -118,6 +118,6 @@ def test_an_antenna_apart_from_the_reference_has_no_gain() -> None:
     gains, vis, ant1, ant2 = equations(np.random.default_rng(0), 8)
     weights = np.ones(vis.shape)
     weights[:, (ant1 < 4) != (ant2 < 4)] = 0
-    solved = solve(vis, weights, ant1, ant2, 8, 5)
+    solved = solve(vis * weights, weights, ant1, ant2, 8, 5)
     assert np.isnan(solved.gains[0, :4]).all()
     np.testing.assert_allclose(solved.gains[0, 4:], referenced(gains, 5)[0, 4:], atol=2e-5)

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import katpoint
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.calibration.solver import Products
-from pipelines.calibration.targets import calibrator_at, calibrator_of, flux_density, products_of
+from pipelines.calibration.sky import Sky
+from pipelines.calibration.solutions import Products
+from pipelines.calibration.targets import calibrator_at, calibrator_of, products_of
 from pipelines.common import telstate as ts
 from pipelines.common.endpoints import parse_endpoint
+from pipelines.correlator.model import product_flux
 
 BPCAL = "J0408-6545, radec bpcal, 4:08:20.38, -65:45:09.1, (900 2000 0.7)"
 GAINCAL = "J0240-2309, radec gaincal, 2:40:08.17, -23:09:15.7"
@@ -21,7 +24,9 @@ FIELD = "field, radec target, 2:50:00, -25:00:00"
     ("tags", "expected"),
     [
         (["radec", "target"], Products()),
-        (["bpcal"], Products(delay=True, bandpass=True, gain=True)),
+        (["bpcal"], Products(delay=True, bandpass=True, gain=True, polarisation=True)),
+        (["polcal"], Products(polarisation=True)),
+        (["polcal", "gaincal"], Products(gain=True, polarisation=True)),
         (["delaycal"], Products(delay=True)),
         (["gaincal"], Products(gain=True)),
         (["fluxcal"], Products(gain=True)),
@@ -49,14 +54,26 @@ def test_nonsense_for_a_target_is_no_calibrator(value: object) -> None:
 
 def test_flux_comes_from_the_model_or_is_one_jansky() -> None:
     freqs = np.array([1.0e9, 1.5e9])
-    flux, known = flux_density(BPCAL, freqs)
-    assert known
-    np.testing.assert_allclose(flux, 10**0.7)
-    flux, known = flux_density(GAINCAL, freqs)
-    assert not known
-    np.testing.assert_array_equal(flux, 1.0)
+    sky = Sky.of(BPCAL, freqs)
+    assert sky.known
+    np.testing.assert_allclose(sky.parallel, 10**0.7)
+    np.testing.assert_array_equal(sky.cross, 0)
+    sky = Sky.of(GAINCAL, freqs)
+    assert not sky.known
+    np.testing.assert_array_equal(sky.parallel, 1.0)
     # Outside of the model's range nothing is known either.
-    assert not flux_density(BPCAL, np.array([1.9e9, 2.1e9]))[1]
+    assert not Sky.of(BPCAL, np.array([1.9e9, 2.1e9])).known
+
+
+def test_the_polarisation_of_the_model_is_that_of_the_feeds() -> None:
+    """hh is I + Q, vv I - Q, hv U + iV: as the simulated correlator sends it."""
+    polarised = "C, radec polcal, 1:00:00, -20:00:00, (900 2000 0.5 0 0 0 0 0 1 0.1 0.05 -0.02)"
+    freqs = np.array([1.0e9, 1.5e9])
+    sky = Sky.of(polarised, freqs)
+    hh, hv, vh, vv = product_flux((katpoint.Target(polarised),), freqs)[0].T
+    np.testing.assert_allclose(sky.parallel, [hh, vv])
+    np.testing.assert_allclose(sky.cross, hv)
+    np.testing.assert_allclose(sky.cross.conj(), vh)
 
 
 async def test_the_calibrator_of_a_dump_is_found_by_its_time(redis_server: Any) -> None:

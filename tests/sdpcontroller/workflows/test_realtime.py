@@ -405,7 +405,7 @@ def test_what_the_demonstration_asks_for() -> None:
 GOLDEN = {
     "cpus": 3.3,
     "cores": 2,
-    "mem": 2864.0,
+    "mem": 2690.0,
     "cbf in": 19.818,
     "cbf out": 19.818,
     "sdp in": 18.63,
