@@ -245,10 +245,10 @@ class CalServer(L0Server):
                 block.reference,
                 self._settings.preferred_refants,
             )
-        try:
-            await asyncio.to_thread(_add, scan.solver, batch)
-        finally:
-            self._memory.free += batch
+        work = asyncio.get_running_loop().run_in_executor(None, _add, scan.solver, batch)
+        # Whoever does not wait any more, the intervals are in use until the thread is through.
+        work.add_done_callback(lambda _: self._memory.free.extend(batch))
+        await asyncio.shield(work)
         if last:
             outcome = await asyncio.to_thread(scan.solver.finish)
             await self._conclude_scan(block, scan, scan.solver, outcome)
