@@ -28,8 +28,8 @@ from typing import Any
 import psutil
 from aiohttp import web
 
+from scheduler.collector import calm
 from scheduler.embedded import AgentSpec, Cluster
-from scheduler.embedded.collector import calm
 from scheduler.embedded.executors.simulated import SimulatedExecutor
 from scheduler.embedded.recordio import Decoder
 from scheduler.embedded.simulation import Simulation

@@ -49,8 +49,13 @@ DEADLINE_ENV: Final = "SDP_GO_AHEAD_DEADLINE"
 
 @functools.cache
 def wrapper_script() -> str:
-    """Return the shell script that waits for the go-ahead and then becomes the program."""
-    return (resources.files("scheduler") / "goahead_wrapper.sh").read_text(encoding="utf-8")
+    """Return the shell script that waits for the go-ahead and then becomes the program.
+
+    Its comments are left out: every waiting task has it in its command.
+    """
+    text = (resources.files("scheduler") / "goahead_wrapper.sh").read_text(encoding="utf-8")
+    lines = (line for line in text.splitlines() if line and not line.lstrip().startswith("#"))
+    return "\n".join(lines) + "\n"
 
 
 def new_token() -> str:

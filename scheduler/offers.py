@@ -8,19 +8,30 @@ it is offered under, the most specific first.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from scheduler.errors import QuantityError
-from scheduler.quantities import Millis, Ranges, Resources, format_millis, from_millis, millis
-from scheduler.topology import MergedOffers, merge_offers
+from scheduler.quantities import (
+    Millis,
+    Ranges,
+    Resources,
+    format_millis,
+    from_millis,
+    millis,
+    read_resource,
+)
+from scheduler.topology import AgentSnapshot, MergedOffers, Quarantined, gathered, merge_agent
 
 Offer = Mapping[str, Any]
 """An ``Offer`` message of Mesos' v1 scheduler API, in its JSON form."""
 
 MAX_OFFERS: Final = 100_000
 """Offers that are held at a time; more are not taken (and run out at the master)."""
+_NONE: Final = Ranges()
 _COPIED: Final = ("allocation_info", "reservations", "role")
 
 
@@ -32,10 +43,16 @@ class _Held:
 
 
 class OfferPool:
-    """All offers that we hold."""
+    """All offers that we hold, and what they come to, agent by agent."""
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
+        self._of_agent: dict[str, dict[str, Offer]] = {}
+        """The same offers, by agent and id."""
+        self._known: dict[str, tuple[AgentSnapshot, ...] | Quarantined] = {}
+        """What the offers of an agent come to, as it was when it was looked at last."""
+        self._changed: dict[str, None] = {}
+        """Agents whose offers are others since then."""
         self._merged: MergedOffers | None = None
         self.gained = 0
         """Grows whenever offers come: what did not fit before may fit then."""
@@ -47,36 +64,35 @@ class OfferPool:
         """Hold these offers as well; those without an id are ignored."""
         for offer in offers:
             try:
-                offer_id, agent_id = offer["id"]["value"], offer["agent_id"]["value"]
+                offer_id, agent_id = str(offer["id"]["value"]), str(offer["agent_id"]["value"])
             except (KeyError, TypeError):
                 continue
+            self.rescind(offer_id)
             if len(self._held) < MAX_OFFERS:
-                self._held[str(offer_id)] = _Held(offer, str(agent_id), at)
+                self._held[offer_id] = _Held(offer, agent_id, at)
+                self._of_agent.setdefault(agent_id, {})[offer_id] = offer
+                self._note(agent_id)
         self.gained += 1
-        self._changed()
 
     def rescind(self, offer_id: str) -> None:
         """Forget an offer that Mesos took back."""
-        if self._held.pop(offer_id, None) is not None:
-            self._changed()
+        if offer_id in self._held:
+            self._remove(offer_id)
 
     def drop_agent(self, agent_id: str) -> None:
         """Forget the offers of an agent that is gone."""
-        for offer_id in [i for i, held in self._held.items() if held.agent_id == agent_id]:
-            self.rescind(offer_id)
+        for offer_id in list(self._of_agent.get(agent_id, ())):
+            self._remove(offer_id)
 
     def clear(self) -> list[str]:
         """Forget all, and return their ids."""
-        ids = list(self._held)
-        self._held.clear()
-        self._changed()
-        return ids
+        return self.take_older(math.inf)
 
     def take_older(self, than: float) -> list[str]:
         """Forget the offers that came before that time, and return their ids."""
         ids = [offer_id for offer_id, held in self._held.items() if held.since < than]
         for offer_id in ids:
-            self.rescind(offer_id)
+            self._remove(offer_id)
         return ids
 
     def take(self, offer_ids: Iterable[str]) -> list[Offer] | None:
@@ -84,18 +100,40 @@ class OfferPool:
         ids = list(offer_ids)
         if any(offer_id not in self._held for offer_id in ids):
             return None
-        taken = [self._held.pop(offer_id).offer for offer_id in ids]
-        self._changed()
-        return taken
+        return [self._remove(offer_id) for offer_id in ids]
+
+    def _remove(self, offer_id: str) -> Offer:
+        held = self._held.pop(offer_id)
+        of_agent = self._of_agent[held.agent_id]
+        del of_agent[offer_id]
+        self._note(held.agent_id)
+        return held.offer
+
+    def _note(self, agent_id: str) -> None:
+        """Take note that the offers of an agent are others."""
+        self._merged = None
+        if self._of_agent[agent_id]:
+            self._changed[agent_id] = None
+            return
+        for by_agent in (self._of_agent, self._known, self._changed):
+            by_agent.pop(agent_id, None)
+
+    def merge_some(self, limit: int) -> bool:
+        """Look at so many agents of which offers have changed; tell whether there may be more.
+
+        Whoever must not be held up for long does this a few times before he asks for :meth:`merged`.
+        """
+        for agent_id in list(islice(self._changed, limit)):
+            del self._changed[agent_id]
+            self._known[agent_id] = merge_agent(agent_id, list(self._of_agent[agent_id].values()))
+        return bool(self._changed)
 
     def merged(self) -> MergedOffers:
         """Return what is free on each agent."""
         if self._merged is None:
-            self._merged = merge_offers(held.offer for held in self._held.values())
+            self.merge_some(MAX_OFFERS)
+            self._merged = gathered(self._known[agent_id] for agent_id in self._of_agent)
         return self._merged
-
-    def _changed(self) -> None:
-        self._merged = None
 
 
 @dataclass(slots=True)
@@ -127,17 +165,17 @@ class Ledger:
         self._entries: dict[str, list[_Entry]] = {}
         for offer in offers:
             for resource in offer.get("resources", ()):
-                self._add(resource)
+                name, amount = read_resource(resource)
+                copied = {key: resource[key] for key in _COPIED if key in resource}
+                entry = (
+                    _Entry(0, amount, copied)
+                    if isinstance(amount, Ranges)
+                    else _Entry(amount, _NONE, copied)
+                )
+                self._entries.setdefault(name, []).append(entry)
         for entries in self._entries.values():
-            entries.sort(key=lambda entry: -entry.reservations)
-
-    def _add(self, resource: Mapping[str, Any]) -> None:
-        amount = Resources.from_mesos([resource])
-        copied = {key: resource[key] for key in _COPIED if key in resource}
-        for name, scalar in amount.scalars.items():
-            self._entries.setdefault(name, []).append(_Entry(scalar, Ranges(), copied))
-        for name, ranges in amount.ranges.items():
-            self._entries.setdefault(name, []).append(_Entry(0, ranges, copied))
+            if len(entries) > 1:
+                entries.sort(key=lambda entry: -entry.reservations)
 
     def draw(self, wanted: Resources) -> list[dict[str, Any]]:
         """Take `wanted` out, as Mesos ``Resource`` messages.
@@ -171,7 +209,7 @@ class Ledger:
         for entry in self._entries.get(name, ()):
             if part := members & entry.ranges:
                 entry.ranges -= part
-                members -= part
+                members = _NONE if part == members else members - part
                 pairs = [{"begin": begin, "end": end} for begin, end in part.intervals]
                 value = {"range": pairs}
                 drawn.append({"name": name, "type": "RANGES", "ranges": value, **entry.copied})
@@ -180,10 +218,10 @@ class Ledger:
         return drawn
 
 
-def _joined(drawn: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _joined(drawn: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join scalars that differ in nothing but the offer they come from."""
     if len({resource["name"] for resource in drawn}) == len(drawn):
-        return list(drawn)
+        return drawn
     joined: dict[str, dict[str, Any]] = {}
     others: list[dict[str, Any]] = []
     for resource in drawn:

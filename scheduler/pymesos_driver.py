@@ -9,6 +9,7 @@ names what it replaces (found by reading pymesos and by recording it against a r
   does an answer to SUBSCRIBE other than 200, 307, 503. Here the connection is made anew, after a back-off.
 * 503, and an ERROR that ends the stream, are retried without pause. Here every reconnection backs off.
 * ``stop()`` tears the framework down. Here only :meth:`MendedDriver.send_teardown` does.
+* Whatever has come of an event is copied at every 4 KiB of it. Here a buffer grows.
 * Heartbeats are not supervised. Here a silent connection is closed.
 * Calls hold the driver's lock for as long as the HTTP request lasts, with a time-out of one day, and the other
   thread closes their connection under their feet. Here there is no lock around them, the time-out is short, and
@@ -19,16 +20,20 @@ names what it replaces (found by reading pymesos and by recording it against a r
 from __future__ import annotations
 
 import contextlib
+import http
 import http.client
-import json
 import logging
 import os
 import random
+import re
 import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import orjson
 
 from scheduler.errors import FrameworkError
 
@@ -65,6 +70,14 @@ FATAL_ERRORS: Final = ("Framework has been removed", "Framework failed over")
 MAX_RECORD: Final = 256 * 2**20
 """Bytes that one event may have (10 000 offers have about 30 MB)."""
 MAX_REFUSAL: Final = 2000
+READ_SIZE: Final = 64 * 1024
+MAX_LENGTH_DIGITS: Final = 20
+_RECORD: Final = re.compile(rb"([0-9]{1,20})\n")
+
+
+def written(call: Mapping[str, Any]) -> bytes:
+    """Write a call as JSON. A launch has megabytes of it, which :mod:`json` needs eight times as long for."""
+    return orjson.dumps(call)
 
 
 class CallRefused(FrameworkError):
@@ -86,13 +99,66 @@ class DriverListener(Protocol):
 
 
 class _Connection(process.Connection):
-    """A connection whose records are bounded."""
+    """A connection that takes large events: pymesos copies all that came of one at every piece of it.
+
+    An event may have no more than `MAX_RECORD` bytes.
+    """
+
+    _parser: Any
+
+    def __init__(self, master: Any, driver: MendedDriver) -> None:
+        super().__init__(master, driver)  # type: ignore[no-untyped-call]  # pymesos has no types
+        self._come = bytearray()
 
     def read(self) -> bool:
-        alive: bool = super().read()  # type: ignore[no-untyped-call]  # pymesos has no types
-        if len(self._response) > MAX_RECORD:
-            raise FrameworkError(f"an event has more than {MAX_RECORD} bytes")
-        return alive
+        """Take what has come; False at the end of the connection."""
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        if self._parser.execute(data, len(data)) != len(data):
+            raise FrameworkError("the master does not speak HTTP")
+        if self._stream_id is None and self._parser.is_headers_complete() and not self._opened():
+            return False
+        if self._parser.is_partial_body():
+            self._come += self._parser.recv_body()
+            for record in self._records():
+                self._callback.process_event(orjson.loads(record))
+        return not self._parser.is_message_complete()
+
+    def _opened(self) -> bool:
+        """Look at the head of the answer; False when another master, or this one later, must be asked."""
+        head = {name.upper(): value for name, value in self._parser.get_headers().items()}
+        status = self._parser.get_status_code()
+        if status == http.HTTPStatus.TEMPORARY_REDIRECT:
+            leader = head["LOCATION"]
+            self._callback.change_master(urlsplit(leader).netloc or leader)
+            return False
+        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+            return False
+        if status != http.HTTPStatus.OK:
+            said = self._parser.recv_body().decode(errors="replace")[:MAX_REFUSAL]
+            raise FrameworkError(f"SUBSCRIBE was refused with {status}: {said}")
+        self._stream_id = head.get("MESOS-STREAM-ID", "")
+        self._callback.stream_id = self._stream_id
+        return True
+
+    def _records(self) -> Iterator[bytearray]:
+        """Take the complete events out of what has come: length in decimal, line feed, JSON (RecordIO)."""
+        while match := _RECORD.match(self._come):
+            begin, length = match.end(), int(match[1])
+            del match  # holds the buffer
+            if length > MAX_RECORD:
+                raise FrameworkError(f"an event has more than {MAX_RECORD} bytes")
+            if len(self._come) < begin + length:
+                return
+            record = self._come[begin : begin + length]
+            del self._come[: begin + length]
+            yield record
+        if len(self._come) > MAX_LENGTH_DIGITS:
+            raise FrameworkError("the master does not send events")
 
 
 class MendedDriver(pymesos.MesosSchedulerDriver):
@@ -297,7 +363,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         if self._basic_credential:
             head["Authorization"] = self._basic_credential
         self._sends += 1
-        status, text = self._exchange(master, method, path, json.dumps(body).encode(), head)
+        status, text = self._exchange(master, method, path, written(body), head)
         if not 200 <= status < 300:
             raise CallRefused(f"{body.get('type')} was refused with {status}: {text}")
         return {}

@@ -21,6 +21,9 @@ Millis: TypeAlias = int
 MAX_UNITS = 10**15
 """Largest scalar that is believed: beyond it the double that Mesos sends has no thousandths any more."""
 
+_PLAIN_UNITS = 10**11
+"""Below it no two multiples of a thousandth are the same double, nor is one lost in multiplying."""
+
 _RANGE = re.compile(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?")
 
 
@@ -37,6 +40,10 @@ def millis(value: int | float | str | Decimal) -> Millis:
     QuantityError
         If `value` is not a number, not finite, negative or too large.
     """
+    if type(value) is float and 0 <= value < _PLAIN_UNITS:  # as almost everything that Mesos sends
+        nearest = round(value * 1000)
+        if nearest / 1000 == value:
+            return nearest
     try:
         exact = Decimal(str(value))
         if exact.is_finite() and 0 <= exact <= MAX_UNITS:
@@ -87,7 +94,18 @@ class Ranges:
     @classmethod
     def of_values(cls, values: Iterable[int]) -> Ranges:
         """Build from single integers."""
-        return cls.of((value, value) for value in values)
+        several = [*values]
+        several.sort()
+        intervals: list[tuple[int, int]] = []
+        begin = end = several[0] if several else 0
+        if begin < 0:
+            raise QuantityError(f"{begin} is not in a range: expected a number of at least 0")
+        for value in several:
+            if value > end + 1:
+                intervals.append((begin, end))
+                begin = value
+            end = value
+        return cls((*intervals, (begin, end)) if several else ())
 
     @classmethod
     def parse(cls, text: str) -> Ranges:
@@ -176,6 +194,28 @@ class Ranges:
         return "[" + ",".join(f"{begin}-{end}" for begin, end in self.intervals) + "]"
 
 
+def read_resource(entry: Mapping[str, Any]) -> tuple[str, Millis | Ranges]:
+    """Return name and amount of a Mesos ``Resource`` message (JSON form).
+
+    Raises
+    ------
+    QuantityError
+        If it is malformed or of a type that Mesos does not have.
+    """
+    try:
+        name, kind = str(entry["name"]), entry["type"]
+        if kind == "SCALAR":
+            return name, millis(entry["scalar"]["value"])
+        if kind == "RANGES":
+            pairs = entry["ranges"].get("range", [])
+            return name, Ranges.of([(_whole(r["begin"]), _whole(r["end"])) for r in pairs])
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise QuantityError(f"malformed resource {entry!r}: {exc!r}") from exc
+    if kind != "SET":  # sets exist in Mesos; nothing of ours is one
+        raise QuantityError(f"resource {name!r} has unknown type {kind!r}")
+    return name, 0
+
+
 def _pooled(name: str, mine: Ranges, more: Ranges) -> Ranges:
     """Return both sets together, which must have nothing in common."""
     if both := mine & more:
@@ -194,11 +234,12 @@ class Resources:
     ranges: Mapping[str, Ranges] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, amount in self.scalars.items():
-            if amount < 0:
-                raise QuantityError(f"{name} would be {format_millis(amount)}, below zero")
-        object.__setattr__(self, "scalars", {k: v for k, v in self.scalars.items() if v})
-        object.__setattr__(self, "ranges", {k: v for k, v in self.ranges.items() if v})
+        scalars = {name: amount for name, amount in self.scalars.items() if amount}
+        if scalars and min(scalars.values()) < 0:
+            name = min(scalars, key=scalars.__getitem__)
+            raise QuantityError(f"{name} would be {format_millis(scalars[name])}, below zero")
+        object.__setattr__(self, "scalars", scalars)
+        object.__setattr__(self, "ranges", {k: v for k, v in self.ranges.items() if v.intervals})
 
     def __add__(self, other: Resources) -> Resources:
         """Pool both.
@@ -261,18 +302,11 @@ class Resources:
         scalars: dict[str, Millis] = {}
         ranges: dict[str, Ranges] = {}
         for entry in resources:
-            try:
-                name, kind = str(entry["name"]), entry["type"]
-                if kind == "SCALAR":
-                    scalars[name] = scalars.get(name, 0) + millis(entry["scalar"]["value"])
-                elif kind == "RANGES":
-                    pairs = entry["ranges"].get("range", [])
-                    members = Ranges.of((_whole(r["begin"]), _whole(r["end"])) for r in pairs)
-                    ranges[name] = _pooled(name, ranges.get(name, Ranges()), members)
-                elif kind != "SET":  # sets exist in Mesos; nothing of ours is one
-                    raise QuantityError(f"resource {name!r} has unknown type {kind!r}")
-            except (KeyError, TypeError, AttributeError) as exc:
-                raise QuantityError(f"malformed resource {entry!r}: {exc!r}") from exc
+            name, amount = read_resource(entry)
+            if isinstance(amount, Ranges):
+                ranges[name] = _pooled(name, ranges.get(name, Ranges()), amount)
+            else:
+                scalars[name] = scalars.get(name, 0) + amount
         return cls(scalars, ranges)
 
     def to_mesos(self) -> list[dict[str, Any]]:

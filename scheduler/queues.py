@@ -52,6 +52,8 @@ LEVELS: Final = 4
 """While nothing changes, a graph is searched for so often again, with twice the steps each time."""
 EXPLAIN_SECONDS: Final = 5.0
 """Between two explanations of the same case, however often it is tried in vain."""
+AT_ONCE: Final = 16
+"""Agents whose offers are looked at before the loop may do something else: ten milliseconds, if all are new."""
 QUICK: Final = 2000
 """Steps of the search for a reservation, and for whose end would make room."""
 
@@ -295,6 +297,8 @@ class LaunchQueue:
 
     async def _turn(self) -> bool:
         """Decide and do one turn; tell whether there may be more to do."""
+        while self.pool.merge_some(AT_ONCE):  # noqa: ASYNC110 - nothing is waited for
+            await asyncio.sleep(0)
         state = self._state()
         if not state.waiting or not (state.agents or state.capacity):
             return False

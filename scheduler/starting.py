@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from scheduler.claims import Claim, Place
@@ -37,7 +37,7 @@ from scheduler.taskinfo import (
 logger = logging.getLogger(__name__)
 
 BREATH: Final = 32
-"""Tasks that are written before the loop may do something else."""
+"""Tasks that are written before the loop may do something else: some milliseconds."""
 _PLACED: Final = CrashPoint("launch.placed", "the placement is recorded, no task is")
 _MARKED: Final = CrashPoint("launch.marked", "all tasks are recorded as launching, none is")
 _ACCEPTED: Final = CrashPoint("launch.accepted", "offers of one more agent are accepted")
@@ -142,52 +142,45 @@ async def _task_infos(
     equipment: Equipment, run: GraphRun, claim: Claim, bound: Mapping[str, Bound]
 ) -> dict[Place, list[dict[str, Any]]]:
     """Return the ``TaskInfo`` of every task, by its place; the loop goes on in between."""
-    ledgers = {place: Ledger(offers) for place, offers in claim.offers.items()}
+    ledgers: dict[Place, Ledger] = {}
     infos: dict[Place, list[dict[str, Any]]] = {}
-    written = 0
     try:
-        for name, command, environment in _resolve_all(run, bound):
+        for number, (name, task) in enumerate(bound.items(), start=1):
+            run.entries[name].shared = shared_fields(run.graph, run.edges, task)
+            if number % BREATH == 0:
+                await asyncio.sleep(0)
+        for number, name in enumerate(resolution_order(run.graph, bound.keys()), start=1):
             task = bound[name]
-            environment = {**shares(task), **environment}
-            wait = 0.0
-            if token := run.entries[name].token:
-                wait = equipment.goahead_deadline
-                command = wrapped(command)
-                environment |= wrapper_environment(
-                    task.task.task_id, token, equipment.controllers, wait
-                )
             place = task.assignment.agent_id, task.assignment.role
-            info = task_info(
-                run.graph, task, ledgers[place], command, environment, waits_seconds=wait
-            )
+            if (ledger := ledgers.get(place)) is None:
+                ledger = ledgers[place] = Ledger(claim.offers[place])
+            info = _written(equipment, run, task, ledger)
             infos.setdefault(place, []).append(info)
-            if (written := written + 1) % BREATH == 0:
+            if number % BREATH == 0:
                 await asyncio.sleep(0)
     except (GraphError, QuantityError) as exc:
         raise LaunchError(f"graph {run.graph.graph_id} cannot be launched: {exc}") from exc
     return infos
 
 
-def _resolve_all(
-    run: GraphRun, bound: Mapping[str, Bound]
-) -> Iterator[tuple[str, list[str], dict[str, str]]]:
-    """Fill in the templates of tasks, and keep what others may name of them.
-
-    Yields name, command and environment, each task after those whose environment it names.
-    """
-    own = {name: own_fields(run.graph, place) for name, place in bound.items()}
-    for name, place in bound.items():
-        run.entries[name].shared = shared_fields(run.edges, place, own[name])
-    for name in resolution_order(run.graph, bound.keys()):
-        values = dict(own[name])
-        for target in run.edges.targets(name, *NAMES):
-            values.update(run.entries[target].shared)
-        command, environment = resolved(bound[name].task.template, values)
-        run.entries[name].shared = {
-            **run.entries[name].shared,
-            **shared_variables(run.edges, name, environment),
-        }
-        yield name, command, environment
+def _written(equipment: Equipment, run: GraphRun, bound: Bound, ledger: Ledger) -> dict[str, Any]:
+    """Return the ``TaskInfo`` of a task, and keep what others may name of its environment."""
+    entry = run.entries[bound.task.name]
+    values = own_fields(run.graph, bound)
+    for target in run.edges.targets(entry.name, *NAMES):
+        values.update(run.entries[target].shared)
+    command, environment = resolved(bound.task.template, values)
+    if named := shared_variables(run.edges, entry.name, environment):
+        entry.shared = {**entry.shared, **named}
+    environment = {**shares(bound), **environment}
+    wait = 0.0
+    if entry.token:
+        wait = equipment.goahead_deadline
+        command = wrapped(command)
+        environment |= wrapper_environment(
+            bound.task.task_id, entry.token, equipment.controllers, wait
+        )
+    return task_info(run.graph, bound, ledger, command, environment, waits_seconds=wait)
 
 
 async def _accept(

@@ -67,21 +67,17 @@ def own_fields(graph: PhysicalGraph, bound: Bound) -> dict[str, str]:
     }
 
 
-def shared_fields(edges: EdgeIndex, bound: Bound, own: Mapping[str, str]) -> dict[str, str]:
+def shared_fields(graph: PhysicalGraph, edges: EdgeIndex, bound: Bound) -> dict[str, str]:
     """Return what other tasks may name of a placed task, by the edges that they have to it.
 
     Its environment, which RESOLVED edges make known, is not filled in yet: see :func:`shared_variables`.
-
-    Parameters
-    ----------
-    own
-        Its :func:`own_fields`.
     """
     name, shared = bound.task.name, dict[str, str]()
     if edges.sources(name, EdgeKind.PORT):
         for port, number in bound.ports().items():
             shared[f"endpoint[{name}:{port}]"] = f"{bound.agent.address}:{number}"
     if edges.sources(name, EdgeKind.RESOURCES):
+        own = own_fields(graph, bound)
         shared |= {field_of(name, field): value for field, value in own.items()}
     return shared
 

@@ -90,12 +90,11 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
     GraphError
         If a brace has no partner, or a field is not in `values`.
     """
-    parts: list[str] = []
-    for is_field, token in _tokens(text):
-        if is_field and token not in values:
-            raise GraphError(f"{_short(text)} names {{{token[:80]}}}, which does not exist")
-        parts.append(values[token] if is_field else token)
-    return "".join(parts)
+    try:
+        return "".join([values[token] if is_field else token for is_field, token in _tokens(text)])
+    except KeyError as exc:
+        unknown = str(exc.args[0])[:80]
+        raise GraphError(f"{_short(text)} names {{{unknown}}}, which does not exist") from None
 
 
 def own_fields(request: TaskRequest) -> set[str]:

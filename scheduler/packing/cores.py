@@ -14,9 +14,9 @@ from scheduler.topology import Topology
 
 def physical_cores(topology: Topology, node: int) -> list[frozenset[int]]:
     """Return the physical cores of a node; a logical CPU of which no siblings are known is one by itself."""
-    cpus = topology.numa[node].cores
-    found = [frozenset(group) for group in topology.smt if group & cpus]
-    alone = cpus - Ranges.of(pair for group in topology.smt for pair in group.intervals)
+    cpus = set(topology.numa[node].cores)
+    found = [group for group in map(frozenset, topology.smt) if not group.isdisjoint(cpus)]
+    alone = sorted(cpus.difference(*found))
     return [*found, *(frozenset((cpu,)) for cpu in alone)]
 
 
@@ -170,9 +170,12 @@ class _Chooser:
             missing = count - len(chosen)
             left = [(cache & self.free) - chosen for cache in inside]
             enough = [self._fill(missing, cpus) for cpus in left if len(cpus) >= missing]
-            chosen |= (
-                min(enough, key=self._broken) if enough else self._fill(missing, max(left, key=len))
-            )
+            if len(enough) == 1:
+                chosen |= enough[0]
+            elif enough:
+                chosen |= min(enough, key=self._broken)
+            else:
+                chosen |= self._fill(missing, max(left, key=len))
         return chosen
 
     def _broken(self, chosen: AbstractSet[int]) -> int:
@@ -184,15 +187,15 @@ class _Chooser:
     def _fill(self, count: int, cpus: frozenset[int]) -> set[int]:
         """Choose up to so many of these: physical cores that are filled up by it, before one that is not."""
         pieces = [piece for core in self.physical if (piece := core & cpus)]
+        pieces.sort(key=lambda piece: (-len(piece), min(piece)))
         chosen: set[int] = set()
-        while len(chosen) < count and pieces:
-            missing = count - len(chosen)
-            fitting = [piece for piece in pieces if len(piece) <= missing]
-            best = (
-                max(fitting, key=lambda piece: (len(piece), -min(piece)))
-                if fitting
-                else min(pieces, key=lambda piece: (len(piece), min(piece)))
-            )
-            pieces.remove(best)
-            chosen.update(sorted(best)[:missing])
+        too_large: list[frozenset[int]] = []
+        for piece in pieces:
+            if len(piece) <= count - len(chosen):
+                chosen |= piece
+            else:
+                too_large.append(piece)
+        if len(chosen) < count and too_large:
+            smallest = min(too_large, key=lambda piece: (len(piece), min(piece)))
+            chosen.update(sorted(smallest)[: count - len(chosen)])
         return chosen

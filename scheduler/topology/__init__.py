@@ -9,7 +9,14 @@ the agent. Facts that are malformed or contradict each other make one agent unus
 from __future__ import annotations
 
 from scheduler.topology.model import Topology
-from scheduler.topology.offers import AgentSnapshot, MergedOffers, Quarantined, merge_offers
+from scheduler.topology.offers import (
+    AgentSnapshot,
+    MergedOffers,
+    Quarantined,
+    gathered,
+    merge_agent,
+    merge_offers,
+)
 from scheduler.topology.parts import Gpu, Nic, NumaNode, Volume, is_number, keeps, mesos_text
 
 __all__ = [
@@ -21,8 +28,10 @@ __all__ = [
     "Quarantined",
     "Topology",
     "Volume",
+    "gathered",
     "is_number",
     "keeps",
+    "merge_agent",
     "merge_offers",
     "mesos_text",
 ]

@@ -100,26 +100,42 @@ def merge_offers(offers: Iterable[Offer]) -> MergedOffers:
             by_agent.setdefault(agent_id, []).append(offer)
         else:
             nameless.append(offer)
+    without = [_quarantine("", [offer], "offer without agent_id") for offer in nameless]
+    return gathered([*without, *(merge_agent(*item) for item in by_agent.items())])
+
+
+def merge_agent(agent_id: str, offers: Sequence[Offer]) -> tuple[AgentSnapshot, ...] | Quarantined:
+    """Merge the offers of one agent; see :func:`merge_offers`."""
+    if not agent_id:
+        return _quarantine("", offers, "offer without agent_id")
+    try:
+        return _snapshots(agent_id, offers)
+    except (TopologyError, QuantityError) as exc:
+        return _quarantine(agent_id, offers, str(exc))
+
+
+def gathered(found: Iterable[tuple[AgentSnapshot, ...] | Quarantined]) -> MergedOffers:
+    """Put together what was found agent by agent."""
     agents: list[AgentSnapshot] = []
-    quarantined = [_quarantine("", [offer], "offer without agent_id") for offer in nameless]
-    for agent_id, group in by_agent.items():
-        try:
-            agents += _snapshots(agent_id, group)
-        except (TopologyError, QuantityError) as exc:
-            quarantined.append(_quarantine(agent_id, group, str(exc)))
+    quarantined: list[Quarantined] = []
+    for one in found:
+        if isinstance(one, Quarantined):
+            quarantined.append(one)
+        else:
+            agents += one
     return MergedOffers(tuple(agents), tuple(quarantined))
 
 
-def _snapshots(agent_id: str, offers: Sequence[Offer]) -> list[AgentSnapshot]:
+def _snapshots(agent_id: str, offers: Sequence[Offer]) -> tuple[AgentSnapshot, ...]:
     """Return one snapshot for each role in which an agent offers."""
     agreed = _agreed(offers)
     by_role: dict[str, list[Offer]] = {}
     for offer in offers:
         by_role.setdefault(_text(offer, "allocation_info", "role"), []).append(offer)
     if len(by_role) == 1:
-        return [_snapshot(agent_id, role, group, *agreed) for role, group in by_role.items()]
+        return (_snapshot(agent_id, *next(iter(by_role.items())), *agreed),)
     ranked = sorted(by_role.items(), key=lambda item: (-_depth(item[0]), item[0]))
-    return [_snapshot(f"{agent_id}/{role}", role, group, *agreed) for role, group in ranked]
+    return tuple(_snapshot(f"{agent_id}/{role}", role, group, *agreed) for role, group in ranked)
 
 
 def _depth(role: str) -> int:
@@ -178,7 +194,7 @@ def _agreed(offers: Sequence[Offer]) -> tuple[str, dict[str, str]]:
 def _text(message: object, *path: str) -> str:
     """Return the text at a path of a JSON message, empty when there is none."""
     for name in path:
-        if not isinstance(message, Mapping):
+        if not isinstance(message, dict):
             return ""
         message = message.get(name)
     return message if isinstance(message, str) else ""
@@ -186,7 +202,8 @@ def _text(message: object, *path: str) -> str:
 
 def _messages(offer: Offer, name: str) -> list[Mapping[str, Any]]:
     entries = offer.get(name, [])
-    if not isinstance(entries, list) or not all(isinstance(e, Mapping) for e in entries):
+    # exact types, as JSON has them: with hundreds of entries per agent, an abstract class is slow to ask
+    if not isinstance(entries, list) or not all(type(e) is dict for e in entries):
         raise TopologyError(f"{name} of its offer is not a list of messages")
     return entries
 
@@ -194,7 +211,8 @@ def _messages(offer: Offer, name: str) -> list[Mapping[str, Any]]:
 def _attributes(offer: Offer) -> dict[str, str]:
     attributes: dict[str, str] = {}
     for entry in _messages(offer, "attributes"):
-        name = _text(entry, "name")
+        name = entry.get("name")
+        name = name if isinstance(name, str) else ""
         value = _attribute_text(name, entry)
         if name in attributes and name.startswith(("sdp.", legacy.PREFIX)):
             refuse(name, value, "is advertised twice")

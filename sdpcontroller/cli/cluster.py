@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from agent_setup.discover import discover, share_machine
 from agent_setup.errors import AgentSetupError
+from scheduler.collector import calm
 from scheduler.embedded import AgentSpec, Cluster
-from scheduler.embedded.collector import calm
 from scheduler.embedded.executors import Executor
 from scheduler.embedded.executors.composing import ComposingExecutor
 from scheduler.embedded.executors.docker import DockerExecutor

@@ -14,7 +14,9 @@ from typing import Any, Final, cast
 
 from katcp_iface import KatcpServer
 from scheduler import crash_points
+from scheduler.collector import calm, settle
 from scheduler.images import ImageResolver
+from scheduler.packing import warm_up
 from scheduler.service import Scheduler
 from scheduler.subscription import Timing
 from sdpcontroller.cli.image_options import add_image_options, open_images
@@ -157,6 +159,7 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.write(f"{point.name:<32}{point.meaning}\n")
         return 0
     set_up_logging(options)
+    calm()
     work = serve_interface if options.interface_mode else serve
     return run_until_signal(lambda stop: work(options, stop))
 
@@ -272,8 +275,16 @@ async def _lead(
         await schema.migrate(store, FORMS)
         running = group.create_task(master.run(ready, stop))
         group.create_task(_serve_katcp(master, metrics, options, ready, running, scheduler))
+        loading = group.create_task(_load())
         await asyncio.wait({running})
         keeping.cancel()
+        loading.cancel()
+
+
+async def _load() -> None:
+    """Load the packing, as the scheduler does too, and let the collector pass over its many objects."""
+    await asyncio.to_thread(warm_up)
+    settle()
 
 
 async def _serve_katcp(

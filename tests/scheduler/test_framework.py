@@ -235,6 +235,39 @@ async def test_nonsense_ends_nothing(master: Master, link: Link) -> None:
     assert len(master.subscriptions) == 1
 
 
+async def test_an_event_may_come_in_pieces_and_several_at_a_time(
+    master: Master, link: Link
+) -> None:
+    await link.up()
+    offers = [{"id": {"value": f"o{n}"}, "note": "é" * 1000} for n in range(300)]
+    records = b"".join(
+        b"%d\n%s" % (len(record), record)
+        for event in (
+            {"type": "OFFERS", "offers": {"offers": offers}},
+            {"type": "RESCIND", "rescind": {"offer_id": {"value": "o1"}}},
+            {"type": "RESCIND", "rescind": {"offer_id": {"value": "o2"}}},
+        )
+        for record in [json.dumps(event, ensure_ascii=False).encode()]
+    )
+    for begin in range(0, len(records), 7001):
+        piece = records[begin : begin + 7001]
+        master.streams[-1].write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        await master.streams[-1].drain()
+    assert (await link.next(Offered)).offers == tuple(offers)
+    assert (await link.next(Rescinded)).offer_id == "o1"
+    assert (await link.next(Rescinded)).offer_id == "o2"
+
+
+@pytest.mark.parametrize("sent", [b"these are no events, whatever else", b"999999999999999999\n{}"])
+async def test_what_is_no_event_ends_the_connection(
+    master: Master, link: Link, sent: bytes
+) -> None:
+    await link.up()
+    master.streams[-1].write(b"%x\r\n%s\r\n" % (len(sent), sent))
+    assert "event" in (await link.next(Disconnected)).reason
+    await link.up()
+
+
 async def test_a_fault_on_the_drivers_thread_costs_one_connection_and_no_task(
     master: Master, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:

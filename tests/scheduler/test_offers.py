@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scheduler.errors import QuantityError
 from scheduler.offers import Ledger, OfferPool
 from scheduler.quantities import Ranges, Resources
+from scheduler.topology import merge_offers
 
 STATIC = [{"type": "STATIC", "role": "sdp"}]
 
@@ -109,3 +110,53 @@ def test_malformed_offers_are_ignored() -> None:
     pool = OfferPool()
     pool.add([{}, {"id": 3}, {"id": {"value": "x"}}, offer(1)], 0.0)
     assert pool.clear() == ["o1"]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.integers(0, 9), st.sampled_from("abc")),
+            st.tuples(st.sampled_from(["rescind", "take"]), st.integers(0, 9), st.just("")),
+            st.tuples(st.just("drop"), st.just(0), st.sampled_from("abc")),
+            st.tuples(st.just("look"), st.integers(0, 3), st.just("")),
+            st.tuples(st.just("age"), st.integers(0, 20), st.just("")),
+        ),
+        max_size=20,
+    )
+)
+def test_what_is_merged_agent_by_agent_is_what_all_offers_come_to(
+    steps: list[tuple[str, int, str]],
+) -> None:
+    pool, held = OfferPool(), dict[str, tuple[dict[str, Any], int]]()
+    for at, (act, number, agent) in enumerate(steps):
+        name = f"o{number}"
+        match act:
+            case "add":
+                one = offer(number, agent, cpus=1000 + at)
+                pool.add([one], at)
+                held.pop(name, None)
+                held[name] = one, at
+            case "rescind":
+                pool.rescind(name)
+                held.pop(name, None)
+            case "take":
+                assert (pool.take([name]) is None) == (name not in held)
+                held.pop(name, None)
+            case "drop":
+                pool.drop_agent(agent)
+                held = {k: v for k, v in held.items() if v[0]["agent_id"]["value"] != agent}
+            case "look":
+                pool.merge_some(number)
+            case "age":
+                assert pool.take_older(number) == [k for k, v in held.items() if v[1] < number]
+                held = {k: v for k, v in held.items() if v[1] >= number}
+        if act != "look":
+            continue
+        expected = merge_offers(one for one, _ in held.values())
+        assert {a.agent_id: a.free for a in pool.merged().agents} == {
+            a.agent_id: a.free for a in expected.agents
+        }
+    assert {a.agent_id: set(a.offer_ids) for a in pool.merged().agents} == {
+        a.agent_id: set(a.offer_ids) for a in merge_offers(o for o, _ in held.values()).agents
+    }
+    assert len(pool) == len(held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import ROUND_HALF_EVEN, Decimal
 
 import pytest
 from hypothesis import example, given, settings
@@ -42,6 +43,21 @@ def test_thousandths_survive_being_written(amount: int) -> None:
 @given(st.integers(0, 10**12))
 def test_thousandths_survive_the_doubles_of_mesos(amount: int) -> None:
     assert millis(json.loads(json.dumps(from_millis(amount)))) == amount
+
+
+@given(st.floats(0, 10**12))
+@example(0.0005)
+@example(0.0015)
+@example(1e11 + 0.0005)
+@example(99999999999.9995)
+def test_doubles_are_rounded_as_their_decimals_are(value: float) -> None:
+    exact = Decimal(str(value)) * 1000
+    assert millis(value) == exact.to_integral_value(ROUND_HALF_EVEN)
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_single_numbers_become_intervals(values: list[int]) -> None:
+    assert Ranges.of_values(values) == Ranges.of((value, value) for value in values)
 
 
 @pytest.mark.parametrize(

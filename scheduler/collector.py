@@ -1,0 +1,30 @@
+"""Python's garbage collector in a process that serves a large cluster.
+
+A controller, a master and agents make few cycles and keep many objects. Looking at all of them again and
+again is a quarter of the time that an embedded cluster takes to launch ten thousand tasks on five thousand
+agents (``benchmarks/cluster.py``), and each look at all that numba has loaded holds an event loop up for a
+tenth of a second.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Final
+
+THRESHOLDS: Final = (50_000, 50, 100)
+"""Of `gc.set_threshold`."""
+
+
+def calm() -> None:
+    """Let the collector look less often, and never again at what is there now.
+
+    It is for programs, not for libraries: it concerns the whole process.
+    """
+    gc.collect()
+    gc.set_threshold(*THRESHOLDS)
+    settle()
+
+
+def settle() -> None:
+    """Let the collector never again look at what is there now; takes no time."""
+    gc.freeze()
