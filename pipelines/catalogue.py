@@ -38,8 +38,9 @@ class CaptureStage(enum.IntEnum):
     FLAGS = 3
     FLAG_WRITER = 4
     WRITER = 5
-    """After the flags are written: the visibility writer's telescope state describes them."""
-    DISPLAY = 6
+    METADATA = 6
+    """After all that is in telescope state: solutions, and what the writers have written."""
+    DISPLAY = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ FLAG_WRITER: Final = Program(
     "flag_writer", "pipelines.writer", ("katcp",), CaptureStage.FLAG_WRITER
 )
 WRITER: Final = Program("vis_writer", "pipelines.writer", ("katcp",), CaptureStage.WRITER)
+METADATA: Final = Program("meta_writer", "pipelines.metadata", ("katcp",), CaptureStage.METADATA)
 DISPLAY: Final = Program("display", "pipelines.display", ("katcp", "http"), CaptureStage.DISPLAY)
 QUALITY: Final = Program("quality", "pipelines.quality", ("katcp",))
 IMAGING: Final = Program("imager", "pipelines.imaging", (), katcp=False)
@@ -80,6 +82,7 @@ PROGRAMS: Final = {
         FLAGS,
         FLAG_WRITER,
         WRITER,
+        METADATA,
         DISPLAY,
         QUALITY,
         IMAGING,
@@ -117,6 +120,10 @@ EXPORTED_SENSORS: Final[dict[str, dict[str, str]]] = {
         "heaps-not-written": "Heaps that the disk refused",
         "bytes-written": "Bytes of arrays written",
         "disk-free": "Bytes left on the data volume",
+    },
+    METADATA.kind: {
+        "write-failures": "Files of telescope state that could not be written",
+        "files-owed": "Files of telescope state that are not written yet",
     },
     DISPLAY.kind: {"dumps-skipped": "Dumps left out of the display"},
 }
@@ -253,6 +260,20 @@ def dumps_per_gain(g_solint: float, int_time: float) -> int:
 def calibration_batch(buffer_time: float, interval: float) -> int:
     """Solution intervals, of `interval` seconds, in a batch; two batches are not longer than `buffer_time`."""
     return max(1, min(CALIBRATION_BATCH, int(buffer_time / interval) // 2))
+
+
+METADATA_COPIES: Final = 4
+"""Copies of one sensor's samples that are in memory while it is written to a file, as measured."""
+METADATA_BANDPASSES: Final = 4
+"""Bandpass solutions of a capture block, its largest sensor."""
+METADATA_PYTHON_MIB: Final = 96
+"""Resident memory of the metadata writer's interpreter, which has no radio libraries loaded, MiB."""
+
+
+def metadata_bytes(n_chans: int, n_antennas: int) -> int:
+    """Memory of the metadata writer, bytes, without the interpreter: one key of telescope state at a time."""
+    bandpass = n_chans * n_antennas * 2 * 8
+    return METADATA_COPIES * METADATA_BANDPASSES * bandpass
 
 
 DISPLAY_BINS: Final = 512

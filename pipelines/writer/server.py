@@ -15,14 +15,14 @@ import aiokatcp
 from katsdptelstate.aio.telescope_state import TelescopeState
 
 from pipelines.common import telstate as ts
+from pipelines.common.dataset_files import OF_BLOCK, OF_DUMP
 from pipelines.common.errors import TelstateError
-from pipelines.common.l0 import Content, Dump
+from pipelines.common.l0 import Dump
 from pipelines.common.l0.receiver import DEFAULT_HELD
 from pipelines.common.l0.server import L0_QUALITY, L0Input, L0Server
 from pipelines.writer.measurement_set import MeasurementSetSink, measurement_set_path
-from pipelines.writer.rdb import snapshot, write_rdb
 from pipelines.writer.second_sink import SecondSink
-from pipelines.writer.store import BlockStore, StoreError, rdb_path
+from pipelines.writer.store import BlockStore, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ class WriterServer(L0Server):
             BlockStore, self._root, cbid, self.source.stream.name, self.layout
         )
         self._free.value = await asyncio.to_thread(store.free_bytes)
+        # What there is can be read whatever becomes of this program (pipelines.metadata).
+        await ts.publish(self._view(cbid), OF_DUMP, store.chunk_info(1))
         self._block = _Block(store, await self._second(cbid) if self._measurement_set else None)
 
     async def _second(self, cbid: str) -> SecondSink:
@@ -185,30 +187,24 @@ class WriterServer(L0Server):
             self.set_device_status(aiokatcp.DeviceStatus.DEGRADED, second.failure)
 
     async def conclude(self, cbid: str) -> None:
-        """Publish the chunks' description and write telescope state beside them, solutions included."""
+        """Publish the chunks' description: the metadata writer, which is asked next, makes the file of it."""
         block = self._prepared(cbid)
-        stream = self.source.stream.name
         n_dumps = max(block.n_dumps, self.announced)
         if n_dumps:
-            view = self.telstate.view(self.telstate.join(cbid, stream))
-            await ts.publish(view, "chunk_info", block.store.chunk_info(n_dumps))
+            await ts.publish(self._view(cbid), OF_BLOCK, block.store.chunk_info(n_dumps))
         else:
             logger.warning("capture block %s has no data", cbid)
-        if self.layout.content is Content.FLAGS:
-            # The telescope state is written beside the visibilities, after this.
-            await asyncio.to_thread(block.store.mark_complete)
-            return
-        memory = await snapshot(self.telstate, cbid)
-        path = rdb_path(self._root, cbid, stream)
-        extra = {"capture_block_id": cbid, "stream_name": stream}
         try:
-            keys = await asyncio.to_thread(write_rdb, memory, path, extra)
             await asyncio.to_thread(block.store.mark_complete)
         except OSError as exc:
-            raise StoreError(f"{path} not written: {exc}") from exc
-        logger.info("%s: %d dumps, %d keys", path, n_dumps, keys)
+            raise StoreError(f"{self._root}: not marked as complete: {exc}") from exc
+        logger.info("capture block %s: %d dumps", cbid, n_dumps)
         if block.second is not None:
             await self._conclude_second(block.second, cbid)
+
+    def _view(self, cbid: str) -> TelescopeState:
+        """Return the capture-stream view of a block."""
+        return self.telstate.view(self.telstate.join(cbid, self.source.stream.name))
 
     async def _conclude_second(self, second: SecondSink, cbid: str) -> None:
         """A block whose data set is whole is no failure, whatever becomes of its MeasurementSet."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from katdal.chunkstore import ChunkStoreError
 from katdal.chunkstore_npy import NpyFileChunkStore
 
+from pipelines.common.dataset_files import chunk_prefix
 from pipelines.common.errors import PipelineError
 from pipelines.common.l0 import Content, DumpPart, L0Layout
 
@@ -31,16 +32,6 @@ _Chunks = Mapping[str, tuple[tuple[slice, ...], npt.NDArray[Any]]]
 
 class StoreError(PipelineError):
     """A capture block cannot be written; nothing of what was asked is left behind."""
-
-
-def chunk_prefix(cbid: str, stream: str) -> str:
-    """Name of the directory of a block's chunks; katdal's names have no underscores."""
-    return f"{cbid}-{stream}".replace("_", "-")
-
-
-def rdb_path(root: Path, cbid: str, stream: str) -> Path:
-    """Where the telescope state of a block goes: katdal looks for chunks two directories above."""
-    return root / cbid / f"{cbid}_{stream}.rdb"
 
 
 class BlockStore:
@@ -69,8 +60,6 @@ class BlockStore:
         self.prefix = chunk_prefix(cbid, stream)
         self._layout = layout
         self._arrays = FLAGS_ONLY if layout.content is Content.FLAGS else ARRAYS
-        if rdb_path(root, cbid, stream).exists():
-            raise StoreError(f"capture block {cbid} is in {root} already")
         try:
             self._store = NpyFileChunkStore(str(root))
             if self._store.is_complete(self._name("flags")):

@@ -8,6 +8,7 @@
         │              │  └─────► display
         └───────┬──────┘
              telstate   (everybody)   quality   (what everybody says of his work)
+                 └──► meta_writer
 
 Pure: the same configuration, name and multicast addresses give the same graph.
 """
@@ -46,6 +47,7 @@ from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked, S
 
 TELSTATE_TASK: Final = "telstate"
 QUALITY_TASK: Final = "quality"
+METADATA_TASK: Final = "meta_writer"
 
 _NOT_MADE: Final = (SpectralImage, Beamformer, BeamformerEngineering)
 """Outputs that the document may name and no workflow makes yet."""
@@ -70,6 +72,7 @@ _EXPENDABLE: Final = frozenset(
         catalogue.DISPLAY.kind,
         catalogue.FLAGS.kind,
         catalogue.FLAG_WRITER.kind,
+        catalogue.METADATA.kind,
         catalogue.QUALITY.kind,
     }
 )
@@ -190,6 +193,7 @@ def _tasks(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[_Tas
         options=("--host", "{address}", "--port", "{ports[telstate]}", "--dir", "{sandbox}"),
     )
     yield _task(config, catalogue.QUALITY, QUALITY_TASK, resources.quality())
+    yield from _metadata(config)
     for name in config.outputs_of(SimBaselineCorrelationProducts):
         yield _correlator(config, name, multicast)
     for name, vis in config.outputs_of(Vis).items():
@@ -354,6 +358,20 @@ def _writer(config: ProductConfig, vis: str, l0: str) -> _Task:
         options=("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
         settings={"stream": vis, "input": l0},
     )
+
+
+def _metadata(config: ProductConfig) -> Iterator[_Task]:
+    """One for all streams that are written: what it writes is the telescope state of the product."""
+    archived = [name for name, vis in config.outputs_of(Vis).items() if vis.archive]
+    if archived:
+        yield _task(
+            config,
+            catalogue.METADATA,
+            METADATA_TASK,
+            resources.metadata([l0_size(config, name) for name in archived]),
+            options=("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
+            settings={"stream": archived},
+        )
 
 
 def _flags(config: ProductConfig, name: str, l0: str, groups: str) -> _Task:

@@ -80,6 +80,7 @@ def test_every_program_of_the_graph_ran(demo: Demo) -> None:
         "ingest.sdp_l0.1",
         "cal.cal",
         "vis_writer.sdp_l0",
+        "meta_writer",
         "display.sdp_l0",
         "quality",
         f"imager.continuum_image.{demo.summary['capture_block']}.0",

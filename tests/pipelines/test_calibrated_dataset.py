@@ -26,6 +26,7 @@ from pipelines.common.endpoints import parse_endpoint, parse_endpoints
 from pipelines.common.l0.server import L0Input
 from pipelines.common.spead import END_DUMP_INDEX, FLAVOUR, l0_items, make_sender
 from pipelines.common.stream_info import VisStream
+from pipelines.metadata.server import MetadataServer
 from pipelines.writer.server import WriterServer
 
 CBID = "1234567890"
@@ -207,15 +208,22 @@ def written(
             await publish_attributes(telstate, "cal", STREAM, pairs.antennas)
             cal = CalServer(options, telstate, source, CalSettings("cal", 100.0))
             writer = WriterServer(options, telstate, source, measurement_set=True)
-            async with served(cal) as cal_client, served(writer) as writer_client:
+            metadata = MetadataServer(options, telstate, ["sdp_l0"], data)
+            async with (
+                served(metadata) as metadata_client,
+                served(cal) as cal_client,
+                served(writer) as writer_client,
+            ):
+                await metadata_client.request("capture-init", CBID)
                 await cal_client.request("capture-init", CBID)
                 await writer_client.request("capture-init", CBID)
                 await send_block(truth)
                 # The writer has all data long before the calibration is through; it must wait.
                 await all_heaps_came(writer)
-                assert not list(data.glob("*/*.rdb"))
+                assert not await ts.get(telstate.view(f"{CBID}_sdp_l0"), "chunk_info", None)
                 await cal_client.request("capture-done")
                 await writer_client.request("capture-done")
+                await metadata_client.request("capture-done")
                 return {
                     f"{name}.{key}": sensor.value
                     for name, server in (("cal", cal), ("writer", writer))

@@ -72,7 +72,8 @@ async def test_a_program_ends_in_order_in_the_middle_of_a_block(
         if arguments is CAL:
             assert await ts.get(telstate.view("cal"), "antlist") == ["m000", "m001", "m002"]
         else:
-            assert (tmp_path / "1234567890" / "1234567890_sdp_l0.rdb").exists()
+            view = telstate.view("1234567890_sdp_l0")
+            assert (await ts.get(view, "chunk_info_of_dump"))["flags"]["shape"] == (1, 8, 24)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,10 @@ DOCUMENTS = [
     )
     for d in (4, 8)
 ]
-TASKS = ["telstate", "quality", "sim.corr", "ingest.l0_0.0", "vis_writer.l0_0", "display.l0_0"]
+TASKS = [
+    *("telstate", "quality"),
+    *("sim.corr", "ingest.l0_0.0", "vis_writer.l0_0", "meta_writer", "display.l0_0"),
+]
 
 
 @dataclass(frozen=True)

@@ -371,6 +371,35 @@ def quality() -> Asked:
     return Asked(request, _QUALITY)
 
 
+_metadata_cpus = _fixed("meta_writer", "cpus", "CPU", 0.1, "a file a minute", "its design")
+
+
+@formula(
+    "meta_writer",
+    "mem",
+    "MiB",
+    why="the interpreter and the largest sensor, the bandpass solutions of a block, while it is encoded",
+    source="pipelines.catalogue.metadata_bytes; the number of copies was measured",
+)
+def _metadata_mem(n_chans: int, n_antennas: int) -> float:
+    largest = catalogue.metadata_bytes(n_chans, n_antennas) / MIB
+    return math.ceil(catalogue.METADATA_PYTHON_MIB + largest)
+
+
+def metadata(l0: Sequence[StreamSize]) -> Asked:
+    """Writer of the telescope state of a product with these visibility streams."""
+    mem = _metadata_mem(
+        n_chans=max(size.n_chans for size in l0), n_antennas=max(size.n_antennas for size in l0)
+    )
+    request = TaskRequest.of(
+        cpus=_metadata_cpus.value,
+        mem_mib=mem.value,
+        ports=catalogue.METADATA.ports,
+        volumes=[VolumeRequest.of(DATA_VOLUME)],
+    )
+    return Asked(request, (_metadata_cpus, mem))
+
+
 _IMAGER = (
     _fixed("imager", "cpus", "CPU", 1, "one thread grids", "its default"),
     _fixed("imager", "mem", "MiB", 1500, "its images and one block of visibilities", "its design"),

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import katdal
 import numpy as np
 import pytest
-from katsdptelstate.encoding import encode_value
-from katsdptelstate.memory import MemoryBackend
+from katsdptelstate.aio.memory import MemoryBackend
+from katsdptelstate.aio.telescope_state import TelescopeState
 
 from pipelines.common.baselines import correlator_ordering
 from pipelines.common.dataset import open_dataset
+from pipelines.common.dataset_files import rdb_path
 from pipelines.common.l0 import DumpPart, L0Layout
-from pipelines.writer.rdb import write_rdb
-from pipelines.writer.store import BlockStore, rdb_path
+from pipelines.metadata.rdb import write_rdb
+from pipelines.writer.store import BlockStore
 
 CBID = "1234567890"
 LAYOUT = L0Layout(n_chans=4, n_bls=12, n_senders=1, int_time=2.0)
@@ -51,13 +53,18 @@ def make(root: Path, sync_time: float) -> Path:
         f"{CBID}_sdp_l0_first_timestamp": 10.0,
         f"{CBID}_sdp_l0_chunk_info": store.chunk_info(3),
     }
-    memory = MemoryBackend()
-    for key, value in values.items():
-        memory.set_immutable(key.encode(), encode_value(value))
-    for key, text in (("cbf_target", "x, radec, 1:00, 2:00"), ("obs_activity", "track")):
-        memory.add_mutable(key.encode(), encode_value(text), sync_time)
     path = rdb_path(root, CBID, "sdp_l0")
-    write_rdb(memory, path, {"capture_block_id": CBID, "stream_name": "sdp_l0"})
+
+    async def write() -> None:
+        telstate = TelescopeState(MemoryBackend())
+        for key, value in values.items():
+            await telstate.set(key, value)
+        await telstate.add("cbf_target", "x, radec, 1:00, 2:00", ts=sync_time)
+        await telstate.add("obs_activity", "track", ts=sync_time)
+        extra = {"capture_block_id": CBID, "stream_name": "sdp_l0"}
+        await write_rdb(telstate, CBID, path, extra)
+
+    asyncio.run(write())
     return path
 
 

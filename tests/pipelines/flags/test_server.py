@@ -30,6 +30,7 @@ from pipelines.common.stream_info import VisStream
 from pipelines.flags.send import FlagSender
 from pipelines.flags.server import FlagsServer
 from pipelines.flags.warm_up import warm_up
+from pipelines.metadata.server import MetadataServer
 from pipelines.writer.server import WriterServer
 from pipelines.writer.store import StoreError
 
@@ -128,7 +129,8 @@ async def test_the_better_flags_are_those_that_katdal_reads(
         flag_source = L0Input(flags_stream, FLAGS, "127.0.0.1", 3.0, Content.FLAGS)
         flag_writer = WriterServer(options, telstate, flag_source)
         writer = WriterServer(options, telstate, source)
-        servers = (writer, flag_writer, flagger)
+        metadata = MetadataServer(options, telstate, ["sdp_l0"], tmp_path)
+        servers = (metadata, writer, flag_writer, flagger)
         ctx: Any = None
         for server in servers:
             await server.start()

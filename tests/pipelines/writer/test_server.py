@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import aiokatcp
-import katsdptelstate
 import numpy as np
 import pytest
 import spead2.send
@@ -89,10 +88,9 @@ def chunks(data: Path, cbid: str) -> list[int]:
     return sorted(int(path.name[:5]) for path in directory.glob("*.npy"))
 
 
-def chunk_info(data: Path, cbid: str) -> Any:
-    telstate = katsdptelstate.TelescopeState()
-    telstate.load_from_file(str(data / cbid / f"{cbid}_sdp_l0.rdb"))
-    return telstate.get(f"{cbid}_sdp_l0_chunk_info")
+async def chunk_info(redis_server: Any, cbid: str) -> Any:
+    async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
+        return await ts.get(telstate.view(f"{cbid}_sdp_l0"), "chunk_info", None)
 
 
 async def test_blocks_follow_each_other_and_sensors_count_on(
@@ -106,7 +104,7 @@ async def test_blocks_follow_each_other_and_sensors_count_on(
             await client.request("capture-done")
             assert chunks(tmp_path, cbid) == [0, 1, 2, 3, 4]
             # The sixth was announced: it is part of the data set, as lost data.
-            assert chunk_info(tmp_path, cbid)["flags"]["shape"] == (6, 4, 12)
+            assert (await chunk_info(redis_server, cbid))["flags"]["shape"] == (6, 4, 12)
         assert server.sensors["input-heaps-total"].value == 10
         assert server.sensors["input-heaps-lost"].value == 2
         assert server.sensors["bytes-written"].value == 10 * (4 * 12 * 10 + 16)
@@ -132,7 +130,7 @@ async def test_requests_out_of_order_are_refused(redis_server: Any, tmp_path: Pa
             await client.request("capture-init", "1000000002")
         await send("1000000001", [], 0)
         await client.request("capture-done")
-        assert chunk_info(tmp_path, "1000000001") is None
+        assert await chunk_info(redis_server, "1000000001") is None
 
 
 async def test_a_disk_that_does_not_keep_up_costs_counted_dumps_only(
@@ -163,7 +161,7 @@ async def test_a_disk_that_does_not_keep_up_costs_counted_dumps_only(
         lost = server.sensors["input-heaps-lost"].value
         assert count >= 10
         assert len(chunks(tmp_path, "1000000001")) == 40 - count - lost
-        assert chunk_info(tmp_path, "1000000001")["flags"]["shape"] == (40, 4, 12)
+        assert (await chunk_info(redis_server, "1000000001"))["flags"]["shape"] == (40, 4, 12)
         assert server.sensors["heaps-dropped"].reading.status is aiokatcp.Sensor.Status.WARN
 
 
@@ -201,4 +199,4 @@ async def test_stopping_finishes_the_block_with_what_came(
         async with asyncio.timeout(10):
             await received.wait()
     assert chunks(tmp_path, "1000000001") == list(range(10))
-    assert chunk_info(tmp_path, "1000000001")["flags"]["shape"] == (10, 4, 12)
+    assert (await chunk_info(redis_server, "1000000001"))["flags"]["shape"] == (10, 4, 12)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from katdal.chunkstore_npy import NpyFileChunkStore
 
+from pipelines.common.dataset_files import chunk_prefix
 from pipelines.common.l0 import DumpPart, L0Layout
-from pipelines.writer.store import ARRAYS, BlockStore, StoreError, chunk_prefix, rdb_path
+from pipelines.writer.store import ARRAYS, BlockStore, StoreError
 
 LAYOUT = L0Layout(n_chans=8, n_bls=4, n_senders=2, int_time=1.0)
 CBID = "1234567890"
@@ -82,9 +83,7 @@ def test_a_full_disk_leaves_nothing_of_the_part(
 
 
 def test_a_block_is_written_once(tmp_path: Path) -> None:
-    path = rdb_path(tmp_path, CBID, "sdp_l0")
-    path.parent.mkdir()
-    path.touch()
+    BlockStore(tmp_path, CBID, "sdp_l0", LAYOUT).mark_complete()
     with pytest.raises(StoreError, match="already"):
         BlockStore(tmp_path, CBID, "sdp_l0", LAYOUT)
 

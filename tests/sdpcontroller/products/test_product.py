@@ -33,6 +33,7 @@ STAGES = [
     ["ingest.l0_0.0", "ingest.l0_0.1"],
     ["cal.cal_0"],
     ["vis_writer.l0_0"],
+    ["meta_writer"],
     ["display.l0_0"],
 ]
 TASKS = {"telstate", "quality", *(name for stage in STAGES for name in stage)}

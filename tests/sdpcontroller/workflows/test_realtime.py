@@ -92,6 +92,7 @@ def test_each_stream_has_its_programs(product: ProductConfig) -> None:
     vis = product.outputs_of(Vis)
     assert kinds["telstate"] == kinds["correlator"] == 1
     assert kinds["vis_writer"] == sum(stream.archive for stream in vis.values())
+    assert kinds["meta_writer"] == any(stream.archive for stream in vis.values())
     assert kinds["cal"] == len(product.outputs_of(Cal))
     assert kinds["display"] == len(vis)
     for name in vis:
@@ -222,7 +223,7 @@ def test_programs_start_after_what_they_need_and_end_with_the_flow(product: Prod
         assert nx.has_path(kill, "sim.corr", ingest.name)  # the source falls silent first
     order = workflow.roles.capture_order()
     kinds = [{workflow.graph.task(name).kind for name in stage} for stage in order]
-    flow = ("correlator", "ingest", "cal", "vis_writer", "display")
+    flow = ("correlator", "ingest", "cal", "vis_writer", "meta_writer", "display")
     assert kinds == [{kind} for kind in flow if {kind} in kinds]
     taking_part = set(workflow.katcp_tasks) - {"quality"}
     assert {name for stage in order for name in stage} == taking_part
@@ -330,7 +331,7 @@ def test_flags_are_made_from_l0_and_written_before_the_visibilities_telescope_st
     ]
     if archive:
         assert groups_of(settings_of(workflow, writers[0])["input"]) == groups_of(stated["output"])
-        flow = [{"flags"}, {"flag_writer"}, {"vis_writer"}]
+        flow = [{"flags"}, {"flag_writer"}, {"vis_writer"}, {"meta_writer"}]
         assert [kinds for kinds in order if kinds in flow] == flow
         sent = bandwidth([flagger], "sdp_10g", "out")
         assert sent == bandwidth(writers, "sdp_10g", "in")
@@ -385,6 +386,7 @@ def test_what_the_demonstration_asks_for() -> None:
         "display.sdp_l0",
         "ingest.sdp_l0.0",
         "ingest.sdp_l0.1",
+        "meta_writer",
         "quality",
         "sim.i0_baseline_correlation_products",
         "telstate",
@@ -403,9 +405,9 @@ def test_what_the_demonstration_asks_for() -> None:
 
 
 GOLDEN = {
-    "cpus": 3.3,
+    "cpus": 3.4,
     "cores": 2,
-    "mem": 2690.0,
+    "mem": 2788.0,
     "cbf in": 19.818,
     "cbf out": 19.818,
     "sdp in": 18.63,

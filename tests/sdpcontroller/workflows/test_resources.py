@@ -182,15 +182,21 @@ def test_the_table_of_a_meerkat_subarray_is_what_it_was() -> None:
 
 
 GOLDEN = {
-    "CPUs": 4.8,
+    "CPUs": 4.9,
     "cores": 4,
-    "memory, MiB": 31038.0,
+    "memory, MiB": 31198.0,
     "GPUs": 0.0,
     "cbf out, Mbit/s": 4580.18,
     "cbf in, Mbit/s": 4580.18,
     "sdp_10g out, Mbit/s": 357.844,
     "sdp_10g in, Mbit/s": 1073.532,
 }
+
+
+def test_the_metadata_writer_holds_a_blocks_bandpass_solutions_several_times() -> None:
+    """Four of 4096 channels, 64 antennas, two polarisations, complex64: 16 MiB."""
+    asked = resources.metadata([StreamSize(4096, 64, 8.0), StreamSize(1024, 64, 8.0)])
+    assert asked.request.mem == 1000 * (catalogue.METADATA_PYTHON_MIB + 4 * 16)
 
 
 def test_golden_numbers_agree_with_a_hand_calculation() -> None:

@@ -6,11 +6,12 @@ from typing import Any
 import katsdptelstate
 import numpy as np
 import pytest
-from katsdptelstate.memory import MemoryBackend
+from katsdptelstate.aio.memory import MemoryBackend
+from katsdptelstate.aio.telescope_state import TelescopeState
 
 from pipelines.common import telstate as ts
 from pipelines.common.endpoints import parse_endpoint
-from pipelines.writer.rdb import snapshot, write_rdb
+from pipelines.metadata.rdb import write_rdb
 
 
 async def test_all_kinds_of_values_come_back_from_the_file(
@@ -28,8 +29,7 @@ async def test_all_kinds_of_values_come_back_from_the_file(
             await telstate.add("obs_activity", f"track{i}", ts=float(i))
         for i in range(300):
             await telstate.add("123_cal_product_G", gains * i, ts=1e9 + i)
-        memory = await snapshot(telstate, "123")
-    assert write_rdb(memory, path, {"capture_block_id": "123"}) == 6
+        assert await write_rdb(telstate, "123", path, {"capture_block_id": "123"}) == 6
     read = katsdptelstate.TelescopeState()
     read.load_from_file(str(path))
     assert read["n_chans"] == 4096
@@ -43,13 +43,14 @@ async def test_all_kinds_of_values_come_back_from_the_file(
     np.testing.assert_array_equal(solutions[7][0], gains * 7)
 
 
-def test_a_file_that_cannot_be_finished_is_not_there(
+async def test_a_file_that_cannot_be_finished_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.writer.rdb.os.fsync", full)
+    monkeypatch.setattr("pipelines.metadata.rdb.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_rdb(MemoryBackend(), tmp_path / "a" / "b.rdb", {"x": 1})
+        telstate = TelescopeState(MemoryBackend())
+        await write_rdb(telstate, "123", tmp_path / "a" / "b.rdb", {"x": 1})
     assert list((tmp_path / "a").iterdir()) == []

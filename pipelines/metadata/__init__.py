@@ -1,0 +1,1 @@
+"""The metadata writer: telescope state to the files that open a data set."""
