@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the demonstration; exit status 0 when all is as it must be, 130 when interrupted."""
     console = Console(stderr=True)
     try:
-        return asyncio.run(_interruptible(_Demo(options, console)))
+        return asyncio.run(interruptible(Demo(options, console)))
     except KeyboardInterrupt:
         console.print("[yellow]Interrupted: everything was taken down.")
         return 130
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
 
 
-async def _interruptible(demo: _Demo) -> int:
+async def interruptible(demo: Demo) -> int:
     """Turn SIGINT and SIGTERM into a cancellation, so that everything is taken down in order."""
     task = asyncio.ensure_future(demo.run())
     loop = asyncio.get_running_loop()
@@ -108,15 +108,22 @@ async def _interruptible(demo: _Demo) -> int:
 
 
 @dataclass
-class _Demo:
-    """One run of the demonstration."""
+class Demo:
+    """One run of the demonstration; a longer observation is another :meth:`observation` of it.
+
+    Parameters
+    ----------
+    options
+        Of the command line; `output`, `agents`, `topology` and `executor` are read here.
+    """
 
     options: argparse.Namespace
     console: Console
     facts: Facts = field(default_factory=Facts)
 
     async def run(self) -> int:
-        observation = await self._observation()
+        """Observe, and take everything down; exit status 0 when all is as it must be."""
+        observation = await self.observation()
         self.console.print(f"[bold]Science data processor demo[/]: {observation.what}")
         output: Path = self.options.output
         self._progress = Progress(
@@ -136,7 +143,17 @@ class _Demo:
                         self.facts.leftovers = await demo_report.leftovers(cam, mesos)
         return demo_report.finish(self.facts, observation, output, Console())
 
-    async def _observation(self) -> Observation:
+    async def watch(self, cam: Cam, elapsed: float) -> None:
+        """What is done once a second while data come: nothing here.
+
+        Parameters
+        ----------
+        elapsed
+            Seconds since the capture began.
+        """
+
+    async def observation(self) -> Observation:
+        """Return what is observed."""
         if self.options.replay is None:
             return demo_config.simulated(self.options.seconds, self.options.calibrator_seconds)
         # casacore comes with it: a second that only a replay has to wait for
@@ -217,6 +234,7 @@ class _Demo:
         async with self._step("capture-init"):
             (cbid,) = await cam.request("capture-init", PRODUCT)
             self.facts.capture_block = cbid
+            self._began = time.monotonic()
         for index, pointing in enumerate(observation.pointings):
             if index:
                 await cam.point(PRODUCT, SIMULATOR, pointing.target)
@@ -241,6 +259,7 @@ class _Demo:
                 left = end - time.monotonic()
                 note = f"{number(values, 'input-heaps-total')} heaps"
                 self._progress.update(step, completed=pointing.seconds - left, note=note)
+                await self.watch(cam, time.monotonic() - self._began)
                 finished = any(v == "1" for k, v in values.items() if k.endswith("replay-finished"))
                 if finished or (left <= 0 and not (replay and left > -30)):
                     return

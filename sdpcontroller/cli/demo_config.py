@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -68,10 +69,25 @@ class Observation:
     replay: bool = False
 
 
-def simulated(seconds: float, calibrator_seconds: float) -> Observation:
-    """Eight antennas, 1024 channels in eight substreams, five sources and a calibrator."""
+def simulated(
+    seconds: float,
+    calibrator_seconds: float,
+    *,
+    antennas: Sequence[str] = ANTENNAS,
+    cycles: int = 1,
+) -> Observation:
+    """Eight antennas, 1024 channels in eight substreams, five sources and a calibrator.
+
+    Parameters
+    ----------
+    seconds, calibrator_seconds
+        Of a cycle, on the field and on the calibrator before it; where there are several cycles, there is the
+        calibrator once more at the end.
+    antennas
+        Names of MeerKAT's antennas.
+    """
     document = _document(
-        antennas=[antenna_description(name) for name in ANTENNAS],
+        antennas=[antenna_description(name) for name in antennas],
         n_chans=1024,
         bandwidth=856e6,
         adc_sample_rate=1712e6,
@@ -85,11 +101,13 @@ def simulated(seconds: float, calibrator_seconds: float) -> Observation:
             "target": CALIBRATOR,
         },
     )
+    calibrator = Pointing(CALIBRATOR, calibrator_seconds)
+    pointings = (calibrator, Pointing(FIELD, seconds)) * cycles
     return Observation(
         document,
-        (Pointing(CALIBRATOR, calibrator_seconds), Pointing(FIELD, seconds)),
+        pointings if cycles == 1 else (*pointings, calibrator),
         SOURCES,
-        f"{len(ANTENNAS)} antennas of MeerKAT (simulated), {len(SOURCES)} sources",
+        f"{len(antennas)} antennas of MeerKAT (simulated), {len(SOURCES)} sources",
     )
 
 
