@@ -27,15 +27,15 @@ Delays = npt.NDArray[np.float64]
 
 OVERSAMPLING: Final = 2
 """Points of the delay spectrum per independent delay."""
-MAX_CHANS: Final = 4096
-"""Channels of a delay spectrum; of more, neighbours are averaged."""
-PAIRS_AT_A_TIME: Final = 32
+MAX_CHANS: Final = 1024
+"""Channels of a delay spectrum; of more, neighbours are averaged. Over 856 MHz, 0.6 us is the longest delay."""
+PAIRS_AT_A_TIME: Final = 128
 """Pairs of antennas whose delay spectra are in memory together."""
 MAX_SNR: Final = 1e4
 """What is better than this is as good as this."""
 FALSE_ALARM: Final = 1e-3
 """Probability that noise alone makes a baseline's peak believable."""
-REFINEMENTS: Final = 2
+REFINEMENTS: Final = 3
 _MAX_ROUNDS: Final = 10
 
 
@@ -82,13 +82,15 @@ def baseline_peaks(
             part = slice(first, min(first + PAIRS_AT_A_TIME, stop))
             power = np.zeros((part.stop - part.start, n_points), np.float32)
             for interval in intervals:
-                vis = interval.sums[pol, : n_chans * factor, part]
-                vis = vis.reshape(n_chans, factor, -1).sum(axis=1)
+                whole = interval.sums[pol, : n_chans * factor, part].reshape(n_chans, factor, -1)
+                vis = whole[:, 0].copy()
+                for k in range(1, factor):
+                    vis += whole[:, k]
                 spectrum = fft.fft(np.ascontiguousarray(vis.T), n_points, axis=1)
                 power += spectrum.real**2 + spectrum.imag**2
-                n_dumps[part] += interval.weights[pol, :, part].any(axis=0)
+                n_dumps[part] += vis.any(axis=0)
             middle[part], position[part] = _peaks(power)
-            floor[part] = np.median(power, axis=1)
+            floor[part] = np.median(power[:, ::OVERSAMPLING], axis=1)
 
     in_ranges(n_pairs, PAIRS_AT_A_TIME, find)
     floor *= _noise_peak(np.maximum(n_dumps, 1), n_chans)

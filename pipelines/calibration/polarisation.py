@@ -37,6 +37,7 @@ MIN_CHANNEL_SNR: Final = 10.0
 """Of the phase between polarisations in a channel; below, neighbours are averaged."""
 MIN_PARTNERS: Final = 2
 """Equations that a leakage must have."""
+_FAST: Final = {"reassoc", "contract", "arcp", "nsz"}
 _OVERSAMPLING: Final = 8
 _ITERATIONS: Final = 50
 _TOLERANCE: Final = 1e-6
@@ -112,7 +113,7 @@ def is_polarised(model: npt.NDArray[np.complex128]) -> bool:
     return bool(np.abs(model).mean() >= POLARISED)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=_FAST)
 def _collect(
     sums: Any,
     totals: Any,
@@ -131,19 +132,25 @@ def _collect(
     """Divide the cross hands by a bandpass, take leakage off, add up blocks of channels and all pairs."""
     for c in range(start, stop):
         b = c // block
-        h, v = gains[c, 0], gains[c, 1]
-        d_h, d_v = leakage[b, 0], leakage[b, 1]
-        for p in range(len(ant1)):
-            i, j = ant1[p], ant2[p]
-            for hand in range(2):
-                pair = h[i] * np.conj(v[j]) if hand == 0 else v[i] * np.conj(h[j])
-                leaked = d_h[i] + np.conj(d_v[j]) if hand == 0 else d_v[i] + np.conj(d_h[j])
-                weight = (pair.real**2 + pair.imag**2) * totals[2 + hand, c, p]
-                value = np.conj(pair) * sums[2 + hand, c, p] - weight * leaked
-                out[hand, b, p] += value
-                weights[hand, b, p] += weight
-                mean[c] += value if hand == 0 else np.conj(value)
-                total[c] += weight
+        for hand in range(2):
+            first, second = gains[c, hand], gains[c, 1 - hand]
+            leak1, leak2 = leakage[b, hand], leakage[b, 1 - hand]
+            row, row_totals = sums[2 + hand, c], totals[2 + hand, c]
+            to, to_weights = out[hand, b], weights[hand, b]
+            re, im, all_weights = 0.0, 0.0, 0.0
+            for p in range(len(ant1)):
+                i, j = ant1[p], ant2[p]
+                pair = first[i] * np.conj(second[j])
+                weight = (pair.real * pair.real + pair.imag * pair.imag) * row_totals[p]
+                value = np.conj(pair) * row[p] - weight * (leak1[i] + np.conj(leak2[j]))
+                to[p] += value
+                to_weights[p] += weight
+                re += value.real
+                im += value.imag
+                all_weights += weight
+            # vh is the conjugate of what hv of the antennas in the other order is.
+            mean[c] += complex(re, im if hand == 0 else -im)
+            total[c] += all_weights
 
 
 def solve_polarisation(cross: CrossHands, refant: int) -> Polarisation:
@@ -181,63 +188,79 @@ def solve_leakage(cross: CrossHands, refant: int) -> tuple[ComplexGains, Quality
 
 
 @njit(cache=True, nogil=True)
+def _equations(sums: Any, weights: Any, ant1: Any, ant2: Any, re: Any, im: Any, w: Any) -> None:
+    """Write ``w_ij X_ij`` and ``w_ij`` as matrices: hv is X_ij, the conjugate of vh is X_ji."""
+    for p in range(len(ant1)):
+        i, j = ant1[p], ant2[p]
+        re[i, j], im[i, j], w[i, j] = sums[0, p].real, sums[0, p].imag, weights[0, p]
+        re[j, i], im[j, i], w[j, i] = sums[1, p].real, -sums[1, p].imag, weights[1, p]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _turn(total: Any, w: Any, other: Any, weight: Any, out: Any) -> float:
+    """Solve one side of the equations with the other held; return the largest change."""
+    change = 0.0
+    for i in range(len(out)):
+        held = 0.0
+        for j in range(len(other)):
+            held += w[i, j] * other[j]
+        if weight[i] > 0:
+            value = (total[i] - held) / weight[i]
+            change = max(change, abs(value - out[i]))
+            out[i] = value
+    return float(change)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _residual(x: Any, w: Any, a: Any, b: Any) -> float:
+    total = 0.0
+    for i in range(len(a)):
+        for j in range(len(b)):
+            used = w[i, j] > 0
+            weight = w[i, j] if used else 1.0
+            error = x[i, j] - weight * (a[i] + b[j])
+            total += error * error / weight if used else 0.0
+    return total
+
+
+@njit(cache=True, nogil=True)
 def _leakages(
     sums: Any, weights: Any, ant1: Any, ant2: Any, refant: int, out: Any, snr: Any
 ) -> None:
     """Solve ``X_ij = a_i + b_j`` for a = d_h and b = conj(d_v), each with the other held, in turn.
 
-    hv is ``X_ij``; vh conjugate is ``X_ji``.
+    Real and imaginary parts are equations of their own.
     """
     n = out.shape[1]
-    unknown = np.zeros((2, n), np.complex128)
-    total, count = np.zeros((2, n)), np.zeros((2, n), np.int64)
-    for p in range(len(ant1)):
-        for hand in range(2):
-            i, j = (ant1[p], ant2[p]) if hand == 0 else (ant2[p], ant1[p])
-            if weights[hand, p] > 0:
-                total[0, i] += weights[hand, p]
-                total[1, j] += weights[hand, p]
-                count[0, i] += 1
-                count[1, j] += 1
-    if count[0, refant] < MIN_PARTNERS:
+    parts, w = np.zeros((2, n, n)), np.zeros((n, n))
+    _equations(sums, weights, ant1, ant2, parts[0], parts[1], w)
+    transposed = np.ascontiguousarray(w.T)
+    rows, columns = w.sum(axis=1), w.sum(axis=0)
+    partners, partners_v = (w > 0).sum(axis=1), (w > 0).sum(axis=0)
+    if partners[refant] < MIN_PARTNERS:
         return
-    for _ in range(_ITERATIONS):
-        change = 0.0
-        for side in range(2):
-            new = np.zeros(n, np.complex128)
-            for p in range(len(ant1)):
-                for hand in range(2):
-                    weight = weights[hand, p]
-                    if weight > 0:
-                        i, j = (ant1[p], ant2[p]) if hand == 0 else (ant2[p], ant1[p])
-                        x = sums[hand, p] if hand == 0 else np.conj(sums[hand, p])
-                        mine, other = (i, j) if side == 0 else (j, i)
-                        new[mine] += x - weight * unknown[1 - side, other]
-            for k in range(n):
-                if total[side, k] > 0:
-                    value = new[k] / total[side, k]
-                    change = max(change, abs(value - unknown[side, k]))
-                    unknown[side, k] = value
-        if change < _TOLERANCE:
-            break
-    constant = unknown[0, refant]
-    noise, equations = 0.0, 0
-    for p in range(len(ant1)):
-        for hand in range(2):
-            weight = weights[hand, p]
-            if weight > 0:
-                i, j = (ant1[p], ant2[p]) if hand == 0 else (ant2[p], ant1[p])
-                x = sums[hand, p] if hand == 0 else np.conj(sums[hand, p])
-                noise += abs(x / weight - unknown[0, i] - unknown[1, j]) ** 2 * weight
-                equations += 1
-    noise /= max(1, equations - 2 * n + 1)
+    unknown = np.zeros((2, 2, n))  # (part, side, ant)
+    noise = 0.0
+    for part in range(2):
+        of_rows, of_columns = parts[part].sum(axis=1), parts[part].sum(axis=0)
+        a, b = unknown[part]
+        for _ in range(_ITERATIONS):
+            change = _turn(of_rows, w, b, rows, a)
+            change = max(change, _turn(of_columns, transposed, a, columns, b))
+            if change < _TOLERANCE:
+                break
+        noise += _residual(parts[part], w, a, b)
+        constant = a[refant]
+        a -= constant
+        b += constant
+    noise /= max(1, (w > 0).sum() - 2 * n + 1)
     for k in range(n):
-        if count[0, k] >= MIN_PARTNERS:
-            out[0, k] = unknown[0, k] - constant
-            snr[0, k] = np.sqrt(total[0, k] / noise) if noise > 0 else np.inf
-        if count[1, k] >= MIN_PARTNERS:
-            out[1, k] = np.conj(unknown[1, k] + constant)
-            snr[1, k] = np.sqrt(total[1, k] / noise) if noise > 0 else np.inf
+        if partners[k] >= MIN_PARTNERS:
+            out[0, k] = complex(unknown[0, 0, k], unknown[1, 0, k])
+            snr[0, k] = np.sqrt(rows[k] / noise) if noise > 0 else np.inf
+        if partners_v[k] >= MIN_PARTNERS:
+            out[1, k] = complex(unknown[0, 1, k], -unknown[1, 1, k])
+            snr[1, k] = np.sqrt(columns[k] / noise) if noise > 0 else np.inf
 
 
 def solve_cross_phase(cross: CrossHands) -> Polarisation:
