@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from astropy.utils import iers
-
 from pipelines.imaging.errors import ImagingError
 from pipelines.imaging.options import parse, settings_of
 
@@ -24,8 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s imaging: %(message)s",
         stream=sys.stderr,
     )
-    # A cluster's nodes need not reach the outside; what astropy brings is enough for coordinates.
-    iers.conf.auto_download = False
     signal.signal(signal.SIGTERM, _end)
     try:
         from pipelines.imaging.imager import make_image

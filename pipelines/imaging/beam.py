@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from pipelines.imaging.errors import ImagingError
 
@@ -92,17 +91,36 @@ def _main_lobe(
     """Offsets and values of the pixels that hang together with the centre."""
     centre = psf.shape[0] // 2
     for level in (FIT_ABOVE, 0.2, 0.1, 0.05):
-        labels, _ = ndimage.label(psf > level)
-        rows, columns = np.nonzero(labels == labels[centre, centre])
+        rows, columns = np.nonzero(_around_centre(psf > level))
         if rows.size >= MIN_FIT_PIXELS or rows.size == 0:
             break
-    if labels[centre, centre] == 0 or rows.size < MIN_FIT_PIXELS:
+    if rows.size < MIN_FIT_PIXELS:
         raise ImagingError(
             f"the main lobe of the point spread function covers {rows.size} pixels;"
             " choose a smaller --pixel"
         )
     values = np.clip(psf[rows, columns].astype(np.float64), 1e-3, 1.0)
     return (rows - centre).astype(np.float64), (columns - centre).astype(np.float64), values
+
+
+def _around_centre(above: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """What hangs together with the centre, side by side."""
+    found = np.zeros_like(above)
+    centre = above.shape[0] // 2
+    reach = 0
+    while True:
+        # The lobe grows by a pixel a time, so nothing outside this square can be part of it yet.
+        square = (slice(centre - reach, centre + reach + 1),) * 2
+        grown, before = found[square].copy(), np.count_nonzero(found)
+        grown[reach, reach] = True
+        grown[1:] |= found[square][:-1]
+        grown[:-1] |= found[square][1:]
+        grown[:, 1:] |= found[square][:, :-1]
+        grown[:, :-1] |= found[square][:, 1:]
+        found[square] = grown & above[square]
+        if np.count_nonzero(found) == before:
+            return found
+        reach = min(reach + 1, centre - 1)
 
 
 def highest_sidelobe(psf: npt.NDArray[np.float32], beam: Beam) -> float:

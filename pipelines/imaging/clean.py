@@ -1,9 +1,10 @@
 """CLEAN: major cycles around Clark's minor cycle.
 
-Two stages, as in Offringa and Smirnov 2017 (MNRAS 471, 301, section 3). First components are taken anywhere,
-positive peaks only, down to seven times the noise: with few antennas the sidelobes are so high that
-anything less would clean them. What has been found so becomes a mask, one beam around each component;
-within it both signs are cleaned, deeper.
+Three stages, the first two as in Offringa and Smirnov 2017 (MNRAS 471, 301, section 3). First components are
+taken anywhere, but only positive ones (except beside those that there are already), down to seven times the
+noise: with few antennas the sidelobes are so high that anything less would clean them. What has been found so
+becomes a mask, one beam around each component; within it both signs are cleaned, deeper. If the user has said
+how deep the image shall be cleaned, a third stage does that everywhere.
 
 No minor cycle goes below the highest sidelobe of the brightest source that is left (the *cycle threshold* of
 CASA's tclean): what is fainter may be a sidelobe. The noise is estimated anew in every major cycle from the
@@ -20,11 +21,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from pipelines.imaging.arrays import Image, Mask
 from pipelines.imaging.beam import Beam
 from pipelines.imaging.errors import SettingsError
-from pipelines.imaging.minor_cycle import Image, Mask, MinorLimits, minor_cycle
+from pipelines.imaging.limits import MinorLimits, Places
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,14 @@ FINAL_SIGMAS = 2.0
 CYCLE_FACTOR = 1.2
 MIN_CYCLE_FRACTION = 0.1
 MAX_CYCLE_FRACTION = 0.8
+DEPTH = 0.03
+"""How deep one goes between two major cycles, of the peak: what far sidelobes of other places differ by."""
+
 MARGIN = 0.9
 """Minor cycles go this much below the noise's level: the last few per cent would take several."""
+
+NOISE_PIXELS = 500
+"""Pixels along a side from which the noise is taken, at least: their median errs by 0.3 %."""
 
 STALLED_CYCLES = 3
 IMPROVEMENT = 0.98
@@ -100,9 +107,9 @@ class CleanResult:
 
     Attributes
     ----------
-    model : float32 (size, size)
+    model : float32 (terms, size, size)
         Components, Jy per pixel.
-    residual : float32 (size, size)
+    residual : float32 (terms, size, size)
         Jy/beam; of exactly this model, through the visibilities.
     iterations, major_cycles : int
         Work done.
@@ -118,9 +125,22 @@ class CleanResult:
 
 
 def robust_rms(image: npt.NDArray[np.float32]) -> float:
-    """Noise of an image that has sources in it, from the median of absolute deviations."""
+    """Noise of an image that has sources in it, from the median of absolute deviations.
+
+    Of a large image, every second or third … pixel along both axes does.
+    """
+    step = max(min(image.shape) // NOISE_PIXELS, 1)
+    image = image[::step, ::step]
     middle = np.median(image)
     return MAD_TO_SIGMA * float(np.median(np.abs(image - middle)))
+
+
+class _Stage(enum.Enum):
+    """What is cleaned at present."""
+
+    SEARCH = "positive peaks, and both signs beside components"
+    DEEPEN = "within the mask"
+    FINISH = "everywhere, as deep as the user says"
 
 
 @dataclass
@@ -129,20 +149,33 @@ class _State:
 
     model: Image
     residual: Image
-    mask: Mask | None = None
+    beam: Beam
+    stage: _Stage = _Stage.SEARCH
     iterations: int = 0
     cycles: int = 0
-    best: tuple[float, Image, Image] = field(init=False)
     stalled: int = 0
+    best: tuple[float, Image, Image] = field(init=False)
+    mask: Mask = field(init=False)
 
     def __post_init__(self) -> None:
+        self.enter(_Stage.SEARCH)
+
+    def enter(self, stage: _Stage) -> None:
+        """Begin a stage with the model that there is."""
+        self.stage, self.stalled = stage, 0
         self.best = (math.inf, self.model.copy(), self.residual)
+        self.mask = component_mask(self.model[0], self.beam)
+
+    @property
+    def places(self) -> Places:
+        """Where the present stage may put components."""
+        if self.stage is _Stage.SEARCH:
+            return Places(None, component_mask(self.model[0], self.beam))
+        return Places(self.mask if self.stage is _Stage.DEEPEN else None, True)
 
     def peak(self) -> float:
         """Brightest pixel of those that the present stage may clean."""
-        if self.mask is None:
-            return float(self.residual.max())
-        return float(np.max(np.abs(self.residual), where=self.mask, initial=0.0))
+        return max(float(self.places.brightness(self.residual[0]).max()), 0.0)
 
     def judge(self, peak: float) -> None:
         """Remember the model if it is the best of its stage, else count."""
@@ -153,12 +186,24 @@ class _State:
         if peak < self.best[0]:
             self.best = (peak, self.model.copy(), self.residual)
 
-    def enter_mask(self, beam: Beam) -> None:
-        """Begin the second stage from the best model."""
-        _, self.model, self.residual = self.best
-        self.mask = component_mask(self.model, beam)
-        self.stalled = 0
-        self.best = (math.inf, self.model.copy(), self.residual)
+    def go_on(self, reason: StopReason, settings: CleanSettings) -> bool:
+        """Enter the stage after the present one, if there is one to come after what ended this."""
+        stage = _next_stage(self.stage, reason, settings)
+        _, model, residual = self.best
+        if stage is None or not model.any():
+            return False
+        self.model, self.residual = model, residual
+        self.enter(stage)
+        return True
+
+
+def _next_stage(stage: _Stage, reason: StopReason, settings: CleanSettings) -> _Stage | None:
+    if reason in ENDS_OF_STAGE and stage is _Stage.SEARCH:
+        return _Stage.DEEPEN
+    ended = reason in ENDS_OF_STAGE or reason is StopReason.THRESHOLD
+    if ended and settings.threshold is not None and stage is not _Stage.FINISH:
+        return _Stage.FINISH
+    return None
 
 
 def clean(
@@ -174,10 +219,10 @@ def clean(
 
     Parameters
     ----------
-    dirty : float32 (size, size)
-        Dirty image, Jy/beam.
-    psf : float32 (2 size, 2 size)
-        Point spread function with peak 1.
+    dirty : float32 (terms, size, size)
+        Dirty images, Jy/beam.
+    psf : float32 (pairs, 2 size, 2 size)
+        Point spread functions, the first one with peak 1.
     beam : Beam
         What fits its main lobe.
     sidelobe : float
@@ -189,27 +234,20 @@ def clean(
     progress : callable
         Told the fraction done, as far as one can know.
     """
-    state = _State(np.zeros_like(dirty), dirty)
+    state = _State(np.zeros_like(dirty), dirty, beam)
     first_peak = state.peak()
     fraction = min(max(CYCLE_FACTOR * sidelobe, MIN_CYCLE_FRACTION), MAX_CYCLE_FRACTION)
     while True:
-        peak, noise = state.peak(), robust_rms(state.residual)
+        peak, noise = state.peak(), robust_rms(state.residual[0])
         state.judge(peak)
         floor = _floor(state, noise, settings)
         reason = _reason_to_stop(state, peak, floor, settings)
-        if reason in ENDS_OF_STAGE and state.mask is None and state.best[1].any():
-            state.enter_mask(beam)
-            continue
         if reason is not None:
+            if state.go_on(reason, settings):
+                continue
             _, model, residual = state.best
             return CleanResult(model, residual, state.iterations, state.cycles, reason)
-        limits = MinorLimits(
-            settings.gain,
-            max(MARGIN * floor, settings.threshold or 0.0, fraction * peak),
-            settings.iterations - state.iterations,
-            negative=state.mask is not None,
-        )
-        state.iterations += minor_cycle(state.residual, psf, state.model, state.mask, limits)
+        _go_deeper(state, psf, fraction, max(MARGIN * floor, DEPTH * peak), settings)
         state.residual = residual_of(state.model)
         state.cycles += 1
         progress(_fraction_done(first_peak, peak, noise))
@@ -223,10 +261,38 @@ def clean(
         )
 
 
+def _go_deeper(
+    state: _State, psf: Image, fraction: float, stop: float, settings: CleanSettings
+) -> None:
+    """Minor cycles down to `stop`, or until there are too many components to follow without a major one.
+
+    Between two of them, what has been found is taken away from the whole residual with the point spread
+    function, which is right but for the w term.
+    """
+    # Compiled: a dirty image need not wait until numba is loaded.
+    from pipelines.imaging.minor_cycle import minor_cycle, subtract
+
+    residual = state.residual.copy()
+    while state.iterations < settings.iterations:
+        places = state.places
+        peak = float(places.brightness(residual[0]).max())
+        left = settings.iterations - state.iterations
+        limits = MinorLimits(settings.gain, max(stop, fraction * peak), left)
+        found = np.zeros_like(state.model)
+        done = minor_cycle(residual, psf, found, places, limits)
+        state.iterations += done
+        state.model += found
+        if not done or limits.stop <= stop or not subtract(residual, psf, found):
+            return
+
+
 def _floor(state: _State, noise: float, settings: CleanSettings) -> float:
     """Brightness below which the present stage does not clean."""
-    sigmas = MASK_SIGMAS if state.mask is None else FINAL_SIGMAS
-    return max(sigmas * noise, settings.threshold or 0.0)
+    threshold = settings.threshold or 0.0
+    if state.stage is _Stage.FINISH:
+        return threshold
+    sigmas = MASK_SIGMAS if state.stage is _Stage.SEARCH else FINAL_SIGMAS
+    return max(sigmas * noise, threshold)
 
 
 def _reason_to_stop(
@@ -258,5 +324,8 @@ def component_mask(model: Image, beam: Beam) -> Mask:
     radius = max(math.ceil(beam.major / 2), 1)
     offsets = np.arange(-radius, radius + 1)
     disc = offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2
-    mask: Mask = ndimage.binary_dilation(model != 0, structure=disc)
-    return mask
+    # A margin as wide as the disc, so that no component needs a case of its own.
+    mask = np.zeros([n + 2 * radius for n in model.shape], np.bool_)
+    for row, column in np.argwhere(model):
+        mask[row : row + disc.shape[0], column : column + disc.shape[1]] |= disc
+    return np.ascontiguousarray(mask[radius:-radius, radius:-radius])

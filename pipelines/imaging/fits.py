@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
+from pipelines.imaging.arrays import Image
 from pipelines.imaging.beam import Beam
 from pipelines.imaging.files import replacing
-from pipelines.imaging.geometry import ImageGrid, celestial_wcs
-from pipelines.imaging.minor_cycle import Image
+from pipelines.imaging.geometry import ImageGrid
 
+MJD_OF_UNIX_EPOCH = 40587.0
 LIBRARIES = ("katdal", "ducc0", "numpy", "astropy")
 
 
@@ -62,14 +63,17 @@ class ImageFacts:
 
 def image_header(facts: ImageFacts) -> fits.Header:
     """Make the header of an image."""
-    header: fits.Header = celestial_wcs(facts.grid, facts.ra, facts.dec).to_header()
+    header = fits.Header()
     header["WCSAXES"] = 4
+    pixel, centre = math.degrees(facts.grid.pixel), facts.grid.centre + 1.0
+    header.update(_axis(1, "RA---SIN", math.degrees(facts.ra) % 360, -pixel, "deg", centre))
+    header.update(_axis(2, "DEC--SIN", math.degrees(facts.dec), pixel, "deg", centre))
+    header["RADESYS"] = "ICRS"
     header.update(_axis(3, "FREQ", facts.frequency, facts.bandwidth, "Hz"))
     header.update(_axis(4, "STOKES", 1.0, 1.0, ""))
     header["SPECSYS"] = "TOPOCENT"
     header["BUNIT"] = "Jy/beam"
     header["BTYPE"] = "Intensity"
-    pixel = math.degrees(facts.grid.pixel)
     header["BMAJ"] = (facts.beam.major * pixel, "[deg] beam, full width at half maximum")
     header["BMIN"] = (facts.beam.minor * pixel, "[deg]")
     header["BPA"] = (math.degrees(facts.beam.angle), "[deg] from north through east")
@@ -79,6 +83,8 @@ def image_header(facts: ImageFacts) -> fits.Header:
     header["CBID"] = (printable(facts.capture_block), "capture block")
     header["DATE-OBS"] = (iso(facts.start), "UTC, start")
     header["DATE-END"] = (iso(facts.end), "UTC, end")
+    header["MJD-OBS"] = facts.start / 86400 + MJD_OF_UNIX_EPOCH
+    header["MJD-END"] = facts.end / 86400 + MJD_OF_UNIX_EPOCH
     header["DATE"] = (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "UTC, file written")
     header["ORIGIN"] = "pipelines.imaging"
     for line in (*facts.history, *library_versions()):
@@ -86,10 +92,19 @@ def image_header(facts: ImageFacts) -> fits.Header:
     return header
 
 
-def _axis(number: int, kind: str, value: float, step: float, unit: str) -> fits.Header:
+def index_header(facts: ImageFacts) -> fits.Header:
+    """Make the header of a map of spectral indices."""
+    header = image_header(facts)
+    header["BUNIT"], header["BTYPE"] = "", "SPIX"
+    return header
+
+
+def _axis(
+    number: int, kind: str, value: float, step: float, unit: str, place: float = 1.0
+) -> fits.Header:
     header = fits.Header()
     header[f"CTYPE{number}"] = kind
-    header[f"CRPIX{number}"] = 1.0
+    header[f"CRPIX{number}"] = place
     header[f"CRVAL{number}"] = value
     header[f"CDELT{number}"] = step
     header[f"CUNIT{number}"] = unit

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from astropy.wcs import WCS
 
 from pipelines.imaging.errors import SettingsError
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 SPEED_OF_LIGHT = 299_792_458.0
 """Metres per second."""
@@ -182,6 +185,8 @@ def celestial_wcs(grid: ImageGrid, ra: float, dec: float) -> WCS:
     ra, dec : float
         Phase centre, in radians.
     """
+    from astropy.wcs import WCS  # takes a while to load, and not every image is looked at
+
     step = math.degrees(grid.pixel)
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.common.dataset import open_dataset
+from pipelines.imaging.arrays import Image
 from pipelines.imaging.beam import Beam, fit_beam, highest_sidelobe
 from pipelines.imaging.clean import CleanResult, clean
-from pipelines.imaging.errors import ImagingError
+from pipelines.imaging.components import components_of, write_components
 from pipelines.imaging.files import write_json
-from pipelines.imaging.fits import ImageFacts, image_header, write_fits
+from pipelines.imaging.fits import ImageFacts, image_header, index_header, write_fits
 from pipelines.imaging.geometry import ARCSEC, ImageGrid, celestial_wcs, choose_grid, primary_beam
 from pipelines.imaging.gridder import Gridder, ducc_wgridder
 from pipelines.imaging.measurement import Measurement, longest_baseline, weigh
-from pipelines.imaging.minor_cycle import Image
 from pipelines.imaging.quality import Quality, assess
 from pipelines.imaging.restore import restore
-from pipelines.imaging.selection import Observation, observe_target
+from pipelines.imaging.selection import Observation
 from pipelines.imaging.settings import ImagingSettings
-from pipelines.imaging.sources import Source, find_sources
-from pipelines.imaging.visibilities import VisibilitySpool, read_visibilities
-
-if TYPE_CHECKING:
-    from katdal.dataset import DataSet
+from pipelines.imaging.source import VisibilitySource, open_source
+from pipelines.imaging.sources import Source, find_sources, with_indices
+from pipelines.imaging.spectrum import Basis, power_laws
+from pipelines.imaging.visibilities import VisibilitySpool
 
 logger = logging.getLogger(__name__)
 
-BEAM_FIT_SIZE = 512
+BEAM_FIT_SIZE = 256
 """Pixels of the point spread function when it is only needed to fit the beam."""
+
+INDEX_SIGMAS = 10.0
+"""Brightness over the noise from which on a pixel has a spectral index."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ class Product:
 
     Attributes
     ----------
-    image : float32 (size, size)
-        Restored (or dirty) image, Jy/beam.
+    images : float32 (terms, size, size)
+        Restored (or dirty) images of the spectral terms, Jy/beam; the first is the mean over the band.
     result : CleanResult
         Components and residual.
+    basis : Basis
+        What the terms are.
     facts : ImageFacts
         For headers.
     quality : Quality
@@ -54,8 +56,9 @@ class Product:
         What was found, brightest first.
     """
 
-    image: Image
+    images: Image
     result: CleanResult
+    basis: Basis
     facts: ImageFacts
     quality: Quality
     sources: tuple[Source, ...]
@@ -94,102 +97,96 @@ def make_image(settings: ImagingSettings) -> Product:
     settings.output.mkdir(parents=True, exist_ok=True)
     progress = Progress()
     report = progress.stage("open the data set", 0.0, 0.05)
-    dataset, applied = open_calibrated(settings)
-    observation = observe_target(dataset, settings.target)
+    source = open_source(settings.dataset, settings.target, applycal=settings.applycal)
     report(1.0)
-    report = progress.stage(f"read visibilities of {observation.name}", 0.05, 0.35)
-    with read_visibilities(dataset, observation, settings.output, report) as spool:
-        product = image_visibilities(spool, observation, applied, settings, progress)
+    report = progress.stage(f"read visibilities of {source.observation.name}", 0.05, 0.35)
+    channels = range(source.observation.frequencies.size)
+    with source.read(settings.output, channels, report) as spool:
+        product = image_visibilities(spool, source, settings, progress)
     report = progress.stage("write files", 0.92, 1.0)
     write_product(product, settings)
     report(1.0)
     return product
 
 
-def open_calibrated(settings: ImagingSettings) -> tuple[DataSet, list[str]]:
-    """Open the data set, with calibration on the fly if asked for and there is any.
-
-    Returns
-    -------
-    DataSet, list of str
-        The data set and the calibration products that are applied.
-
-    Raises
-    ------
-    ImagingError
-        There is no such data set, or it cannot be read.
-    """
-    if not settings.dataset.is_file():
-        raise ImagingError(f"no data set {settings.dataset}")
-    try:
-        dataset = open_dataset(settings.dataset, applycal="all" if settings.applycal else "")
-    except Exception as error:  # katdal raises whatever its parts raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImagingError(f"cannot open data set {settings.dataset}: {reason}") from error
-    applied = list(getattr(dataset, "applycal_products", None) or ())
-    if applied:
-        logger.info("calibration applied: %s", ", ".join(applied))
-    elif settings.applycal:
-        logger.warning("the data set has no calibration solutions; visibilities are as received")
-    return dataset, applied
-
-
 def image_visibilities(
     spool: VisibilitySpool,
-    observation: Observation,
-    applied: Sequence[str],
+    source: VisibilitySource,
     settings: ImagingSettings,
     progress: Progress,
 ) -> Product:
     """Make the image of Stokes I visibilities."""
     progress.stage("weigh visibilities", 0.35, 0.4)
-    frequencies = observation.frequencies
-    grid = _grid_for(spool, observation, settings)
+    observation = source.observation
+    grid = grid_for(spool, observation, settings.size, settings.pixel)
     totals = weigh(spool, grid, settings.weights)
-    measurement = Measurement(spool, Gridder(grid, settings.threads, settings.epsilon), totals)
-    progress.stage("make the dirty image", 0.4, 0.5)
-    dirty = measurement.dirty_image()
-    progress.stage("fit the beam", 0.5, 0.6)
-    psf = _point_spread_function(measurement, settings)
-    beam = fit_beam(psf)
-    sidelobe = highest_sidelobe(psf, beam)
-    result = clean(
-        dirty,
-        psf,
-        beam,
-        sidelobe,
-        measurement.residual_of,
-        settings.cleaning,
-        progress.stage("clean", 0.6, 0.9),
-    )
+    gridder = Gridder(grid, settings.threads, settings.epsilon)
+    measurement = Measurement(spool, gridder, totals, settings.terms)
+    logger.info("%.3g samples are gridded as one", measurement.compression)
+    beam, sidelobe, result = _deconvolve(measurement, settings, progress)
     progress.stage("find sources", 0.9, 0.92)
-    image = restore(result.model, result.residual, beam)
-    wcs = celestial_wcs(grid, observation.ra, observation.dec)
-    sources = find_sources(image, result.residual, beam, wcs)
-    frequency = float(np.dot(totals.channels, frequencies))
+    images = np.stack(
+        [restore(m, r, beam) for m, r in zip(result.model, result.residual, strict=True)]
+    )
+    sources = _sources(images, result, beam, measurement.basis, observation, grid, settings)
     quality = assess(
         target=observation.name,
         capture_block_id=observation.capture_block,
-        image=image,
+        image=images[0],
         result=result,
         beam=beam,
         sidelobe=sidelobe,
         grid=grid,
-        frequency=frequency,
+        frequency=measurement.basis.reference,
         n_vis=totals.samples,
         flagged_fraction=1.0 - totals.unflagged / spool.vis.size,
         sources=sources,
         cpu_seconds=time.process_time(),
     )
-    facts = _facts(observation, applied, settings, grid, beam, frequency, quality)
-    return Product(image, result, facts, quality, sources)
+    facts = _facts(source, settings, grid, beam, quality)
+    return Product(images, result, measurement.basis, facts, quality, sources)
 
 
-def _grid_for(
-    spool: VisibilitySpool, observation: Observation, settings: ImagingSettings
+def _deconvolve(
+    measurement: Measurement, settings: ImagingSettings, progress: Progress
+) -> tuple[Beam, float, CleanResult]:
+    """Beam, its highest sidelobe, and what CLEAN makes of the dirty image."""
+    progress.stage("make the dirty image", 0.4, 0.5)
+    dirty = measurement.dirty_image()
+    progress.stage("fit the beam", 0.5, 0.6)
+    psf = _point_spread_function(measurement, settings)
+    beam = fit_beam(psf[0])
+    sidelobe = highest_sidelobe(psf[0], beam)
+    report = progress.stage("clean", 0.6, 0.9)
+    residual_of = measurement.residual_of
+    return beam, sidelobe, clean(dirty, psf, beam, sidelobe, residual_of, settings.cleaning, report)
+
+
+def _sources(
+    images: Image,
+    result: CleanResult,
+    beam: Beam,
+    basis: Basis,
+    observation: Observation,
+    grid: ImageGrid,
+    settings: ImagingSettings,
+) -> tuple[Source, ...]:
+    """Find sources, with spectral indices where spectra were fitted."""
+    if not settings.find_sources:
+        return ()
+    wcs = celestial_wcs(grid, observation.ra, observation.dec)
+    found = find_sources(images[0], result.residual[0], beam, wcs)
+    if basis.terms < 2:
+        return found
+    return with_indices(found, images, result.residual, power_laws(basis))
+
+
+def grid_for(
+    spool: VisibilitySpool, observation: Observation, size: int | None, pixel: float | None
 ) -> ImageGrid:
+    """Choose what the user did not, and say what it is; see :func:`choose_grid`."""
     beam = primary_beam(observation.diameter, float(np.mean(observation.frequencies)))
-    grid = choose_grid(longest_baseline(spool), beam, size=settings.size, pixel=settings.pixel)
+    grid = choose_grid(longest_baseline(spool), beam, size=size, pixel=pixel)
     logger.info(
         "image of %d x %d pixels of %.3g arcsec; the primary beam is %.3g pixels wide",
         grid.size,
@@ -210,24 +207,21 @@ def _point_spread_function(measurement: Measurement, settings: ImagingSettings) 
 
 
 def _facts(
-    observation: Observation,
-    applied: Sequence[str],
+    source: VisibilitySource,
     settings: ImagingSettings,
     grid: ImageGrid,
     beam: Beam,
-    frequency: float,
     quality: Quality,
 ) -> ImageFacts:
-    frequencies = observation.frequencies
-    channel = float(np.ptp(frequencies)) / max(frequencies.size - 1, 1)
+    observation = source.observation
     half = observation.dump_period / 2
     return ImageFacts(
         grid=grid,
         ra=observation.ra,
         dec=observation.dec,
         beam=beam,
-        frequency=frequency,
-        bandwidth=channel * frequencies.size,
+        frequency=quality.frequency,
+        bandwidth=observation.channel_width * observation.frequencies.size,
         target=observation.name,
         telescope=observation.telescope,
         capture_block=observation.capture_block,
@@ -235,10 +229,10 @@ def _facts(
         end=observation.end + half,
         history=(
             f"weighting {settings.weights}, gridder accuracy {settings.epsilon:g}",
-            f"calibration applied: {', '.join(applied) or 'none'}",
+            f"calibration applied: {', '.join(source.applied) or 'none'}",
             f"CLEAN gain {settings.cleaning.gain:g}, {quality.clean_iterations} iterations,"
             f" {quality.major_cycles} major cycles",
-            f"CLEAN ended: {quality.clean_stop}",
+            f"CLEAN ended: {quality.clean_stop}; spectral terms {settings.terms}",
             "not corrected for the primary beam",
         ),
     )
@@ -246,15 +240,34 @@ def _facts(
 
 def write_product(product: Product, settings: ImagingSettings) -> None:
     """Write images, picture, source list and report; the report last, as the sign that all is there."""
-    # Importing matplotlib takes a second that an error before this point need not wait for.
-    from pipelines.imaging.picture import write_picture
-
     header = image_header(product.facts)
     place, name = settings.output, settings.name
-    write_fits(place / f"{name}.fits", product.image, header)
-    write_fits(place / f"{name}-residual.fits", product.result.residual, header)
-    write_picture(
-        place / f"{name}.png", product.image, product.facts, product.quality, product.sources
-    )
+    write_fits(place / f"{name}.fits", product.images[0], header)
+    write_fits(place / f"{name}-residual.fits", product.result.residual[0], header)
+    if product.result.iterations:
+        parts = components_of(product.result.model, product.basis)
+        write_components(place / f"{name}-components.fits", parts, product.facts)
+    if product.basis.terms > 1:
+        write_fits(place / f"{name}-alpha.fits", index_map(product), index_header(product.facts))
+    if settings.picture:
+        # Importing matplotlib takes a second that an error before this point need not wait for.
+        from pipelines.imaging.picture import write_picture
+
+        write_picture(
+            place / f"{name}.png",
+            product.images[0],
+            product.facts,
+            product.quality,
+            product.sources,
+        )
     write_json(place / "sources.json", [source.document() for source in product.sources])
     write_json(place / "quality.json", product.quality.document())
+
+
+def index_map(product: Product) -> Image:
+    """Spectral index where the image stands out of the noise; NaN elsewhere."""
+    bright = product.images[0] > INDEX_SIGMAS * product.quality.rms
+    index = np.full(bright.shape, np.nan, np.float32)
+    ratios = product.images[1][bright] / product.images[0][bright]
+    index[bright] = power_laws(product.basis).index(ratios)
+    return index

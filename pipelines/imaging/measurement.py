@@ -1,21 +1,28 @@
 """Weighted visibilities and the images that they make.
 
-Between the spool of visibilities and CLEAN, which knows images only.
+Between the spool of visibilities and CLEAN, which knows images only. All images have a leading axis of spectral
+terms (see `spectrum`); with one term it is the ordinary image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.imaging.arrays import Image
 from pipelines.imaging.errors import NoVisibilitiesError
 from pipelines.imaging.geometry import SPEED_OF_LIGHT, ImageGrid
-from pipelines.imaging.gridder import Gridder, ImageArray
-from pipelines.imaging.visibilities import Block, VisibilitySpool
-from pipelines.imaging.weighting import DensityGrid, Weighting, WeightScheme
+from pipelines.imaging.gridder import Gridder
+from pipelines.imaging.nodes import Nodes, Piece, all_nodes, plan
+from pipelines.imaging.spectrum import Basis, make_basis
+from pipelines.imaging.visibilities import BLOCK_SAMPLES, VisibilitySpool
+from pipelines.imaging.weighting import Weighting, WeightScheme
+
+NODE_TOLERANCE = 0.5
+"""Error of interpolation in time, of the gridder's accuracy."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ def longest_baseline(spool: VisibilitySpool) -> float:
     """Longest baseline with a weight, in wavelengths, in the uv plane."""
     longest = 0.0
     for block in spool.blocks():
-        highest = np.max(np.where(block.weights > 0, spool.frequencies, 0.0), axis=1, initial=0.0)
+        used = block.weights[:, ::-1] > 0
+        highest = spool.frequencies[-1 - used.argmax(axis=1)] * used.any(axis=1)
         lengths = np.hypot(block.uvw[:, 0], block.uvw[:, 1]) * highest
         longest = max(longest, float(lengths.max(initial=0.0)))
     return longest / SPEED_OF_LIGHT
@@ -58,18 +66,38 @@ def weigh(spool: VisibilitySpool, grid: ImageGrid, scheme: WeightScheme) -> Weig
     NoVisibilitiesError
         No visibility is within the resolution of the image.
     """
+    if scheme.kind is Weighting.NATURAL and _all_resolved(spool, grid):
+        spool.imaging_weights = spool.weights
+        return _totals(spool)
+    # Compiled: an image with natural weights need not wait until numba is loaded.
+    from pipelines.imaging.density import DensityGrid
+
     density = DensityGrid(grid)
     if scheme.kind is not Weighting.NATURAL:
         for block in spool.blocks():
             density.add(block.uvw, spool.frequencies, block.weights)
+    for block in spool.blocks():
+        block.imaging_weights[:] = density.apply(
+            scheme, block.uvw, spool.frequencies, block.weights
+        )
+    return _totals(spool)
+
+
+def _all_resolved(spool: VisibilitySpool, grid: ImageGrid) -> bool:
+    """Whether every sample is well within the uv plane of the image, flagged or not."""
+    scale = grid.pixel * float(np.max(spool.frequencies)) / SPEED_OF_LIGHT
+    return float(np.abs(spool.uvw[..., :2]).max()) * scale < 0.499
+
+
+def _totals(spool: VisibilitySpool) -> WeightTotals:
     channels = np.zeros(spool.shape[2])
     samples = unflagged = 0
+    natural = spool.imaging_weights is spool.weights
     for block in spool.blocks():
-        weights = density.apply(scheme, block.uvw, spool.frequencies, block.weights)
-        block.imaging_weights[:] = weights
-        channels += weights.sum(axis=0, dtype=np.float64)
-        samples += int(np.count_nonzero(weights))
-        unflagged += int(np.count_nonzero(block.weights))
+        channels += block.imaging_weights.sum(axis=0, dtype=np.float64)
+        counted = int(np.count_nonzero(block.imaging_weights))
+        samples += counted
+        unflagged += counted if natural else int(np.count_nonzero(block.weights))
     total = float(channels.sum())
     if total <= 0:
         raise NoVisibilitiesError(
@@ -78,11 +106,10 @@ def weigh(spool: VisibilitySpool, grid: ImageGrid, scheme: WeightScheme) -> Weig
     return WeightTotals(total, samples, unflagged, channels / total)
 
 
-@dataclass(frozen=True)
 class Measurement:
-    """Weighted visibilities and the image that they make.
+    """Weighted visibilities and the images that they make.
 
-    Attributes
+    Parameters
     ----------
     spool : VisibilitySpool
         Visibilities with imaging weights.
@@ -90,49 +117,114 @@ class Measurement:
         From visibilities to images.
     totals : WeightTotals
         Of the imaging weights.
+    terms : int
+        Spectral terms at most.
     """
 
-    spool: VisibilitySpool
-    gridder: Gridder
-    totals: WeightTotals
+    def __init__(
+        self, spool: VisibilitySpool, gridder: Gridder, totals: WeightTotals, terms: int = 1
+    ) -> None:
+        self.spool, self.gridder, self.totals = spool, gridder, totals
+        self.basis: Basis = make_basis(spool.frequencies, totals.channels, terms)
+        self._pieces = self._plan(gridder)
+        self._dirty: Image | None = None
 
-    def dirty_image(self) -> ImageArray:
-        """The dirty image, Jy/beam."""
-        return self._image(self.gridder, lambda block: block.vis)
+    def _plan(self, gridder: Gridder) -> list[Piece]:
+        spool = self.spool
+        tolerance = NODE_TOLERANCE * gridder.epsilon
+        return plan(spool.uvw, spool.times, spool.frequencies, gridder.grid, tolerance)
 
-    def point_spread_function(self, size: int) -> ImageArray:
-        """Response to a source of 1 Jy at the phase centre.
+    def _nodes(self, pieces: list[Piece]) -> Iterator[Nodes]:
+        return all_nodes(pieces, self.spool.uvw, self.spool.shape[2], BLOCK_SAMPLES)
+
+    @property
+    def compression(self) -> float:
+        """Samples per node."""
+        n_baselines, n_dumps, _ = self.spool.shape
+        return float(n_baselines * n_dumps / self._pieces[-1].rows.stop)
+
+    def dirty_image(self) -> Image:
+        """Dirty images of all terms, float32 (terms, size, size), Jy/beam; made once."""
+        if self._dirty is None:
+            self._dirty = self._images(self.gridder, list(self.basis.values))
+        return self._dirty
+
+    def point_spread_function(self, size: int) -> Image:
+        """Responses to a source of 1 Jy at the phase centre, of pairs of terms.
 
         Parameters
         ----------
         size : int
             Pixels along a side. CLEAN wants twice the image's, so that every offset between two of
             its pixels is there; to fit a beam, less is enough.
+
+        Returns
+        -------
+        float32 (pairs, size, size)
+            Of terms (0, 0), (0, 1), …, (1, 1), …: what term s sees of a component of term t.
         """
-        gridder = replace(self.gridder, grid=ImageGrid(size, self.gridder.grid.pixel))
-        return self._image(gridder, lambda block: np.ones_like(block.vis))
+        values, terms = self.basis.values, self.basis.terms
+        spectra = [values[s] * values[t] for s in range(terms) for t in range(s, terms)]
+        grid = ImageGrid(size, self.gridder.grid.pixel)
+        return self._images(replace(self.gridder, grid=grid), spectra, of_visibilities=False)
 
-    def residual_of(self, model: ImageArray) -> ImageArray:
-        """Image of what the model (Jy per pixel) does not explain: one major cycle."""
+    def _images(
+        self,
+        gridder: Gridder,
+        spectra: list[npt.NDArray[np.float64]],
+        *,
+        of_visibilities: bool = True,
+    ) -> Image:
+        """Images of visibilities (or of ones) times each spectrum."""
+        spool, size = self.spool, gridder.grid.size
+        images = np.zeros((len(spectra), size, size), np.float32)
+        pieces = self._pieces if gridder is self.gridder else self._plan(gridder)
+        for nodes in self._nodes(pieces):
+            vis = nodes.gather(spool.vis if of_visibilities else None, spool.imaging_weights)
+            self._add(images, gridder, nodes, vis, spectra)
+        images /= np.float32(self.totals.total)
+        return images
 
-        def residual(block: Block) -> npt.NDArray[np.complex64]:
-            predicted = self.gridder.to_visibilities(
-                block.uvw,
-                self.spool.frequencies,
-                model,
-                (block.imaging_weights > 0).view(np.uint8),
-            )
-            return np.subtract(block.vis, predicted, out=predicted)
+    def _add(
+        self,
+        images: Image,
+        gridder: Gridder,
+        nodes: Nodes,
+        vis: npt.NDArray[np.complex64],
+        spectra: list[npt.NDArray[np.float64]],
+    ) -> None:
+        for image, spectrum in zip(images, spectra, strict=True):
+            flat = bool(np.all(spectrum == 1))
+            values = vis if flat else vis * spectrum.astype(np.float32)
+            image += gridder.to_image(nodes.uvw, self.spool.frequencies, values)
 
-        return self._image(self.gridder, residual)
+    def residual_of(self, model: Image) -> Image:
+        """Images of what a model does not explain: one major cycle.
 
-    def _image(
-        self, gridder: Gridder, values: Callable[[Block], npt.NDArray[np.complex64]]
-    ) -> ImageArray:
-        image = np.zeros((gridder.grid.size, gridder.grid.size), np.float32)
-        for block in self.spool.blocks():
-            image += gridder.to_image(
-                block.uvw, self.spool.frequencies, values(block), block.imaging_weights
-            )
-        image /= np.float32(self.totals.total)
-        return image
+        What the visibilities themselves make is known, so it is the image of the *model's* visibilities that
+        is made and taken away.
+
+        Parameters
+        ----------
+        model : float32 (terms, size, size)
+            Jy per pixel.
+        """
+        explained = np.zeros_like(model)
+        spectra = list(self.basis.values)
+        for nodes in self._nodes(self._pieces):
+            vis = self._predicted(nodes, model)
+            vis = nodes.weigh(vis, self.spool.imaging_weights)
+            self._add(explained, self.gridder, nodes, vis, spectra)
+        explained /= np.float32(self.totals.total)
+        return np.subtract(self.dirty_image(), explained, out=explained)
+
+    def _predicted(self, nodes: Nodes, model: Image) -> npt.NDArray[np.complex64]:
+        """Visibilities of a model at the nodes."""
+        frequencies = self.spool.frequencies
+        vis = self.gridder.to_visibilities(nodes.uvw, frequencies, model[0])
+        for image, spectrum in zip(model[1:], self.basis.values[1:], strict=True):
+            if image.any():
+                term = self.gridder.to_visibilities(nodes.uvw, frequencies, image)
+                term *= spectrum.astype(np.float32)
+                vis += term
+        return vis

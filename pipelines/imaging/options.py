@@ -24,17 +24,26 @@ def parser() -> argparse.ArgumentParser:
         epilog="Writes NAME.fits, NAME-residual.fits, NAME.png, sources.json and quality.json.",
     )
     add = result.add_argument
-    add("dataset", metavar="RDB", type=Path, help="data set (MeerKAT visibility format v4)")
+    add(
+        "dataset",
+        metavar="DATASET",
+        type=Path,
+        help="data set: the .rdb of MeerKAT visibility format v4, or a MeasurementSet",
+    )
     add("--output", metavar="DIR", type=Path, required=True, help="directory for the files")
     add("--target", metavar="NAME", help="target to image [the only one that is no calibrator]")
     add(
         "--applycal",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="apply the calibration solutions that the data set has [yes]",
+        help="apply the calibration solutions that the data set has; of a MeasurementSet, take"
+        " CORRECTED_DATA if it has that [yes]",
     )
     add("--name", default="image", help="what file names begin with [%(default)s]")
     add("--threads", metavar="N", type=int, default=_cores(), help="threads [%(default)s]")
+    yes_no = argparse.BooleanOptionalAction
+    add("--sources", action=yes_no, default=True, help="look for sources [yes]")
+    add("--picture", action=yes_no, default=True, help="draw the picture [yes]")
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     _add_image_options(result)
     _add_clean_options(result)
@@ -48,6 +57,14 @@ def _add_image_options(result: argparse.ArgumentParser) -> None:
     kinds = [kind.value for kind in Weighting]
     add("--weighting", choices=kinds, default=Weighting.BRIGGS.value, help="[%(default)s]")
     add("--robust", metavar="R", type=float, default=0.0, help="for briggs, -2 to 2 [%(default)s]")
+    add(
+        "--terms",
+        metavar="N",
+        type=int,
+        default=1,
+        help="terms of the polynomial that spectra are fitted with; from 2 on there are spectral"
+        " indices [%(default)s]",
+    )
     add("--epsilon", type=float, default=EPSILON, help="accuracy of the gridder [%(default)s]")
 
 
@@ -93,6 +110,9 @@ def settings_of(arguments: argparse.Namespace) -> ImagingSettings:
         name=arguments.name,
         threads=arguments.threads,
         epsilon=arguments.epsilon,
+        terms=arguments.terms,
+        find_sources=arguments.sources,
+        picture=arguments.picture,
     )
 
 

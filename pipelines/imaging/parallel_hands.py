@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from pipelines.imaging.errors import NoVisibilitiesError
 
+LARGEST = np.finfo(np.float32).max
+
 
 @dataclass(frozen=True)
 class HandPairs:
@@ -79,17 +81,22 @@ def stokes_i(
     complex64, float32
         Both in the shape of the arguments. The visibility is zero where the weight is.
     """
-    # In double precision: a hostile weight of 1e38 squared is an infinity in single.
-    first, second = weight_hh.astype(np.float64), weight_vv.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        vis = 0.5 * (hh + vv)
-        total = first + second
-        usable = (first > 0) & (second > 0) & np.isfinite(total)
-        usable &= np.isfinite(vis.real) & np.isfinite(vis.imag)
-    weight = np.zeros(total.shape)
-    np.divide(first, total, out=weight, where=usable)
-    weight *= np.where(usable, 4.0 * second, 0.0)
-    return (
-        np.where(usable, vis, 0).astype(np.complex64, copy=False),
-        np.minimum(weight, np.finfo(np.float32).max).astype(np.float32),
-    )
+    # Halves, so that a hostile weight near the largest number does not overflow in the sum.
+    half = np.float32(0.5)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        vis = hh + vv
+        vis *= half
+        total = half * weight_hh
+        total += half * weight_vv
+        weight = half * weight_vv
+        weight /= total
+        weight *= weight_hh
+        weight *= np.float32(4)
+        # Not a number compares as false, so this is all that is asked of the weights.
+        usable = (weight_hh > 0) & (weight_vv > 0) & (total <= LARGEST)
+        usable &= np.isfinite(vis.real + vis.imag)
+    if not usable.all():
+        vis[~usable] = 0
+        weight[~usable] = 0
+    np.minimum(weight, LARGEST, out=weight)
+    return vis.astype(np.complex64, copy=False), weight.astype(np.float32, copy=False)

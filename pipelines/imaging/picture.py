@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from astropy.utils import iers
 from astropy.visualization.wcsaxes import WCSAxes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -16,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 from matplotlib.ticker import FuncFormatter
 
+from pipelines.imaging.arrays import Image
 from pipelines.imaging.files import replacing
 from pipelines.imaging.fits import ImageFacts, iso
 from pipelines.imaging.geometry import ARCSEC, celestial_wcs
-from pipelines.imaging.minor_cycle import Image
 from pipelines.imaging.quality import Quality
 from pipelines.imaging.sources import Source
 
@@ -40,6 +41,8 @@ def write_picture(
     path: Path, image: Image, facts: ImageFacts, quality: Quality, sources: Sequence[Source]
 ) -> None:
     """Draw the image into a PNG file of 1000 × 900 pixels."""
+    # A cluster's nodes need not reach the outside; what astropy brings is enough for coordinates.
+    iers.conf.auto_download = False
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor=PAPER)
         FigureCanvasAgg(figure)

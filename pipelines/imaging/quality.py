@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from pipelines.imaging.arrays import Image
 from pipelines.imaging.beam import Beam
 from pipelines.imaging.clean import CleanResult, robust_rms
 from pipelines.imaging.geometry import ARCSEC, ImageGrid
-from pipelines.imaging.minor_cycle import Image
 from pipelines.imaging.sources import Source
 
 
@@ -109,8 +109,9 @@ def assess(
     cpu_seconds: float,
 ) -> Quality:
     """Take the figures from the images."""
-    rms, peak = robust_rms(result.residual), float(image.max())
-    residual_peak = float(np.abs(result.residual).max())
+    residual = result.residual[0]
+    rms, peak = robust_rms(residual), float(image.max())
+    residual_peak = float(np.abs(residual).max())
     return Quality(
         target=target,
         capture_block_id=capture_block_id,
@@ -129,8 +130,8 @@ def assess(
         n_vis=n_vis,
         flagged_fraction=flagged_fraction,
         clean_iterations=result.iterations,
-        clean_components=int(np.count_nonzero(result.model)),
-        clean_flux=float(result.model.sum(dtype=np.float64)),
+        clean_components=int(np.count_nonzero(result.model.any(axis=0))),
+        clean_flux=float(result.model[0].sum(dtype=np.float64)),
         major_cycles=result.major_cycles,
         clean_stop=result.reason.value,
         sources=len(sources),

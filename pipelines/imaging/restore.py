@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from pipelines.imaging.arrays import Image
 from pipelines.imaging.beam import Beam
-from pipelines.imaging.minor_cycle import Image
 
 REACH = 2.6
 """The Gaussian is cut where it is REACH full widths from its centre, at 1e-8 of its peak."""

@@ -28,14 +28,10 @@ class Observation:
 
     Attributes
     ----------
-    target : katpoint.Target
-        The target.
+    name : str
+        The target's.
     ra, dec : float
         Phase centre, ICRS, radians.
-    dumps : intp (dumps,)
-        Indices of its dumps in the whole data set.
-    products : HandPairs
-        Its baselines.
     frequencies : float64 (channels,)
         Centres of the channels, Hz.
     start, end : float
@@ -48,11 +44,9 @@ class Observation:
         Where it comes from.
     """
 
-    target: katpoint.Target
+    name: str
     ra: float
     dec: float
-    dumps: npt.NDArray[np.intp]
-    products: HandPairs
     frequencies: npt.NDArray[np.float64]
     start: float
     end: float
@@ -62,9 +56,9 @@ class Observation:
     telescope: str
 
     @property
-    def name(self) -> str:
-        """Name of the target."""
-        return str(self.target.name)
+    def channel_width(self) -> float:
+        """Hz."""
+        return float(np.ptp(self.frequencies)) / max(self.frequencies.size - 1, 1)
 
 
 def choose_target(tracked: Sequence[tuple[str, Sequence[str]]], wanted: str | None) -> str:
@@ -99,8 +93,8 @@ def choose_target(tracked: Sequence[tuple[str, Sequence[str]]], wanted: str | No
     return candidates[0]
 
 
-def observe_target(dataset: DataSet, wanted: str | None) -> Observation:
-    """Select the tracks of one target in the data set, and describe them.
+def observe_target(dataset: DataSet, wanted: str | None) -> tuple[Observation, HandPairs]:
+    """Select the tracks of one target in the data set; describe them, and say which products are whose.
 
     The data set's own selection is left at these dumps and parallel hands, all channels.
 
@@ -126,11 +120,9 @@ def observe_target(dataset: DataSet, wanted: str | None) -> Observation:
     hands = np.concatenate([pairs.hh, pairs.vv])
     dataset.select(corrprods=hands.tolist(), scans="track", targets=[target])
     n_baselines = len(pairs.baselines)
-    return Observation(
-        target=target,
+    observation = Observation(
+        name=str(target.name),
         **_phase_centre(target),
-        dumps=np.asarray(dataset.dumps, np.intp),
-        products=_reordered(pairs, hands, n_baselines),
         frequencies=np.asarray(dataset.channel_freqs, np.float64),
         start=float(dataset.timestamps[0]),
         end=float(dataset.timestamps[-1]),
@@ -139,6 +131,7 @@ def observe_target(dataset: DataSet, wanted: str | None) -> Observation:
         capture_block=_capture_block(dataset),
         telescope=telescope_of([antenna.name for antenna in dataset.ants]),
     )
+    return observation, _reordered(pairs, hands, n_baselines)
 
 
 def _reordered(pairs: HandPairs, hands: npt.NDArray[np.intp], n_baselines: int) -> HandPairs:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.imaging.clean import CleanSettings
 from pipelines.imaging.errors import SettingsError
 from pipelines.imaging.gridder import EPSILON
+from pipelines.imaging.spectrum import MAX_TERMS
 from pipelines.imaging.weighting import WeightScheme
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
@@ -22,7 +23,7 @@ class ImagingSettings:
     Attributes
     ----------
     dataset : Path
-        The data set's ``.rdb``.
+        The data set: a ``.rdb`` file, or a MeasurementSet.
     output : Path
         Directory for all files; made if it is not there.
     target : str, optional
@@ -43,6 +44,10 @@ class ImagingSettings:
         Threads for the gridder.
     epsilon : float
         Accuracy of the gridder.
+    terms : int
+        Terms of the polynomial by which brightness may go with frequency.
+    find_sources, picture : bool
+        Whether sources are sought, and a picture is drawn.
     """
 
     dataset: Path
@@ -56,6 +61,9 @@ class ImagingSettings:
     name: str = "image"
     threads: int = 1
     epsilon: float = EPSILON
+    terms: int = 1
+    find_sources: bool = True
+    picture: bool = True
 
     def __post_init__(self) -> None:
         if not FILE_NAME.fullmatch(self.name):
@@ -66,3 +74,5 @@ class ImagingSettings:
             raise SettingsError(f"{self.threads} threads: must be between 1 and {MAX_THREADS}")
         if not 1e-6 <= self.epsilon <= 0.1:
             raise SettingsError(f"accuracy {self.epsilon:g}: must be between 1e-6 and 0.1")
+        if not 1 <= self.terms <= MAX_TERMS:
+            raise SettingsError(f"{self.terms} spectral terms: must be between 1 and {MAX_TERMS}")

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from astropy.wcs import WCS
-from scipy import ndimage
 
+from pipelines.imaging.arrays import Image
 from pipelines.imaging.beam import Beam
 from pipelines.imaging.clean import robust_rms
-from pipelines.imaging.minor_cycle import Image
+from pipelines.imaging.spectrum import PowerLaws
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 DETECTION_SIGMAS = 5.0
 MAX_SOURCES = 10_000
 LOCAL_BEAMS = 5
 """Half width of the box around a peak in which the noise there is measured, in beams."""
+
+MAX_INDEX_ERROR = 1.0
+"""A spectral index that is known less well says nothing."""
 
 FIDELITY = 0.005
 """Within as many beams of a source nothing below this fraction of it counts: components on a grid make a
@@ -42,6 +48,9 @@ class Source:
         Robust rms around it, Jy/beam.
     snr : float
         ``flux / noise``.
+    spectral_index, spectral_index_error : float, optional
+        Apparent index α of ``S ∝ ν^α`` and its standard error from the noise; None where spectra were not
+        fitted or the source is too faint for it.
     """
 
     ra: float
@@ -51,10 +60,12 @@ class Source:
     flux: float
     noise: float
     snr: float
+    spectral_index: float | None = None
+    spectral_index_error: float | None = None
 
-    def document(self) -> dict[str, float]:
+    def document(self) -> dict[str, float | None]:
         """As it goes into ``sources.json``."""
-        return {key: round(value, 7) for key, value in asdict(self).items()}
+        return {k: None if v is None else round(v, 7) for k, v in asdict(self).items()}
 
 
 def find_sources(image: Image, residual: Image, beam: Beam, wcs: WCS) -> tuple[Source, ...]:
@@ -89,8 +100,41 @@ def find_sources(image: Image, residual: Image, beam: Beam, wcs: WCS) -> tuple[S
     return tuple(found)
 
 
+def with_indices(
+    sources: Sequence[Source], images: Image, residuals: Image, laws: PowerLaws
+) -> tuple[Source, ...]:
+    """Sources with their spectral indices, from the images of the first two spectral terms.
+
+    Around a point source all terms have the beam's shape: the ratio at the nearest pixel is that at the peak.
+
+    Parameters
+    ----------
+    images, residuals : float32 (terms, size, size)
+        Restored and residual images, Jy/beam.
+    laws : PowerLaws
+        What the ratio of the terms means.
+    """
+    noise = [robust_rms(residual) for residual in residuals[:2]]
+    return tuple(_with_index(source, images, noise, laws) for source in sources)
+
+
+def _with_index(source: Source, images: Image, noise: Sequence[float], laws: PowerLaws) -> Source:
+    size = images.shape[1]
+    row, column = (min(max(round(x), 0), size - 1) for x in (source.row, source.column))
+    mean = float(images[0, row, column])
+    ratio = float(images[1, row, column]) / mean
+    index = float(laws.index(ratio))
+    local = noise[1] * max(source.noise / noise[0], 1.0) if noise[0] > 0 else noise[1]
+    error = laws.slope(index) * math.hypot(local, ratio * source.noise) / mean
+    if not (math.isfinite(index) and error <= MAX_INDEX_ERROR):
+        return source
+    return replace(source, spectral_index=index, spectral_index_error=error)
+
+
 def _peaks(image: Image, threshold: float, beam: Beam) -> list[tuple[int, int]]:
     """Pixels that nothing within half a beam outshines, brightest first."""
+    from scipy import ndimage
+
     reach = max(math.ceil(beam.major / 2), 1)
     offsets = np.arange(-reach, reach + 1, dtype=np.float64)
     near = beam.exponents(offsets[:, None], offsets[None, :]) <= math.log(2)

@@ -1,37 +1,30 @@
-"""Visibilities of one target as Stokes I, read with bounded memory.
+"""Visibilities of one target as Stokes I, on disk with bounded memory.
 
-The data set is read once, in tiles of dumps × channels, and kept as Stokes I in files without a name: every
+A data set is read once, in tiles of dumps × channels, and kept as Stokes I in files without a name: every
 major cycle goes over the visibilities again, and reading through katdal with calibration costs several times
 what gridding does. The files are mapped, so that memory they take is the system's to reclaim. Their order is
-baseline, dump, channel: gridding neighbours in the uv plane one after the other is 20 % faster.
+baseline, dump, channel: gridding neighbours in the uv plane one after the other is faster.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-
-from pipelines.imaging.errors import NoVisibilitiesError
-from pipelines.imaging.parallel_hands import HandPairs, stokes_i
-from pipelines.imaging.selection import Observation
-
-if TYPE_CHECKING:
-    from katdal.dataset import DataSet
 
 TILE_BYTES = 128 * 2**20
 """Visibilities, weights and flags of one tile; katdal and its calibration take about four times this."""
 
 BYTES_PER_SAMPLE = 8 + 4 + 1
-BLOCK_SAMPLES = 2**25
-"""Samples that go to the gridder at once: 256 MiB of model visibilities. Every block costs transforms."""
+BLOCK_SAMPLES = 2**24
+"""Samples that are worked on at once: 128 MiB of model visibilities. Every block costs transforms."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +68,8 @@ class VisibilitySpool:
         Hz.
     directory : Path
         Where the files are made. Space is reserved at once: 16 bytes per sample.
+    times : float64 (dumps,), optional
+        Centres of the dumps, seconds. Without them, `uvw` is not taken to go on smoothly from dump to dump.
 
     Raises
     ------
@@ -83,10 +78,15 @@ class VisibilitySpool:
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], frequencies: npt.NDArray[np.float64], directory: Path
+        self,
+        shape: tuple[int, int, int],
+        frequencies: npt.NDArray[np.float64],
+        directory: Path,
+        times: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.shape = shape
         self.frequencies = frequencies
+        self.times = times
         self.uvw = np.zeros((*shape[:2], 3))
         self._files: list[IO[bytes]] = []
         self.vis = self._reserve(np.dtype(np.complex64), directory)
@@ -153,57 +153,3 @@ def tiles(shape: tuple[int, int, int], tile_bytes: int = TILE_BYTES) -> Iterator
                 slice(dump, min(dump + dumps, n_dumps)),
                 slice(channel, min(channel + channels, n_channels)),
             )
-
-
-def read_visibilities(
-    dataset: DataSet,
-    observation: Observation,
-    directory: Path,
-    progress: Callable[[float], None] = lambda fraction: None,
-) -> VisibilitySpool:
-    """Read what `observe_target` has selected.
-
-    Raises
-    ------
-    NoVisibilitiesError
-        Every sample is flagged.
-    """
-    pairs = observation.products
-    n_dumps, n_channels, _ = dataset.shape
-    spool = VisibilitySpool(
-        (len(pairs.baselines), n_dumps, n_channels), observation.frequencies, directory
-    )
-    try:
-        # u, v, w of both hands of a baseline are the same.
-        for axis, coordinate in enumerate((dataset.u, dataset.v, dataset.w)):
-            spool.uvw[:, :, axis] = np.asarray(coordinate)[:, pairs.hh].T
-        usable = 0
-        cut = list(tiles(dataset.shape))
-        for number, tile in enumerate(cut, 1):
-            usable += _read_tile(dataset, pairs, spool, tile)
-            progress(number / len(cut))
-        if not usable or not np.all(np.isfinite(spool.uvw)):
-            raise NoVisibilitiesError(
-                f"target {observation.name!r}: none of {int(np.prod(spool.shape))} samples"
-                f" in {n_dumps} dumps is unflagged in both hands"
-            )
-    except BaseException:
-        spool.close()
-        raise
-    return spool
-
-
-def _read_tile(dataset: DataSet, pairs: HandPairs, spool: VisibilitySpool, tile: Tile) -> int:
-    """Read one tile into the spool; return how many samples are usable."""
-    from katdal.lazy_indexer import DaskLazyIndexer
-
-    keep = (tile.dumps, tile.channels)
-    vis, weights, flags = DaskLazyIndexer.get([dataset.vis, dataset.weights, dataset.flags], keep)
-    weights = np.where(flags, np.float32(0), weights)
-    stokes, weight = stokes_i(
-        vis[..., pairs.hh], vis[..., pairs.vv], weights[..., pairs.hh], weights[..., pairs.vv]
-    )
-    place = (slice(None), tile.dumps, tile.channels)
-    spool.vis[place] = stokes.transpose(2, 0, 1)
-    spool.weights[place] = weight.transpose(2, 0, 1)
-    return int(np.count_nonzero(weight))

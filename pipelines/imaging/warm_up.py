@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipelines.imaging.density import DensityGrid
 from pipelines.imaging.geometry import MIN_SIZE, ImageGrid
-from pipelines.imaging.minor_cycle import MinorLimits, minor_cycle
-from pipelines.imaging.weighting import DensityGrid, WeightScheme
+from pipelines.imaging.limits import MinorLimits, Places
+from pipelines.imaging.minor_cycle import minor_cycle, subtract
+from pipelines.imaging.weighting import WeightScheme
 
 
 def warm_up() -> None:
@@ -17,8 +19,9 @@ def warm_up() -> None:
     weights = np.ones((2, 1), np.float32)
     density.add(uvw, frequencies, weights)
     density.apply(WeightScheme(), uvw, frequencies, weights)
-    psf = np.zeros((2 * size, 2 * size), np.float32)
-    psf[size, size] = 1
-    residual, model = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
-    residual[8, 8] = 1
-    minor_cycle(residual, psf, model, None, MinorLimits(0.1, 0.5, 10, False))
+    psf = np.zeros((1, 2 * size, 2 * size), np.float32)
+    psf[0, size, size] = 1
+    residual, model = np.zeros((2, 1, size, size), np.float32)
+    residual[0, 8, 8] = 1
+    minor_cycle(residual, psf, model, Places(), MinorLimits(0.1, 0.5, 10))
+    subtract(residual, psf, model)

@@ -50,9 +50,9 @@ def measure(observed, tmp_path, scheme: WeightScheme | None = None):
 
 def cleaned(measurement: Measurement, settings: CleanSettings):
     psf = measurement.point_spread_function(2 * measurement.gridder.grid.size)
-    beam = fit_beam(psf)
+    beam = fit_beam(psf[0])
     dirty = measurement.dirty_image()
-    sidelobe = highest_sidelobe(psf, beam)
+    sidelobe = highest_sidelobe(psf[0], beam)
     return beam, clean(dirty, psf, beam, sidelobe, measurement.residual_of, settings)
 
 
@@ -69,8 +69,8 @@ def test_a_snapshot_of_eight_antennas_gives_fluxes_and_places(
     with spool:
         beam, result = cleaned(measurement, CleanSettings())
     grid = measurement.gridder.grid
-    image = restore(result.model, result.residual, beam)
-    found = find_sources(image, result.residual, beam, celestial_wcs(grid, 1.0, -0.5))
+    image = restore(result.model[0], result.residual[0], beam)
+    found = find_sources(image, result.residual[0], beam, celestial_wcs(grid, 1.0, -0.5))
     for l, m, flux in sky:  # noqa: E741
         row, column = grid.to_pixels(np.array(l), np.array(m))
         near = min(found, key=lambda s: math.hypot(s.row - row, s.column - column))
@@ -79,7 +79,7 @@ def test_a_snapshot_of_eight_antennas_gives_fluxes_and_places(
     # Nothing else that is bright: the sidelobes, a third of the peak in the dirty image, are gone.
     assert all(source.flux < 0.02 * sky[:, 2].max() for source in found[5:])
     thermal = 0.2 / math.sqrt(observed.vis.size)
-    assert robust_rms(result.residual) < 1.6 * thermal
+    assert robust_rms(result.residual[0]) < 1.6 * thermal
     assert result.reason in (StopReason.NOISE, StopReason.STALLED)
 
 
@@ -91,8 +91,8 @@ def test_spectra_do_not_spoil_the_mean_flux(observation, tmp_path) -> None:
     with spool:
         beam, result = cleaned(measurement, CleanSettings())
     grid = measurement.gridder.grid
-    image = restore(result.model, result.residual, beam)
-    found = find_sources(image, result.residual, beam, celestial_wcs(grid, 1.0, -0.5))
+    image = restore(result.model[0], result.residual[0], beam)
+    found = find_sources(image, result.residual[0], beam, celestial_wcs(grid, 1.0, -0.5))
     spectrum = (observed.frequencies / observed.frequencies.mean()) ** -0.7
     mean = float(np.dot(measurement.totals.channels, spectrum))
     for l, m, flux in sky:  # noqa: E741
@@ -138,10 +138,10 @@ def test_the_residual_belongs_to_the_model(small: Measurement) -> None:
 def test_what_cannot_be_cleaned_ends() -> None:
     """A major cycle that makes everything worse stops, and the best model is what remains."""
     rng = np.random.default_rng(1)
-    dirty = rng.normal(0, 0.001, (64, 64)).astype(np.float32)
-    dirty[32, 32] = 1.0
-    psf = np.zeros((128, 128), np.float32)
-    psf[64, 64] = 1.0
+    dirty = rng.normal(0, 0.001, (1, 64, 64)).astype(np.float32)
+    dirty[0, 32, 32] = 1.0
+    psf = np.zeros((1, 128, 128), np.float32)
+    psf[0, 64, 64] = 1.0
     calls = []
 
     def worse(model: np.ndarray) -> np.ndarray:
@@ -156,9 +156,9 @@ def test_what_cannot_be_cleaned_ends() -> None:
 
 
 def test_an_image_without_anything_is_clean() -> None:
-    nothing = np.zeros((64, 64), np.float32)
-    psf = np.zeros((128, 128), np.float32)
-    psf[64, 64] = 1.0
+    nothing = np.zeros((1, 64, 64), np.float32)
+    psf = np.zeros((1, 128, 128), np.float32)
+    psf[0, 64, 64] = 1.0
     result = clean(nothing, psf, Beam(3, 3, 0), 0.0, lambda m: nothing, CleanSettings())
     assert result.iterations == 0
 

@@ -54,21 +54,17 @@ def test_a_source_lands_at_its_pixel(observation, east: int, north: int) -> None
     assert image.max() == pytest.approx(2.0, rel=1e-4)
 
 
-def test_prediction_is_the_direct_sum_and_skips_what_is_not_used(observed) -> None:
+def test_prediction_is_the_direct_sum(observed) -> None:
     model = np.zeros((512, 512), np.float32)
     model[300, 100], model[20, 400] = 1.5, 0.25
-    used = np.ones(observed.vis.shape, np.uint8)
-    used[3, 5] = 0
-    vis = Gridder(GRID).to_visibilities(observed.uvw, observed.frequencies, model, used)
+    vis = Gridder(GRID).to_visibilities(observed.uvw, observed.frequencies, model)
     expected = np.zeros(vis.shape, complex)
     for row, column in np.argwhere(model):
         l, m = -(column - 256) * GRID.pixel, (row - 256) * GRID.pixel  # noqa: E741
         path = observed.uvw @ np.array([l, m, math.sqrt(1 - l * l - m * m) - 1])
         wave = np.exp(2j * np.pi / LIGHT * path[:, None] * observed.frequencies)
         expected += model[row, column] * wave
-    assert vis[3, 5] == 0
-    expected[3, 5] = 0
-    assert np.abs(vis - expected).max() < 2e-4
+    assert np.abs(vis - expected).max() < 4e-4
 
 
 def test_without_ducc0_one_learns_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

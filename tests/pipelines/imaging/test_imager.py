@@ -52,7 +52,8 @@ def test_a_data_set_becomes_an_image(rdb: Path, tmp_path: Path) -> None:
     output = tmp_path / "made" / "here"
     done = run(rdb, "--output", output, "--name", "field", "--threads", 1)
     assert done.returncode == 0, done.stderr
-    names = {"field.fits", "field-residual.fits", "field.png", "quality.json", "sources.json"}
+    names = {"field.fits", "field-residual.fits", "field-components.fits", "field.png"}
+    names |= {"quality.json", "sources.json"}
     assert {path.name for path in output.iterdir()} == names
     percents = [
         int(line.split("imaging: ")[1].split(" %")[0])

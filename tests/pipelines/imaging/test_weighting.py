@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from pipelines.imaging.density import DensityGrid
 from pipelines.imaging.errors import SettingsError
 from pipelines.imaging.geometry import ARCSEC, SPEED_OF_LIGHT, ImageGrid
-from pipelines.imaging.weighting import DensityGrid, Weighting, WeightScheme
+from pipelines.imaging.weighting import Weighting, WeightScheme
 
 GRID = ImageGrid(256, 10 * ARCSEC)
 
