@@ -15,6 +15,10 @@ answer    meaning
 429       too many questions at a time: ask again later
 ========  =========================================================================================
 
+A client that takes no secret but on its command line, or does not show the body of an error, asks by POST, with
+the token in a form (``token=…``). It is always answered with 200, and the verdict says all: ``go``, ``not yet``
+(for 204), ``denied``, ``unknown``, ``gone``, ``later``.
+
 The question may be asked any number of times and is always answered alike (a controller that takes over serves
 the same paths). The token comes to the wrapper through the environment, never on a command line, and
 does not reach the program.
@@ -116,6 +120,7 @@ class GoAhead:
         """
         application = web.Application(client_max_size=1024)
         application.router.add_get("/tasks/{task_id}/go-ahead", self._ask)
+        application.router.add_post("/tasks/{task_id}/go-ahead", self._ask_by_form)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
@@ -172,23 +177,36 @@ class GoAhead:
         self._gates.pop(task_id, None)
 
     async def _ask(self, request: web.Request) -> web.Response:
-        gate = self._gates.get(request.match_info["task_id"])
-        if gate is None:
-            return _verdict(404, "unknown")
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        right = secrets.compare_digest(token.strip().encode(), gate.token.encode())
-        if scheme.lower() != "bearer" or not right:
-            return _verdict(403, "denied")
+        token = token if scheme.lower() == "bearer" else ""
+        status, body = await self._decide(request.match_info["task_id"], token)
+        if status == 204:
+            return web.Response(status=status)
+        return web.Response(status=status, text=body + "\n", content_type="application/json")
+
+    async def _ask_by_form(self, request: web.Request) -> web.Response:
+        token = (await request.post()).get("token")
+        told = token if isinstance(token, str) else ""
+        _, body = await self._decide(request.match_info["task_id"], told)
+        return web.Response(text=body + "\n", content_type="application/json")
+
+    async def _decide(self, task_id: str, token: str) -> tuple[int, str]:
+        """Return status and body of the answer, when there is one or the question was open long enough."""
+        gate = self._gates.get(task_id)
+        if gate is None:
+            return 404, _verdict("unknown")
+        if not secrets.compare_digest(token.strip().encode(), gate.token.encode()):
+            return 403, _verdict("denied")
         if not gate.decided and gate.polls >= MAX_POLLS:
-            return _verdict(429, "later")
+            return 429, _verdict("later")
         await self._wait(gate)
         if not self._may_act():
-            return _verdict(404, "unknown")
+            return 404, _verdict("unknown")
         if gate.closed:
-            return _verdict(410, "gone")
+            return 410, _verdict("gone")
         if gate.answer is None:
-            return web.Response(status=204)
-        return web.Response(text=gate.answer + "\n", content_type="application/json")
+            return 204, _verdict("not yet")
+        return 200, gate.answer
 
     async def _wait(self, gate: _Gate) -> None:
         gate.polls += 1
@@ -200,10 +218,8 @@ class GoAhead:
             gate.polls -= 1
 
 
-def _verdict(status: int, verdict: str) -> web.Response:
-    return web.Response(
-        status=status, text=json.dumps({"verdict": verdict}) + "\n", content_type="application/json"
-    )
+def _verdict(verdict: str) -> str:
+    return json.dumps({"verdict": verdict})
 
 
 def wrapped(command: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 # Waits for the go-ahead of the controller, then becomes the program given as arguments.
 #
-# Needs a POSIX shell and one of curl, GNU wget, python3. Environment:
+# Needs a POSIX shell and one of curl, wget (GNU, or BusyBox 1.34 and later), python3. Environment:
 #   SDP_GO_AHEAD_URLS      where to ask, separated by blanks; all are tried in turn
 #   SDP_GO_AHEAD_TOKEN     secret of this task; on no command line, removed before the program starts
 #   SDP_GO_AHEAD_DEADLINE  seconds after which to give up
@@ -11,13 +11,13 @@ unset SDP_GO_AHEAD_TOKEN SDP_GO_AHEAD_URLS SDP_GO_AHEAD_DEADLINE
 umask_before=$(umask)
 umask 077
 answer=${MESOS_SANDBOX:-.}/.go-ahead.$$
-child='' settings=''
+pending='' secret=''
 
 say() { echo "go-ahead: $*" >&2; }
 
-clean() { rm -f "$answer" ${settings:+"$settings"}; }
+clean() { rm -f "$answer" ${secret:+"$secret"}; }
 leave() {
-    [ -z "$child" ] || kill "$child" 2>/dev/null
+    [ -z "$pending" ] || kill "$!" 2>/dev/null
     clean
     exit "$1"
 }
@@ -32,17 +32,16 @@ now() {
     if read -r up _ </proc/uptime; then seconds=${up%%.*}; else seconds=$(date +%s); fi 2>/dev/null
 }
 
-# Each becomes its client, so that the pid of the job is the client's. The token goes there by standard
-# input: no command line shows it. Proxies are for the program, not for the controller.
+# Each becomes its client, so that the pid of the job is the client's. No command line shows the token.
+# Proxies are for the program, not for the controller.
 ask_curl() {
     exec curl -q --silent --noproxy '*' --max-time 60 --config - "$1" <<EOF
 header = "Authorization: Bearer $token"
 EOF
 }
-ask_wget() { # takes its settings from a regular file only; it lies outside the sandbox, which has readers
-    WGETRC=$settings
-    export WGETRC
-    exec "$wget" --quiet --no-proxy --tries=1 --timeout=60 --content-on-error -O - "$1"
+ask_wget() { # BusyBox' one takes a header from its command line only, a body from a file
+    unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
+    exec $wget -q -O - --post-file="$secret" "$1"
 }
 ask_python3() {
     exec python3 -c '
@@ -59,30 +58,37 @@ $token
 EOF
 }
 
-# Sets $wget to GNU wget. BusyBox' own, which its shell may prefer, takes the token on the command line only.
-find_wget() {
-    separators=$IFS
-    IFS=:
-    for folder in $PATH; do
-        wget=${folder:-.}/wget
-        if [ -x "$wget" ] && "$wget" --version 2>/dev/null | grep -q GNU; then
-            IFS=$separators
-            return 0
-        fi
+# Puts the token into a file, outside the sandbox, which has readers.
+keep_secret() {
+    for folder in "${TMPDIR:-/tmp}" /dev/shm /tmp /run; do
+        secret=$folder/.sdp-go-ahead.$$
+        (set -C && echo "token=$token" >"$secret") 2>/dev/null && return 0
     done
-    IFS=$separators
+    secret=''
     return 1
+}
+# Sets $wget to a wget with a time limit: not every build of BusyBox' has one of its own.
+find_wget() {
+    command -v wget >/dev/null 2>&1 || return 1
+    case $(wget --version 2>/dev/null)$(wget --help 2>&1) in
+        *GNU*) wget='wget --tries=1 --timeout=60' ;;
+        *-T\ SEC*--post-file* | *--post-file*-T\ SEC*) wget='wget -T 60' ;;
+        *--post-file*) if command -v timeout >/dev/null 2>&1; then wget='timeout 60 wget'; else wget=wget; fi ;;
+        *) return 1 ;;
+    esac
 }
 
 if command -v curl >/dev/null 2>&1; then
     client=ask_curl
 elif command -v python3 >/dev/null 2>&1; then
     client=ask_python3
-elif find_wget && settings=$(mktemp); then
-    echo "header = Authorization: Bearer $token" >"$settings"
+elif ! find_wget; then
+    say "none of curl, python3, wget (GNU, or BusyBox 1.34 and later) is there to ask with"
+    exit 125
+elif keep_secret; then
     client=ask_wget
 else
-    say "none of curl, GNU wget, python3 is there to ask with"
+    say "there is no folder for the file that wget needs: set TMPDIR"
     exit 125
 fi
 
@@ -91,11 +97,11 @@ deadline=$((seconds + limit)) pause=1
 while :; do
     failed=yes
     for url in $urls; do
+        pending=yes
         $client "$url" >"$answer" 2>/dev/null &
-        child=$!
-        wait "$child"
+        wait "$!"
         status=$?
-        child=
+        pending=
         line=
         IFS= read -r line <"$answer"
         case $line in
@@ -110,7 +116,8 @@ while :; do
                 say "the controller says: $line"
                 leave 126
                 ;;
-            '') [ "$status" -ne 0 ] || failed= ;; # not yet
+            '{"verdict": "not yet"'*) failed= ;;
+            '') [ "$status" -ne 0 ] || failed= ;; # not yet, too
         esac
         [ -n "$failed" ] || break
     done
@@ -120,10 +127,10 @@ while :; do
         leave 124
     fi
     if [ -n "$failed" ]; then
+        pending=yes
         sleep "$pause" &
-        child=$!
-        wait "$child"
-        child=
+        wait "$!"
+        pending=
         [ "$pause" -ge 8 ] || pause=$((pause * 2))
     else
         pause=1

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -14,7 +15,14 @@ import pytest
 from aiohttp import web
 
 from scheduler.errors import LaunchError
-from scheduler.goahead import MAX_POLLS, GoAhead, new_token, wrapped, wrapper_environment
+from scheduler.goahead import (
+    MAX_POLLS,
+    GoAhead,
+    new_token,
+    wrapped,
+    wrapper_environment,
+    wrapper_script,
+)
 
 TASK = "graph.ingest.0.0"
 PROGRAM = (
@@ -155,7 +163,7 @@ def bin_with(tmp_path: Path, client: str) -> str:
     """Make a PATH with what a bare image has, and one client."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for tool in ("rm", "sleep", "date", "grep", "mktemp", client):
+    for tool in ("rm", "sleep", "date", client):
         found = shutil.which(tool)
         if found is None:
             pytest.skip(f"{tool} is not installed")
@@ -171,7 +179,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 def answers(folder: Path) -> list[Path]:
     """Return the files that wrappers have left."""
-    return list(folder.glob(".go-ahead*"))
+    return [*folder.glob(".go-ahead*"), *folder.glob("tmp/.*")]
 
 
 def command_lines() -> set[bytes]:
@@ -191,16 +199,44 @@ def python() -> str:
     return os.path.realpath("/proc/self/exe")
 
 
+@dataclass(frozen=True)
+class Image:
+    """What a container image has: a PATH, and a shell to run the wrapper."""
+
+    path: str
+    shell: tuple[str, ...] = ()
+
+
+def busybox_only(tmp_path: Path) -> Image:
+    """Make an image that has BusyBox and nothing else, as many small images have."""
+    found = shutil.which("busybox")
+    if found is None:
+        pytest.skip("busybox-static is not installed")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for applet in ("wget", "timeout", "rm", "sleep", "date"):
+        (folder / applet).symlink_to(found)
+    return Image(str(folder), (found, "sh"))
+
+
+@pytest.fixture(params=["whole system", "only BusyBox"])
+def image(request: pytest.FixtureRequest, tmp_path: Path) -> Image:
+    return Image(os.environ["PATH"]) if request.param == "whole system" else busybox_only(tmp_path)
+
+
 async def run_wrapper(
     tmp_path: Path,
     environment: Mapping[str, str],
     *,
-    path: str | None = None,
+    image: Image | None = None,
     command: tuple[str, ...] = (),
-    interpreter: tuple[str, ...] = (),
+    script: str = "",
 ) -> asyncio.subprocess.Process:
+    image = image or Image(os.environ["PATH"])
+    (tmp_path / "tmp").mkdir(exist_ok=True)
     words = wrapped(command or (python(), "-c", PROGRAM))
-    words = [*interpreter, *words[1:]] if interpreter else words
+    words[2] = script or words[2]
+    words = [*image.shell, *words[1:]] if image.shell else words
     return await asyncio.create_subprocess_exec(
         *words,
         stdout=asyncio.subprocess.PIPE,
@@ -208,7 +244,8 @@ async def run_wrapper(
         cwd=tmp_path,
         start_new_session=True,
         env={
-            "PATH": path or os.environ["PATH"],
+            "PATH": image.path,
+            "TMPDIR": str(tmp_path / "tmp"),
             "OWN": "kept",
             "http_proxy": "http://127.0.0.1:9",
             "MESOS_SANDBOX": str(tmp_path),
@@ -234,8 +271,7 @@ async def test_the_wrapper_becomes_the_program_in_each_shell_with_each_client(
     process = await run_wrapper(
         tmp_path,
         wrapper_environment(TASK, token, [server.base_url], 20),
-        path=path,
-        interpreter=(found, *shell[1:]),
+        image=Image(path, (found, *shell[1:])),
     )
     asyncio.get_running_loop().call_later(0.5, server.let_through, TASK, {"x": 'it\'s {odd} "$x"'})
     out, err = await asyncio.wait_for(process.communicate(), 20)
@@ -248,30 +284,39 @@ async def test_the_wrapper_becomes_the_program_in_each_shell_with_each_client(
     assert not answers(tmp_path)
 
 
-async def test_the_token_is_on_no_command_line(server: GoAhead, tmp_path: Path) -> None:
+async def test_the_token_is_on_no_command_line(
+    server: GoAhead, tmp_path: Path, image: Image
+) -> None:
     token = new_token()
     server.open(TASK, token)
     process = await run_wrapper(
-        tmp_path, wrapper_environment(TASK, token, [server.base_url], 20), command=("true",)
+        tmp_path,
+        wrapper_environment(TASK, token, [server.base_url], 20),
+        image=image,
+        command=(python(), "-c", ""),
     )
+    client = b"wget" if image.shell else b"curl"
     lines: set[bytes] = set()
 
-    def curl_is_seen() -> bool:
+    def client_is_seen() -> bool:
         lines.update(command_lines())
-        return any(b"go-ahead" in line and b"curl" in line.split(b"\0")[0] for line in lines)
+        return any(server.base_url.encode() in line and client in line for line in lines)
 
-    await until(curl_is_seen)
+    await until(client_is_seen)
     assert not any(token.encode() in line for line in lines)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in answers(tmp_path))
     server.let_through(TASK)
     assert await process.wait() == 0
 
 
-async def test_the_wrapper_tries_every_controller(server: GoAhead, tmp_path: Path) -> None:
+async def test_the_wrapper_tries_every_controller(
+    server: GoAhead, tmp_path: Path, image: Image
+) -> None:
     token = new_token()
     server.open(TASK, token)
     server.let_through(TASK)
     bases = ["http://127.0.0.1:9", server.base_url]
-    process = await run_wrapper(tmp_path, wrapper_environment(TASK, token, bases, 20))
+    process = await run_wrapper(tmp_path, wrapper_environment(TASK, token, bases, 20), image=image)
     out, _ = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 0
     assert json.loads(out)["values"] == {}
@@ -288,7 +333,7 @@ async def controller(answer: Callable[[int], Awaitable[web.Response]]) -> AsyncI
         return await answer(count)
 
     application = web.Application()
-    application.router.add_get("/tasks/{task}/go-ahead", ask)
+    application.router.add_route("*", "/tasks/{task}/go-ahead", ask)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -314,19 +359,22 @@ async def go(_: int = 0) -> web.Response:
     ],
 )
 async def test_the_wrapper_asks_again_after_an_error_or_nonsense(
-    tmp_path: Path, nonsense: Callable[..., web.Response]
+    tmp_path: Path, image: Image, nonsense: Callable[..., web.Response]
 ) -> None:
     async def answer(count: int) -> web.Response:
         return nonsense(status=500) if count <= 2 else await go()
 
     async with controller(answer) as base:
-        process = await run_wrapper(tmp_path, wrapper_environment(TASK, new_token(), [base], 20))
+        environment = wrapper_environment(TASK, new_token(), [base], 20)
+        process = await run_wrapper(tmp_path, environment, image=image)
         out, err = await asyncio.wait_for(process.communicate(), 20)
         assert process.returncode == 0, err
         assert json.loads(out)["values"] == {"x": "1"}
 
 
-async def test_the_wrapper_finds_the_controller_that_took_over(tmp_path: Path) -> None:
+async def test_the_wrapper_finds_the_controller_that_took_over(
+    tmp_path: Path, image: Image
+) -> None:
     """The first one is cut off in the middle of a question; another one serves the same paths."""
     asked = asyncio.Event()
 
@@ -338,7 +386,9 @@ async def test_the_wrapper_finds_the_controller_that_took_over(tmp_path: Path) -
     async with controller(go) as second:
         async with controller(hang) as first:
             process = await run_wrapper(
-                tmp_path, wrapper_environment(TASK, new_token(), [first, second], 20)
+                tmp_path,
+                wrapper_environment(TASK, new_token(), [first, second], 20),
+                image=image,
             )
             await asyncio.wait_for(asked.wait(), 10)
         out, _ = await asyncio.wait_for(process.communicate(), 20)
@@ -347,7 +397,7 @@ async def test_the_wrapper_finds_the_controller_that_took_over(tmp_path: Path) -
 
 
 async def test_a_signal_reaches_the_program_and_the_wrapper_is_no_more(
-    server: GoAhead, tmp_path: Path
+    server: GoAhead, tmp_path: Path, image: Image
 ) -> None:
     """The program is the process that was started: its pid, its exit status."""
     token = new_token()
@@ -360,6 +410,7 @@ async def test_a_signal_reaches_the_program_and_the_wrapper_is_no_more(
     process = await run_wrapper(
         tmp_path,
         wrapper_environment(TASK, token, [server.base_url], 20),
+        image=image,
         command=(python(), "-c", code),
     )
     assert process.stdout is not None
@@ -384,34 +435,38 @@ async def test_the_wrapper_outlives_a_controller_that_does_not_know_the_task_yet
     ("right", "said", "status"), [(False, b"denied", 126), (True, b"gone", 126)]
 )
 async def test_the_wrapper_ends_when_the_controller_says_no(
-    server: GoAhead, tmp_path: Path, right: bool, said: bytes, status: int
+    server: GoAhead, tmp_path: Path, image: Image, right: bool, said: bytes, status: int
 ) -> None:
     token = new_token()
     server.open(TASK, token)
     server.close(TASK)
     environment = wrapper_environment(TASK, token if right else new_token(), [server.base_url], 20)
-    process = await run_wrapper(tmp_path, environment)
+    process = await run_wrapper(tmp_path, environment, image=image)
     _, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == status
+    assert not answers(tmp_path)
     assert said in err
 
 
-async def test_the_wrapper_gives_up_at_its_deadline(tmp_path: Path) -> None:
+async def test_the_wrapper_gives_up_at_its_deadline(tmp_path: Path, image: Image) -> None:
     environment = wrapper_environment(TASK, new_token(), ["http://127.0.0.1:9"], 1)
-    process = await run_wrapper(tmp_path, environment)
+    process = await run_wrapper(tmp_path, environment, image=image)
     _, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 124
+    assert not answers(tmp_path)
     assert b"no go-ahead within 1 s" in err
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 async def test_a_signal_ends_the_wait_at_once_and_leaves_nothing(
-    server: GoAhead, tmp_path: Path, number: signal.Signals, status: int
+    server: GoAhead, tmp_path: Path, image: Image, number: signal.Signals, status: int
 ) -> None:
     token = new_token()
     server.open(TASK, token)
-    process = await run_wrapper(tmp_path, wrapper_environment(TASK, token, [server.base_url], 20))
-    await until(lambda: bool(answers(tmp_path)))
+    environment = wrapper_environment(TASK, token, [server.base_url], 20)
+    process = await run_wrapper(tmp_path, environment, image=image)
+    await until(lambda: server.waiting(TASK) > 0)
+    assert answers(tmp_path)
     process.send_signal(number)
     assert await asyncio.wait_for(process.wait(), 5) == status
     assert not answers(tmp_path)
@@ -432,7 +487,69 @@ def any_of_session(session: int) -> bool:
 async def test_without_any_client_the_wrapper_says_so(tmp_path: Path) -> None:
     path = bin_with(tmp_path, "true")
     environment = wrapper_environment(TASK, new_token(), ["http://127.0.0.1:9"], 20)
-    process = await run_wrapper(tmp_path, environment, path=path)
+    process = await run_wrapper(tmp_path, environment, image=Image(path))
     _, err = await asyncio.wait_for(process.communicate(), 5)
     assert process.returncode == 125
     assert b"none of curl" in err
+
+
+async def test_a_wget_that_sends_no_file_is_no_client(tmp_path: Path) -> None:
+    """BusyBox before 1.34 would show the token on its command line."""
+    path = bin_with(tmp_path, "true")
+    (tmp_path / "bin/wget").write_text(
+        "#!/bin/sh\necho 'Usage: wget [--header STR] URL' >&2; exit 1\n"
+    )
+    (tmp_path / "bin/wget").chmod(0o755)
+    environment = wrapper_environment(TASK, new_token(), ["http://127.0.0.1:9"], 20)
+    process = await run_wrapper(tmp_path, environment, image=Image(path))
+    _, err = await asyncio.wait_for(process.communicate(), 5)
+    assert process.returncode == 125
+    assert b"BusyBox 1.34" in err
+
+
+async def test_a_question_that_hangs_is_asked_again(tmp_path: Path) -> None:
+    """BusyBox' wget has no time limit of its own in this build; the limit is made short for this."""
+    short = wrapper_script().replace("timeout 60", "timeout 1")
+    assert short != wrapper_script()
+
+    async def answer(count: int) -> web.Response:
+        if count == 1:
+            await asyncio.sleep(3600)
+        return await go()
+
+    async with controller(answer) as base:
+        image = busybox_only(tmp_path)
+        process = await run_wrapper(
+            tmp_path, wrapper_environment(TASK, new_token(), [base], 20), image=image, script=short
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0, err
+    assert json.loads(out)["values"] == {"x": "1"}
+    await until(lambda: not any_of_session(process.pid))
+
+
+async def test_a_form_is_answered_with_the_verdict_alone(server: GoAhead) -> None:
+    token = new_token()
+    url = f"{server.base_url}/tasks/{TASK}/go-ahead"
+    async with aiohttp.ClientSession() as session:
+
+        async def asked(**form: str) -> str:
+            async with session.post(url, data=form) as response:
+                assert response.status == 200
+                return str((await response.json())["verdict"])
+
+        assert await asked(token=token) == "unknown"
+        server.open(TASK, token)
+        assert await asked() == await asked(token=new_token()) == "denied"
+        assert await asked(token=token) == "not yet"
+        server.let_through(TASK)
+        assert await asked(token=token) == "go"
+        server.close(TASK)
+        assert await asked(token=token) == "gone"
+        async with session.post(url, data={"token": "x" * 5000}) as response:
+            assert response.status == 413, "a question is bounded"
+
+
+def test_the_wrapper_is_sent_without_its_comments() -> None:
+    assert not [line for line in wrapper_script().splitlines() if line.lstrip().startswith("#")]
+    assert len(wrapper_script()) < 4096
