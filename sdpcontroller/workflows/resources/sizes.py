@@ -16,7 +16,7 @@ DATA_VOLUME: Final = "data"
 
 INGEST_MAX_RATE: Final = 8e9
 """Bit/s that one ingest takes. One receiver core is worth 7–8 Gb/s at 1472-byte packets and more at
-jumbo frames (measured; ``benchmarks/ingest.py``)."""
+jumbo frames (measured; ``python -m benchmarks.ingest``)."""
 
 MBIT: Final = 1e6
 MIB: Final = 2**20

@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiokatcp
 import numpy as np
@@ -122,28 +122,43 @@ def copied(dump: Dump) -> tuple[int, float, np.ndarray, np.ndarray, np.ndarray]:
     return result
 
 
-async def receive(block: int, output: Endpoint, ready: asyncio.Event) -> list[tuple]:
-    # The other half of the band has no sender: the receiver is told when to stop waiting for it.
-    layout = L0Layout(n_chans=16, n_bls=N_BLS, n_senders=2, int_time=2 * STREAM.int_time)
-    async with L0Receiver(layout, block) as receiver:
-        receiver.listen(output)
-        ready.set()
-        receiver.finish_within(3)
-        dumps = [copied(dump) async for dump in receiver]
-        assert receiver.counts[1].announced == len(dumps)
-        assert receiver.counts[1].lost == 0
-    return dumps
+@dataclass
+class Listener:
+    """Receives the L0 stream of one block."""
+
+    block: int
+    output: Endpoint
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when all is sent: the other half of the band has no sender, and would be waited for."""
+
+    async def receive(self) -> list[tuple]:
+        """Return all dumps."""
+        layout = L0Layout(n_chans=16, n_bls=N_BLS, n_senders=2, int_time=2 * STREAM.int_time)
+        async with L0Receiver(layout, self.block) as receiver, asyncio.TaskGroup() as tasks:
+            receiver.listen(self.output)
+            self.ready.set()
+            tasks.create_task(self._finish(receiver))
+            dumps = [copied(dump) async for dump in receiver]
+            assert receiver.counts[1].announced == len(dumps)
+            assert receiver.counts[1].lost == 0
+        return dumps
+
+    async def _finish(self, receiver: L0Receiver) -> None:
+        await self.sent.wait()
+        receiver.finish_within(1)
 
 
 async def run_block(b: Bench, cbid: int, counts: np.ndarray, skip: set) -> tuple[list, list[int]]:
     """Run a capture block; return the L0 dumps and what capture-done replied."""
-    ready = asyncio.Event()
-    receiving = asyncio.create_task(receive(cbid, b.output, ready))
-    await ready.wait()
+    listener = Listener(cbid, b.output)
+    receiving = asyncio.create_task(listener.receive())
+    await listener.ready.wait()
     await b.client.request("capture-init", str(cbid))
     assert await b.sensor("capture-block-id") == str(cbid)
     await b.send(range(12), counts, skip)
     reply, _ = await b.client.request("capture-done")
+    listener.sent.set()
     return await receiving, [int(x) for x in reply]
 
 
@@ -211,14 +226,51 @@ async def test_requests_out_of_order_are_refused(redis_server, unused_port: int)
 async def test_stopping_in_mid_capture_sends_what_there_is(
     redis_server, unused_port: int, counts: np.ndarray
 ) -> None:
-    ready = asyncio.Event()
     async with bench(redis_server.endpoint, unused_port) as b:
-        receiving = asyncio.create_task(receive(9, b.output, ready))
-        await ready.wait()
+        listener = Listener(9, b.output)
+        receiving = asyncio.create_task(listener.receive())
+        await listener.ready.wait()
         await b.client.request("capture-init", "9")
         await b.send(range(12), counts, set())
         await b.until("input-dumps", "8")  # the other four are in the window
+    listener.sent.set()
     check(await receiving, counts, set())
+
+
+async def test_a_restarted_ingest_goes_on_in_mid_stream_where_its_dumps_belong(
+    redis_server, unused_port: int, counts: np.ndarray
+) -> None:
+    """Another program of the same stream, in the same block: its first dump is number 3, not 0."""
+    async with bench(redis_server.endpoint, unused_port) as b:
+        await b.client.request("capture-init", "12")
+        await b.send(range(6), counts, set())
+        await b.until("input-heaps-total", "4")  # the other four dumps are in its window
+    async with bench(redis_server.endpoint, unused_port) as b:
+        listener = Listener(12, b.output)
+        receiving = asyncio.create_task(listener.receive())
+        await listener.ready.wait()
+        await b.client.request("capture-init", "12")
+        await b.send(range(6, 12), counts, set())
+        reply, _ = await b.client.request("capture-done")
+        listener.sent.set()
+    assert [int(x) for x in reply] == [3, 12, 0]
+    dumps = await receiving
+    assert [dump[0] for dump in dumps] == [3, 4, 5]
+    assert dumps[0][1] == pytest.approx(7 * STREAM.int_time)
+
+
+async def test_a_restarted_sender_is_noticed(
+    redis_server, unused_port: int, counts: np.ndarray
+) -> None:
+    async with bench(redis_server.endpoint, unused_port) as b:
+        await b.client.request("capture-init", "13")
+        await b.send(range(12), counts, set())
+        await b.send(range(12), counts, set())  # from the beginning, on the same grid of dumps
+        reply, _ = await b.client.request("capture-done")
+        assert int(await b.sensor("input-heaps-rejected")) > 0
+        assert await b.sensor("device-status") == "degraded"
+        # Nothing of the first run was averaged twice or overwritten.
+        assert [int(x) for x in reply] == [6, 24, 0]
 
 
 async def test_a_sender_that_never_stops_does_not_hold_up_the_end(

@@ -1,0 +1,1 @@
+"""How much CPU and memory ingest takes, and what it loses: ``python -m benchmarks.ingest``."""
