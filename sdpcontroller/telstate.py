@@ -5,26 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
 import katpoint
+import redis.asyncio
 from katsdptelstate.aio import TelescopeState
 from katsdptelstate.aio.redis import RedisBackend
 from katsdptelstate.errors import ImmutableKeyError, TelstateError
 from redis.exceptions import RedisError
 
 from sdpcontroller.errors import CommandError
+from sdpcontroller.store.redis_store import uncut
 from sdpcontroller.workflows.imaging import ObservedTarget
 
 _TIMEOUT: Final = 10.0
 """Seconds for one exchange with the telescope state."""
-_CLOSE_TIMEOUT: Final = 0.5
-"""Seconds for an orderly end of the link."""
-
-
+_SOCKET_TIMEOUT: Final = 5.0
+"""Seconds for one answer of its server."""
 _DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError)
 """What values of other types than agreed lead to: programs write them, and hostile ones too."""
+
+
+class _Backend(RedisBackend):
+    """Without the subscription that only those need who wait for a key.
+
+    It is a second link, in a task that takes up to half a second to end: redis-py can swallow its cancellation.
+    """
+
+    async def _run_pubsub(self) -> None:
+        pass
 
 
 class ProductTelstate:
@@ -45,20 +55,16 @@ class ProductTelstate:
             If it does not answer.
         """
         endpoint = f"{host}:{port}"
+        client = redis.asyncio.Redis(host=host, port=port, socket_timeout=_SOCKET_TIMEOUT)
         try:
-            async with asyncio.timeout(_TIMEOUT):
-                backend = await RedisBackend.from_url(f"redis://{endpoint}")
-        except (RedisError, OSError, TimeoutError) as exc:
-            raise CommandError(f"telescope state at {endpoint} does not answer: {exc}") from exc
-        try:
-            yield cls(TelescopeState(backend), endpoint)
+            try:
+                async with asyncio.timeout(_TIMEOUT):
+                    await client.ping()
+            except (RedisError, OSError, TimeoutError) as exc:
+                raise CommandError(f"telescope state at {endpoint} does not answer: {exc}") from exc
+            yield cls(TelescopeState(_Backend(client)), endpoint)
         finally:
-            backend.close()
-            # The backend cancels its background task once and waits for it; redis-py can swallow that one
-            # as it waits for an answer. The timeout cancels again.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_TIMEOUT):
-                    await backend.wait_closed()
+            await uncut(client.aclose())
 
     async def publish(self, values: Mapping[str, Any]) -> None:
         """Write immutable values by full key; a value that is already there must be the same.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import functools
 import os
+import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,16 +64,58 @@ def wait_for_port(
     pytest.fail(f"nothing listens on {host}:{port} (exit status {process.poll()})")
 
 
+# Below those that the kernel gives to whoever asks for any: no connection of somebody else gets one of these.
+FREE_PORTS = range(10_000, 20_000)
+FREE_BLOCKS = range(20_000, 32_000)
+_given: set[int] = set()
+
+
+@functools.cache
+def _registry() -> int:
+    """A file in which each process of tests on this machine locks the byte of every port that it was given."""
+    path = Path(tempfile.gettempdir()) / f"sdp-test-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_free(first: int, count: int, host: str) -> bool:
+    """Whether nobody listens on ports in a row, and no other process was given one; none will be then."""
+    try:
+        fcntl.lockf(_registry(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
+        with contextlib.ExitStack() as stack:
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server((host, port)))
+    except OSError:
+        return False
+    return True
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on which nobody listens. No other test gets it, in whichever process, while this one lives."""
+    candidates = random.Random().sample(FREE_PORTS, 1000)
+    port = next(p for p in candidates if p not in _given and _is_free(p, 1, host))
+    _given.add(port)
+    return port
+
+
+def free_ports(count: int) -> int:
+    """The first of TCP ports in a row, which no other process gets while this one lives."""
+    firsts = random.Random().choices(FREE_BLOCKS[:-count], k=1000)
+    return next(first for first in firsts if _is_free(first, count, "127.0.0.1"))
+
+
+@contextlib.contextmanager
+def port_block(count: int) -> Iterator[int]:
+    """As :func:`free_ports`, for a while only."""
+    first = free_ports(count)
+    try:
+        yield first
+    finally:
+        fcntl.lockf(_registry(), fcntl.LOCK_UN, count, first)
 
 
 @pytest.fixture
 def unused_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
+    """A TCP port on loopback on which nobody listens."""
     return free_port()
 
 

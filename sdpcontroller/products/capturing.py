@@ -67,9 +67,10 @@ class Capturing:
         block = Block(state=CaptureBlockState.INITIALISING, override=override)
         await self._set_block(cbid, block, current=cbid)
         _RECORDED.reached()
+        timeout, expendable = self._services.timeouts.capture_init, graph.expendable
         try:
-            await captures.begin(
-                graph.stages(), graph.connections, cbid, self._services.timeouts.capture_init
+            told = await captures.begin(
+                graph.stages(), graph.connections, cbid, timeout, expendable
             )
             _READY.reached()
             # A task that died meanwhile has put the product in error: then this raises.
@@ -79,8 +80,23 @@ class Capturing:
         except ControllerError:
             await self._call_off(graph, cbid)
             raise
+        self._catch_up(graph, told, cbid)
         _CAPTURING.reached()
         return cbid
+
+    def _catch_up(self, graph: RunningGraph, told: captures.Told, cbid: str) -> None:
+        """Tell those of a block that began without them, because they were started anew; wait for none."""
+        tasks = {task for stage in graph.stages() for task in stage} & graph.expendable
+        late = {t: graph.connections[t] for t in tasks if graph.connections[t] is not told.get(t)}
+        self._services.background.create_task(self._tell_late(late, cbid))
+
+    async def _tell_late(self, late: captures.Connections, cbid: str) -> None:
+        timeouts = self._services.timeouts
+        failures = await captures.catch_up(
+            late, cbid, timeout=timeouts.capture_init, ask=timeouts.ask
+        )
+        for failure in failures.values():
+            logger.warning("%s: %s goes on without it: %s", self._keeper.name, cbid, failure)
 
     async def _captures(self, cbid: str) -> None:
         def capturing(kept: KeptProduct) -> KeptProduct:
@@ -124,9 +140,12 @@ class Capturing:
                 cbid,
                 timeout=timeouts.capture_done,
                 ask=timeouts.ask,
+                expendable=graph.expendable,
             )
         else:
-            failures = await captures.end(graph.stages(), graph.connections, timeouts.capture_done)
+            failures = await captures.end(
+                graph.stages(), graph.connections, timeouts.capture_done, graph.expendable
+            )
         _DRAINED.reached()
         await self._keeper.insist(lambda: self._hand_on(cbid, block))
         return cbid, failures
@@ -217,16 +236,18 @@ class Capturing:
                 others = sorted(task for task, block in told.items() if block != cbid)
                 if others:
                     logger.error("%s: not at %s: %s", self._keeper.name, cbid, ", ".join(others))
+                self._catch_up(graph, _at(cbid, told, graph), cbid)
             case _:
                 await self.end(graph)
 
     async def _resume_begin(self, graph: RunningGraph, cbid: str) -> None:
         told = await self._ask(graph)
-        wanted = [task for stage in graph.stages() for task in stage]
+        tasks = {task for stage in graph.stages() for task in stage}
         if self._keeper.kept.state is ProductState.IDLE and all(
-            told.get(task) == cbid for task in wanted
+            told.get(task) == cbid for task in tasks - graph.expendable
         ):
             await self._captures(cbid)
+            self._catch_up(graph, _at(cbid, told, graph), cbid)
             return
         begun = [
             [task for task in stage if told.get(task, cbid) == cbid] for stage in graph.stages()
@@ -245,3 +266,8 @@ class Capturing:
     async def _ask(self, graph: RunningGraph) -> Asked:
         tasks = [task for stage in graph.stages() for task in stage]
         return await captures.ask(tasks, graph.connections, self._services.timeouts.ask)
+
+
+def _at(cbid: str, told: Asked, graph: RunningGraph) -> captures.Told:
+    """Return the links of the tasks that are at a block."""
+    return {task: link for task, link in graph.connections.items() if told.get(task) == cbid}

@@ -32,6 +32,9 @@ MAX_SENSORS: Final = 1000
 _NOT_LEADING: Final = 0.05
 """Seconds between two looks whether this controller leads again."""
 
+_CLOSING: Final = 2.0
+"""Seconds for which the end of a link is waited for."""
+
 SensorCallback = Callable[[TaskSensor], None]
 
 
@@ -183,11 +186,23 @@ class TaskConnection:
         finally:
             self._limits.discard(limit)
 
-    async def close(self) -> None:
-        """Close the link; requests that wait for an answer fail at once."""
+    def close(self) -> None:
+        """Begin to close the link; requests that wait for an answer fail at once.
+
+        It closes by itself, whoever is cancelled meanwhile.
+        """
+        if self._closed:
+            return
         self._closed = True
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())
         self._client.close()
-        await self._client.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the link is closed; not for long, when the other side takes nothing any more."""
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await self._client.wait_closed()
+        except TimeoutError:
+            logger.warning("the link to %s at %s does not close", self.task, self._endpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from scheduler.errors import SchedulerError
@@ -13,6 +13,7 @@ from scheduler.task import TaskState
 from scheduler.views import TaskView
 from sdpcontroller.control import CaptureBlockState, ProductState
 from sdpcontroller.errors import CommandError
+from sdpcontroller.products import captures
 from sdpcontroller.products.keeper import Keeper
 from sdpcontroller.products.record import KeptProduct
 from sdpcontroller.products.restarts import POLICIES, RestartPolicy, Row
@@ -57,7 +58,7 @@ class Losses:
 
     async def _lost(self, graph: RunningGraph, view: TaskView) -> None:
         """A task died by itself: nobody waits for it any more; without a critical one there is an error."""
-        await graph.disconnect(view.name)
+        graph.disconnect(view.name)
         if not view.critical:
             await self._restart(graph, view)
             return
@@ -121,6 +122,7 @@ class Losses:
             logger.warning("%s: %s was not restarted: %s", self._keeper.name, name, exc)
             return False
         logger.warning("%s: %s was restarted", self._keeper.name, name)
+        await self._keeper.insist(lambda: self._forgive(plan.names))
         return True
 
     async def rejoin(self, graph: RunningGraph, task: str) -> None:
@@ -133,13 +135,36 @@ class Losses:
         """
         if task not in graph.roles.katcp_tasks:
             return
-        await graph.connect_task(task)
+        graph.connect_task(task)
         kept = self._keeper.kept
         cbid = kept.current_block
         takes_part = any(task == capture.name for capture in graph.roles.captures)
         if cbid and takes_part and kept.block(cbid).state is CaptureBlockState.CAPTURING:
-            await graph.connections[task].request(
-                "capture-init", cbid, timeout=self._services.timeouts.capture_init
+            timeouts = self._services.timeouts
+            late = {task: graph.connections[task]}
+            failures = await captures.catch_up(
+                late, cbid, timeout=timeouts.capture_init, ask=timeouts.ask
+            )
+            if failures:
+                raise CommandError(failures[task])
+
+    async def restarted(self, names: Collection[str]) -> None:
+        """Take note that an operator has started tasks again: what was said of their deaths is over.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be recorded.
+        """
+        for name in names:
+            self._rows.pop(name, None)
+        await self._forgive(names)
+
+    async def _forgive(self, names: Collection[str]) -> None:
+        """Take back what was said of the deaths of tasks that live again."""
+        if any(self._keeper.kept.reason.startswith(f"{name} on ") for name in names):
+            await self._keeper.change(
+                f"{', '.join(names)} restarted", lambda kept: dataclasses.replace(kept, reason="")
             )
 
     async def _give_up(self, view: TaskView, why: str) -> None:

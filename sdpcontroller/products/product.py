@@ -340,6 +340,7 @@ class Product:
             except SchedulerError as exc:
                 raise CommandError(str(exc)) from exc
             await asyncio.gather(*(self._losses.rejoin(graph, name) for name in plan.names))
+            await self._losses.restarted(plan.names)
             return tuple(plan.names)
 
     async def task_log(self, task: str) -> tuple[str, ...]:

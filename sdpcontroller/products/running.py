@@ -23,6 +23,13 @@ class RunningGraph:
         """By task; of those that can be asked."""
         self._product = product
         self._services = services
+        self._left = False
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def expendable(self) -> frozenset[str]:
+        """Names of the tasks without which an observation is whole."""
+        return frozenset(name for name, view in self.tasks().items() if not view.critical)
 
     def tasks(self) -> Mapping[str, TaskView]:
         """Return what is known of its tasks, by name."""
@@ -44,43 +51,56 @@ class RunningGraph:
         return view.ports[name]
 
     async def connect(self) -> None:
-        """Open the links to all tasks that speak KATCP and live; the loop goes on in between."""
+        """Open the links to all tasks that speak KATCP and live; the loop goes on in between.
+
+        Raises
+        ------
+        CommandError
+            If one has no place yet, or the links were closed for good.
+        """
         views = self.tasks()
         for task in self.roles.katcp_tasks:
             view = views.get(task)
             if view is not None and view.death is None:
-                await self.disconnect(task)
                 self._link(task, self._port(view, task, "katcp"))
                 await asyncio.sleep(0)
 
-    async def connect_task(self, task: str) -> None:
+    def connect_task(self, task: str) -> None:
         """Open the link to one task, in the place of an older one.
 
         Raises
         ------
         CommandError
-            If it has no place yet.
+            If it has no place yet, or the links were closed for good.
         """
-        await self.disconnect(task)
         self._link(task, self.port(task, "katcp"))
 
     def _link(self, task: str, endpoint: tuple[str, int]) -> None:
+        if self._left:
+            raise CommandError(f"{task} of product {self._product}: its links are closed")
+        self.disconnect(task)
         services = self._services
         host, port = endpoint
         self.connections[task] = TaskConnection(
             self._product, task, host, port, services.sensor_changed, services.may_act
         )
 
-    async def disconnect(self, task: str) -> None:
+    def disconnect(self, task: str) -> None:
         """Close the link to one task, if there is one; who waits for its answer need not wait longer."""
         connection = self.connections.pop(task, None)
         if connection is not None:
-            await connection.close()
+            connection.close()
+            closing = asyncio.create_task(connection.wait_closed())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def disconnect_all(self) -> None:
-        """Close all links."""
-        while self.connections:
-            await self.disconnect(next(iter(self.connections)))
+        """Close all links, for good: none is opened any more."""
+        self._left = True
+        for task in tuple(self.connections):
+            self.disconnect(task)
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def stages(self) -> list[list[str]]:
         """Tasks that take part in captures and are connected, in the order of the data's flow."""

@@ -244,7 +244,7 @@ def _task(
         request=request,
         ready=ReadyCheck(ReadyKind.PORTS, program.ports),
         critical=program.kind not in _EXPENDABLE,
-        restart=Restart.IN_PLACE if program.kind in _EXPENDABLE else Restart.NEVER,
+        restart=Restart.ANYWHERE if program.kind in _EXPENDABLE else Restart.NEVER,
     )
     overriding = {} if override is None else override.config
     return _Task(template, {**(settings or {}), **overriding}, program, asked)

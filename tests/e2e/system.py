@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 import psutil
 
 from scheduler.packing.solve import warm_up
-from tests.conftest import free_port, wait_for_port
+from tests.conftest import free_port, free_ports, wait_for_port
 
 BIN: Final = Path(sys.executable).parent
 SDP: Final = str(BIN / "sdp")
@@ -268,7 +268,7 @@ class Stack:
         )
         topology.write_bytes(made.stdout)
         # Other clusters may run on this machine, a demonstration say: ports and groups of our own.
-        first = 20_000 + 600 * randbelow(20)
+        first = free_ports(600)
         data = ["--data", str(self.folder / "data")]
         return [*data, "--topology", str(topology), "--ports", f"{first}-{first + 599}"]
 

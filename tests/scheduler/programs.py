@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -28,6 +26,7 @@ from scheduler.quantities import Ranges, Resources
 from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
 from scheduler.subscription import Timing
+from tests.conftest import free_ports
 
 SERVER = """
 import json, os, signal, socket, sys, time
@@ -92,16 +91,6 @@ def physical(
 ) -> PhysicalGraph:
     """Return one execution of a graph."""
     return instantiate(LogicalGraph(graph_id, tasks, edges), graph_id, values)
-
-
-def free_ports(count: int) -> int:
-    """Return the first of so many ports in a row that nobody uses now, below the ephemeral ones."""
-    while True:
-        first = random.randrange(21000, 32000 - count)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for port in range(first, first + count):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
 
 
 def agent(number: int, **scalars: int) -> AgentSpec:

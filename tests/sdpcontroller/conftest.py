@@ -12,17 +12,10 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from sdpcontroller import telstate
 from sdpcontroller.products import losses
 from sdpcontroller.products.restarts import RestartPolicy
 from sdpcontroller.store import Store
 from tests.sdpcontroller.fakes import FakeScheduler, House
-
-
-@pytest.fixture(autouse=True)
-def close_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """katsdptelstate's link often needs a second push to end; it need not come late here."""
-    monkeypatch.setattr(telstate, "_CLOSE_TIMEOUT", 0.02)
 
 
 @pytest.fixture(autouse=True)
@@ -67,13 +60,17 @@ def open_house(redis_server: Any) -> Callable[[], Any]:
         A house that comes `after` another has its database and its cluster.
         """
         client = redis.asyncio.from_url(redis_server.url)
+        emptying: set[asyncio.Future[Any]] = set()
 
         async def telescope_state() -> tuple[str, int]:
             # Shielded, because redis-py may swallow a cancellation (see sdpcontroller.store.redis_store).
-            await asyncio.shield(asyncio.ensure_future(client.flushdb()))
+            task = asyncio.ensure_future(client.flushdb())
+            emptying.add(task)
+            await asyncio.shield(task)
             return redis_server.host, redis_server.port
 
-        async with client:
+        async with client, contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(lambda: asyncio.gather(*emptying))
             if after is None:
                 await client.flushall()
             store = await Store.connect(f"{redis_server.url}/1")

@@ -42,6 +42,8 @@ class Behaviour:
     """Request that is refused, by task."""
     hang: dict[str, str] = field(default_factory=dict)
     """Request that is never answered, by task."""
+    slow: dict[str, asyncio.Event] = field(default_factory=dict)
+    """What a task waits for before it answers anything."""
 
 
 class TaskServer(aiokatcp.DeviceServer):
@@ -68,6 +70,8 @@ class TaskServer(aiokatcp.DeviceServer):
         if self._behaviour.refuse.get(self._name) == request:
             raise aiokatcp.FailReply(f"no {request} today")
         await asyncio.sleep(0)
+        if (event := self._behaviour.slow.get(self._name)) is not None:
+            await event.wait()
         if request in ("capture-init", "capture-done"):
             self.block.value = args[0] if args else ""
         self._journal.append((self._name, f"{request} done", *args))
@@ -460,6 +464,14 @@ class House:
             if product._keeper._telling is not None:  # no need to wait for it
                 product._keeper._show()
 
+    async def asked(self, task: str, request: str) -> None:
+        """Wait until a task was asked something."""
+        server = next(s for i, s in self.scheduler.servers.items() if f".{task}." in i)
+        async with asyncio.timeout(10):
+            while (task, request) not in [entry[:2] for entry in self.scheduler.journal]:
+                server.asked.clear()
+                await server.asked.wait()
+
     def product(self, name: str) -> ProductRecord:
         return self.master.products()[name]
 
@@ -471,4 +483,4 @@ class House:
 
 def _of_product(task: asyncio.Task[Any]) -> bool:
     name = getattr(task.get_coro(), "__qualname__", "")
-    return name.startswith(("Product.", "Losses.", "Postprocessing.", "Master._tidy"))
+    return name.startswith(("Product.", "Losses.", "Postprocessing.", "Capturing.", "Master._tidy"))

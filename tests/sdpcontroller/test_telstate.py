@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import pytest
+import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,3 +139,20 @@ async def test_somebody_else_answers() -> None:
         with pytest.raises(CommandError, match="does not answer"):
             async with ProductTelstate.connect("127.0.0.1", port):
                 pass
+
+
+async def test_no_link_is_left_whenever_it_is_cancelled(redis_server: Any) -> None:
+    async def publish() -> None:
+        async with ProductTelstate.connect(redis_server.host, redis_server.port) as link:
+            await link.publish({"a": 1, "b": 2})
+
+    async with redis.asyncio.Redis(host=redis_server.host, port=redis_server.port) as client:
+        for turns in range(0, 60, 3):
+            publishing = asyncio.ensure_future(publish())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            publishing.cancel()
+            await asyncio.wait({publishing})
+        async with asyncio.timeout(5):
+            while int((await client.info("clients"))["connected_clients"]) > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)

@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from scheduler.embedded import AgentSpec, Cluster
 from sdpcontroller.cli.cluster import agent_specs
-from tests.conftest import free_port, wait_for_port
+from tests.conftest import free_port, port_block, wait_for_port
 from tests.faults.bench.programs import Diary, Programs
 from tests.faults.bench.proxy import Link
 
@@ -58,16 +56,6 @@ class Controller:
     paused: bool = False
     status: int | None = None
     """Exit status of the last one that ended."""
-
-
-@contextlib.contextmanager
-def _port_range() -> Iterator[int]:
-    """Take 600 ports; whoever listens on the first one has them all."""
-    for first in random.sample(range(20_000, 32_000, 600), 20):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first)):
-            yield first
-            return
-    raise RuntimeError("twenty benches run already")
 
 
 def _specs(folder: Path, ports: str) -> list[AgentSpec]:
@@ -120,8 +108,8 @@ class Bench:
         (self.folder / "redis").mkdir(parents=True)
         self.start_redis()
         self._stack.callback(self.stop_redis)
-        first = self._stack.enter_context(_port_range())
-        specs = await asyncio.to_thread(_specs, self.folder, f"{first + 1}-{first + 599}")
+        first = self._stack.enter_context(port_block(600))
+        specs = await asyncio.to_thread(_specs, self.folder, f"{first}-{first + 599}")
         self.cluster = Cluster(
             specs,
             work_dir=self.folder / "cluster",

@@ -88,7 +88,8 @@ def readings() -> Readings:
 async def link(program: Program, readings: Readings) -> AsyncIterator[TaskConnection]:
     connection = TaskConnection("p", "t", "127.0.0.1", program.port, readings)
     yield connection
-    await connection.close()
+    connection.close()
+    await connection.wait_closed()
 
 
 async def test_answers_come_back_as_text(link: TaskConnection) -> None:
@@ -113,7 +114,8 @@ async def test_nobody_is_there(unused_port: int, readings: Readings) -> None:
     connection = TaskConnection("p", "t", "127.0.0.1", unused_port, readings)
     with pytest.raises(CommandError, match=f":{unused_port} did not answer echo within"):
         await connection.request("echo", "x", timeout=0.05)
-    await connection.close()
+    connection.close()
+    await connection.wait_closed()
 
 
 async def test_one_that_vanishes_in_mid_request_fails_it_at_once(
@@ -131,7 +133,8 @@ async def test_closing_the_link_ends_what_waits_and_what_comes(
 ) -> None:
     waiting = [asyncio.ensure_future(link.request("wait", timeout=1000)) for _ in range(3)]
     await program.asked.wait()
-    await link.close()
+    link.close()
+    await link.wait_closed()
     for request in waiting:
         with pytest.raises(CommandError, match=r"closed|failed"):
             await asyncio.wait_for(request, 5)
@@ -145,7 +148,9 @@ async def test_closing_ends_the_wait_for_one_that_is_gone(
     connection = TaskConnection("p", "t", "127.0.0.1", unused_port, readings)
     waiting = asyncio.ensure_future(connection.request("echo", "x", timeout=1000))
     await asyncio.sleep(0)
-    await asyncio.gather(connection.close(), connection.close())
+    connection.close()
+    connection.close()
+    await connection.wait_closed()
     with pytest.raises(CommandError, match=r"its link was closed|echo failed"):
         await asyncio.wait_for(waiting, 5)
 
@@ -182,7 +187,8 @@ async def test_sensors_are_mirrored_with_type_units_and_status(
     await program.vanish()
     gone = await readings.until(lambda s: s.name == "heaps" and s.status == "unreachable")
     assert gone.value is None
-    await link.close()
+    link.close()
+    await link.wait_closed()
 
 
 async def test_a_task_cannot_declare_sensors_without_end(
@@ -194,7 +200,8 @@ async def test_a_task_cannot_declare_sensors_without_end(
         link = TaskConnection("p", "t", "127.0.0.1", program.port, readings)
         await readings.until(lambda sensor: len({s.name for s in readings.seen}) >= MAX_SENSORS)
         assert list(await link.request("echo", "x", timeout=5)) == ["x"]
-        await link.close()
+        link.close()
+        await link.wait_closed()
     assert len({sensor.name for sensor in readings.seen}) == MAX_SENSORS
     assert [r for r in caplog.records if "the rest are not mirrored" in r.getMessage()][1:] == []
 
@@ -236,5 +243,6 @@ async def test_readings_that_do_not_parse_are_left_out(readings: Readings) -> No
     async with server:
         link = TaskConnection("p", "t", "127.0.0.1", port, readings)
         await readings.until(lambda sensor: sensor.value == 4)
-        await link.close()
+        link.close()
+        await link.wait_closed()
     assert {sensor.value for sensor in readings.seen} <= {4, None}

@@ -315,7 +315,7 @@ class TestDeaths:
     async def test_one_dies_while_it_is_asked_to_begin(self, up: House) -> None:
         up.scheduler.behaviour.hang["ingest.l0_0.1"] = "capture-init"
         beginning = asyncio.ensure_future(up.master.execute(CaptureInit("p")))
-        await asked(up, "ingest.l0_0.1", "capture-init")
+        await up.asked("ingest.l0_0.1", "capture-init")
         await up.scheduler.die("ingest.l0_0.1")
         with pytest.raises(CommandError, match=r"ingest\.l0_0\.1"):
             await beginning
@@ -327,7 +327,7 @@ class TestDeaths:
     async def test_another_dies_while_one_is_asked_to_begin(self, up: House) -> None:
         up.scheduler.behaviour.hang["cal.cal_0"] = "capture-init"
         beginning = asyncio.ensure_future(up.master.execute(CaptureInit("p")))
-        await asked(up, "cal.cal_0", "capture-init")
+        await up.asked("cal.cal_0", "capture-init")
         await up.scheduler.die("ingest.l0_0.1")  # its turn has not come yet
         await up.scheduler.die("cal.cal_0")
         with pytest.raises(CommandError):
@@ -340,7 +340,7 @@ class TestDeaths:
         cbid = await up.master.execute(CaptureInit("p"))
         up.scheduler.behaviour.hang["ingest.l0_0.0"] = "capture-done"
         ending = asyncio.ensure_future(up.master.execute(CaptureDone("p")))
-        await asked(up, "ingest.l0_0.0", "capture-done")
+        await up.asked("ingest.l0_0.0", "capture-done")
         await up.scheduler.die("vis_writer.l0_0")  # its turn has not come yet
         await up.scheduler.die("ingest.l0_0.0")
         with pytest.raises(CommandError, match=f"{cbid} was closed, but: .*ingest.*vis_writer"):
@@ -366,15 +366,6 @@ class TestDeaths:
         assert up.witness.gone == ["p"]
 
 
-async def asked(house: House, task: str, request: str) -> None:
-    """Wait until a task was asked something."""
-    server = next(s for i, s in house.scheduler.servers.items() if f".{task}." in i)
-    async with asyncio.timeout(10):
-        while (task, request) not in [entry[:2] for entry in house.scheduler.journal]:
-            server.asked.clear()
-            await server.asked.wait()
-
-
 class TestTakingDown:
     async def test_everything_is_given_back(self, up: House) -> None:
         await up.master.execute(DeconfigureProduct("p"))
@@ -394,7 +385,9 @@ class TestTakingDown:
         await asyncio.sleep(0)
         await up.master.execute(DeconfigureProduct("p", force=True))
         assert (await beginning).isdigit()
-        assert up.master.products() == {}
+        await up.witness.until(
+            lambda: not up.master.products()
+        )  # postprocessing: there was no data
 
     async def test_postprocessing_outlives_the_graph(self, up: House) -> None:
         cbid = await up.master.execute(CaptureInit("p"))
@@ -527,7 +520,7 @@ class TestStoreAway:
         await observe(up, cbid, {"A": 20})
         away.update(event=event, written=written)
         ending = asyncio.ensure_future(up.master.execute(CaptureDone("p")))
-        await asked(up, "vis_writer.l0_0", "capture-done done")
+        await up.asked("vis_writer.l0_0", "capture-done done")
         await asyncio.sleep(0.05)
         assert up.product("p").capture_blocks == {cbid: CaptureBlockState.BURNDOWN}
         away.update(event=None)

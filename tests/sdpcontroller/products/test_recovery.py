@@ -21,7 +21,7 @@ from sdpcontroller.control import (
 from sdpcontroller.errors import CommandError
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
-from tests.sdpcontroller.products.test_product import IMAGE, STAGES, TASKS, asked, observe
+from tests.sdpcontroller.products.test_product import IMAGE, STAGES, TASKS, observe
 
 DOCUMENT = json.dumps(make_config(outputs={"image": IMAGE}).to_json())
 CONFIGURE = ConfigureProduct("p", DOCUMENT)
@@ -70,7 +70,7 @@ async def test_a_command_that_is_interrupted_says_so_and_undoes_nothing(open_hou
         await house.master.execute(CONFIGURE)
         house.scheduler.behaviour.hang["ingest.l0_0.1"] = "capture-init"
         beginning = asyncio.ensure_future(house.master.execute(CaptureInit("p")))
-        await asked(house, "ingest.l0_0.1", "capture-init")
+        await house.asked("ingest.l0_0.1", "capture-init")
         house.scheduler.survives = True
         await house.end()
         with pytest.raises(CommandError, match="ask the one that takes over"):
@@ -104,7 +104,7 @@ async def test_a_capture_that_begins_is_called_off_unless_it_has_begun(
     if hanging is not None:
         up.scheduler.behaviour.hang[hanging] = "capture-init"
         beginning = asyncio.ensure_future(up.master.execute(CaptureInit("p")))
-        await asked(up, hanging, "capture-init")
+        await up.asked(hanging, "capture-init")
     else:
         put = up.store.put
 
@@ -117,7 +117,7 @@ async def test_a_capture_that_begins_is_called_off_unless_it_has_begun(
         beginning = asyncio.ensure_future(up.master.execute(CaptureInit("p")))
         await up.witness.until(lambda: bool(up.product("p").capture_blocks))
         for task in ORDER:
-            await asked(up, task, "capture-init done")
+            await up.asked(task, "capture-init done")
     await up.crash()
     with pytest.raises(CommandError):
         await beginning
@@ -145,7 +145,7 @@ async def test_a_capture_that_drains_is_drained_to_the_end(
     await observe(up, cbid, {"A": 20})
     up.scheduler.behaviour.hang[hanging] = "capture-done"
     ending = asyncio.ensure_future(up.master.execute(CaptureDone("p")))
-    await asked(up, hanging, "capture-done")
+    await up.asked(hanging, "capture-done")
     await up.crash()
     with pytest.raises(CommandError):
         await ending

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pipelines import catalogue
 from pipelines.common.program import config_arguments
 from scheduler import templates
-from scheduler.graph import EdgeKind, ReadyKind, TaskTemplate
+from scheduler.graph import EdgeIndex, EdgeKind, ReadyKind, Restart, TaskTemplate
+from scheduler.restart import plan_restart
 from sdpcontroller import config
 from sdpcontroller.cli import demo_config
 from sdpcontroller.config import Cal, ProductConfig, Vis
@@ -227,6 +228,24 @@ def test_programs_start_after_what_they_need_and_end_with_the_flow(product: Prod
     assert kinds == [{kind} for kind in flow if {kind} in kinds]
     taking_part = set(workflow.katcp_tasks) - {"quality"}
     assert {name for stage in order for name in stage} == taking_part
+
+
+@SOME
+@given(config_strategy())
+def test_what_an_observation_can_do_without_is_started_again_by_itself_and_anywhere(
+    product: ProductConfig,
+) -> None:
+    """Where it was may be taken by then; nobody else needs to know, or to be started with it."""
+    graph = build(product).graph
+    edges = EdgeIndex(graph)
+    policies = {task.name: task.restart for task in graph.tasks}
+    alive = set(policies)
+    for task in graph.tasks:
+        if task.critical:
+            assert task.restart is Restart.NEVER
+        else:
+            plan = plan_restart(task.name, edges, policies, alive - {task.name})
+            assert (plan.in_place, plan.anywhere) == ((), (task.name,))
 
 
 @given(
