@@ -78,6 +78,8 @@ class Restart(enum.Enum):
     """The task has state, or others hold state about it."""
     IN_PLACE = "in place"
     """Where it was, with the same cores, devices and ports: nothing changes that others were told of it."""
+    SAME_AGENT = "same agent"
+    """On the agent where it was, because its files are there; as ANYWHERE else."""
     ANYWHERE = "anywhere"
     """Wherever it fits. Tasks whose templates name something of it are restarted with it."""
 

@@ -12,20 +12,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from scheduler import shutdown
 from scheduler.closures import stay
 from scheduler.equipment import Equipment, insist
 from scheduler.errors import LaunchError, RestartError, SchedulerError
-from scheduler.graph import EdgeIndex, EdgeKind, Restart
+from scheduler.graph import EdgeIndex, EdgeKind, Restart, TaskTemplate
 from scheduler.journal import GraphPhase
 from scheduler.launch import TaskDied, bring_up, last_words
+from scheduler.placement import Assignment
+from scheduler.requests import TaskRequest
 from scheduler.runs import GraphRun
 from scheduler.starting import start_tasks
 from scheduler.taskinfo import NAMES
 
 logger = logging.getLogger(__name__)
+
+_PLACED_ANEW: Final = frozenset({Restart.SAME_AGENT, Restart.ANYWHERE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def plan_restart(
             because[other] = f"it {why}"
             found.append(other)
     in_place = tuple(task for task in found if policies[task] is Restart.IN_PLACE)
-    anywhere = tuple(task for task in found if policies[task] is Restart.ANYWHERE)
+    anywhere = tuple(task for task in found if policies[task] in _PLACED_ANEW)
     return RestartPlan(in_place, anywhere, because)
 
 
@@ -90,7 +95,7 @@ def _dependants(
     if is_alive:
         why = f"must be dead before {task} is killed"
         found += ((source, why) for source in edges.sources(task, EdgeKind.KILL))
-    if policy is Restart.ANYWHERE:
+    if policy in _PLACED_ANEW:
         why = f"was told what {task} was given"
         found += ((source, why) for source in edges.sources(task, *NAMES))
     return found
@@ -169,7 +174,7 @@ async def _restart(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadl
         raise LaunchError(f"graph {graph.graph_id}: {run.stop_cause}")
     run.renew(graph)
     equipment.runs.index(run)
-    requests = {name: run.entries[name].template.request for name in plan.names}
+    requests = {name: _request(run.entries[name].template, placed) for name in plan.names}
     claim = await equipment.queue.place(
         graph.graph_id,
         requests,
@@ -183,6 +188,13 @@ async def _restart(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadl
     await bring_up(equipment, run, plan.names)
     if dead := next((entry for entry in entries if entry.dead and not entry.finished), None):
         raise TaskDied(dead)
+
+
+def _request(template: TaskTemplate, placed: Mapping[str, Assignment]) -> TaskRequest:
+    """Return what a task asks for when it is started anew."""
+    if template.restart is Restart.SAME_AGENT and template.name in placed:
+        return replace(template.request, host=placed[template.name].host)
+    return template.request
 
 
 async def _end(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadline: float) -> None:

@@ -31,6 +31,7 @@ from scheduler.graph import (
     Restart,
     TaskTemplate,
 )
+from scheduler.requests import TaskRequest
 from sdpcontroller.config import (
     Cal,
     ProductConfig,
@@ -244,10 +245,17 @@ def _task(
         request=request,
         ready=ReadyCheck(ReadyKind.PORTS, program.ports),
         critical=program.kind not in _EXPENDABLE,
-        restart=Restart.ANYWHERE if program.kind in _EXPENDABLE else Restart.NEVER,
+        restart=_restart(program, request),
     )
     overriding = {} if override is None else override.config
     return _Task(template, {**(settings or {}), **overriding}, program, asked)
+
+
+def _restart(program: Program, request: TaskRequest) -> Restart:
+    """Decide where a task may be started again: what it had may belong to somebody else by then."""
+    if program.kind not in _EXPENDABLE:
+        return Restart.NEVER
+    return Restart.SAME_AGENT if request.volumes else Restart.ANYWHERE
 
 
 def _correlator(config: ProductConfig, name: str, multicast: Mapping[str, str]) -> _Task:

@@ -99,6 +99,25 @@ async def test_who_was_told_where_a_task_is_follows_it_anywhere(tmp_path: Path) 
 
 
 @in_virtual_time
+async def test_one_whose_files_are_on_its_agent_stays_there_though_its_port_is_taken(
+    tmp_path: Path,
+) -> None:
+    request = server("a", LOG).request
+    a = server("a", LOG, restart=Restart.SAME_AGENT)
+    async with World(tmp_path) as world, world.scheduler() as scheduler:
+        await scheduler.launch(physical("g", a), timeout=60)
+        old = scheduler.tasks("g")["a"].ports["p"]
+        world.program("a").exit(1)
+        await until(lambda: scheduler.tasks("g")["a"].state is TaskState.DEAD)
+        thief = server("t", LOG, request=replace(request, host=launched_on(scheduler, "g")["a"]))
+        await scheduler.launch(physical("thief", thief), timeout=60)
+        assert scheduler.tasks("thief")["t"].ports["p"] == old
+        await scheduler.restart_task("g", "a", timeout=60)
+        (host, port) = scheduler.tasks("g")["a"].ports["p"]
+        assert host == old[0] and port != old[1]
+
+
+@in_virtual_time
 async def test_a_place_that_is_taken_is_told_and_the_rest_runs_on(tmp_path: Path) -> None:
     request = server("a", LOG).request
     a = server("a", LOG, restart=Restart.IN_PLACE, request=replace(request, cpus=2000))
@@ -205,7 +224,7 @@ def test_a_plan_is_closed_and_nothing_in_it_is_forbidden(
         if edge.target not in names or edge.source not in living:
             continue
         told = edge.kind in (EdgeKind.PORT, EdgeKind.RESOURCES, EdgeKind.RESOLVED)
-        if told and policy[edge.target] is Restart.ANYWHERE:
+        if told and policy[edge.target] in (Restart.ANYWHERE, Restart.SAME_AGENT):
             assert edge.source in names
         if edge.kind is EdgeKind.KILL and edge.target in living:
             assert edge.source in names

@@ -48,6 +48,7 @@ from scheduler.embedded.registry import Registry
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.embedded.stream import EventStream
 from scheduler.embedded.validation import validate_call
+from scheduler.figures import Figures
 from scheduler.framework import Framework, FrameworkSettings
 from scheduler.journal import Journal, MemoryJournal
 from scheduler.pymesos_driver import CallRefused, CallUncertain
@@ -420,11 +421,15 @@ class VirtualFramework(Framework):
     """The real thing, but for the driver's and the calls' threads."""
 
     def __init__(
-        self, world: World, settings: FrameworkSettings, framework_id: str | None = None
+        self,
+        world: World,
+        settings: FrameworkSettings,
+        framework_id: str | None = None,
+        figures: Figures | None = None,
     ) -> None:
         driver = functools.partial(VirtualDriver, world)
         with mock.patch.object(pymesos_driver, "MendedDriver", driver):
-            super().__init__(settings, framework_id)
+            super().__init__(settings, framework_id, figures)
         self._called = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 

@@ -40,7 +40,7 @@ TASKS = [
     *("telstate", "quality"),
     *("sim.corr", "ingest.l0_0.0", "vis_writer.l0_0", "meta_writer", "display.l0_0"),
 ]
-EXPENDABLE = {"quality", "display.l0_0"}
+EXPENDABLE = {"quality", "meta_writer", "display.l0_0"}
 """Are started again when they die, but not without end."""
 
 
@@ -280,7 +280,8 @@ async def test_a_client_that_goes_away_does_not_leave_a_command_half_done(house:
 
 async def test_a_dry_run_touches_nothing(house: House) -> None:
     plan = await house.master.execute(PlanProduct(DOCUMENTS[0]))
-    assert plan.splitlines() == ["it would fit now:", *(f"{task} on sdp-1" for task in TASKS)]
+    verdict, *places = plan.splitlines()
+    assert verdict == "it would fit now:" and set(places) == {f"{task} on sdp-1" for task in TASKS}
     assert house.scheduler.launched == [] and house.master.products() == {}
     assert await house.store.take_numbers("multicast") == 0
     for document, complaint in (("{", "JSON"), ('{"version": "4.9"}', "outputs")):

@@ -232,10 +232,10 @@ def test_programs_start_after_what_they_need_and_end_with_the_flow(product: Prod
 
 @SOME
 @given(config_strategy())
-def test_what_an_observation_can_do_without_is_started_again_by_itself_and_anywhere(
+def test_what_an_observation_can_do_without_is_started_again_by_itself(
     product: ProductConfig,
 ) -> None:
-    """Where it was may be taken by then; nobody else needs to know, or to be started with it."""
+    """Nobody else is started with it, wherever it comes to be: its old place may be taken."""
     graph = build(product).graph
     edges = EdgeIndex(graph)
     policies = {task.name: task.restart for task in graph.tasks}
@@ -246,6 +246,7 @@ def test_what_an_observation_can_do_without_is_started_again_by_itself_and_anywh
         else:
             plan = plan_restart(task.name, edges, policies, alive - {task.name})
             assert (plan.in_place, plan.anywhere) == ((), (task.name,))
+            assert (task.restart is Restart.SAME_AGENT) == bool(task.request.volumes)
 
 
 @given(
