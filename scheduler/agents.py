@@ -152,10 +152,12 @@ def _withheld(agent: _Agent, offered: bool) -> str:
     return ""
 
 
-async def fetch(master: str, credentials: aiohttp.BasicAuth | None, seconds: float) -> object:
-    """Ask the master for its agents; None when it does not tell."""
+async def fetch(
+    master: str, credentials: aiohttp.BasicAuth | None, seconds: float, *, path: str = "/slaves"
+) -> object:
+    """Ask the master for its agents, or something else; None when it does not tell."""
     timeout = aiohttp.ClientTimeout(total=seconds)
-    url = f"http://{master}/slaves"
+    url = f"http://{master}{path}"
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, auth=credentials) as session,

@@ -128,10 +128,11 @@ class Election:
     def __init__(self, store: Store, name: str, timing: ElectionTiming | None = None) -> None:
         self._timing = timing or ElectionTiming()
         self._lease = Lease(store, name, seconds=self._timing.lease)
+        self.leader = ""
+        """Name of the controller that leads, as far as is known; empty when none was seen."""
 
     async def win(self) -> Leadership:
         """Wait until this controller leads; a database that is away is waited for."""
-        leader = ""
         while True:
             began = _now()
             try:
@@ -143,7 +144,7 @@ class Election:
             if not isinstance(answer, Refused):
                 logger.info("this controller leads, fencing number %s", answer.fence.split()[0])
                 return Leadership(self._lease, self._timing, began)
-            if answer.leader != leader:
-                leader = answer.leader
-                logger.info("standing by: the controller at %s leads", leader)
+            if answer.leader != self.leader:
+                self.leader = answer.leader
+                logger.info("standing by: the controller at %s leads", self.leader)
             await asyncio.sleep(self._timing.poll)

@@ -80,13 +80,18 @@ class Target:
             )
 
 
+_WAY_OUT: Final = "an operator must act: sdp framework status"
+
+
 def alarms(
     link: LinkChanged, products: Iterable[ProductRecord], agents: Iterable[AgentRecord]
 ) -> tuple[Alarm, ...]:
     """Return what is wrong, the gravest first."""
     found = []
     if link.state is LinkState.LOST:
-        found.append(Alarm("mesos", Severity.FAULT, f"Mesos has removed us: {link.reason}"))
+        found.append(
+            Alarm("mesos", Severity.FAULT, f"Mesos has removed us: {link.reason}; {_WAY_OUT}")
+        )
     elif link.state is not LinkState.CONNECTED:
         found.append(Alarm("mesos", Severity.ALARM, f"no Mesos master: {link.reason}"))
     found += [

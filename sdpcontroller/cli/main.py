@@ -11,6 +11,7 @@ from sdpcontroller.cli import (
     captures,
     cluster,
     demo,
+    framework,
     images,
     master,
     products,
@@ -30,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Start with 'sdp demo'. docs/tutorial.md goes through the same steps by hand.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (demo, master, cluster, resources, images, warm_up):
+    for module in (demo, master, cluster, framework, resources, images, warm_up):
         module.add_parser(commands)
     for module in (products, captures, agents, status):
         module.add_parsers(commands)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scheduler import removal
 from scheduler.embedded.reconfiguration import ReconfigurationPolicy
 from scheduler.errors import (
     FrameworkError,
@@ -197,6 +198,35 @@ async def test_row_5_a_removed_framework_stops_and_never_takes_another_id(tmp_pa
             await asyncio.sleep(600)
         assert (await journal.load()).framework_id == framework_id
         assert list(world.master.frameworks) == []
+
+
+@in_virtual_time
+async def test_row_5_an_operator_gives_the_id_up_and_the_next_scheduler_registers_anew(
+    tmp_path: Path,
+) -> None:
+    journal = MemoryJournal()
+    async with World(tmp_path) as world:
+        async with world.scheduler(journal) as scheduler:
+            await scheduler.launch(pair(), timeout=60)
+            await scheduler.launch(physical("other", shell("t", "x")), timeout=60)
+            old = scheduler.framework_id
+            (framework,) = world.master.frameworks.values()
+            world.master.remove_framework(framework)
+            await until(lambda: scheduler.link().state is LinkState.LOST)
+        lost = await removal.give_up(journal)
+        assert {record.name for record in lost} == {"a", "b", "t"}
+        assert await removal.give_up(journal) == [], "done once is done"
+        async with world.scheduler(journal) as successor:
+            await until(lambda: successor.link().state is LinkState.CONNECTED)
+            assert successor.framework_id not in (None, old)
+            deaths = {name: task.death for name, task in successor.tasks("g").items()}
+            assert {str(death) for death in deaths.values()} == {f"lost: {removal.CAUSE}"}
+            assert not world.running()
+            await successor.launch(physical("h", shell("t", "x")), timeout=60)
+            assert len(world.running()) == 1
+            await successor.stop("h")
+            assert {graph.graph_id for graph in successor.graphs()} <= {"g", "other"}
+        assert not (await journal.load()).tasks
 
 
 # ---------------------------------------------------------------------- agents: rows 6 to 9, 17, 32
