@@ -61,7 +61,9 @@ class Program:
 TELSTATE: Final = Program("telstate", "pipelines.telstate", ("telstate",), katcp=False)
 CORRELATOR: Final = Program("correlator", "pipelines.correlator", ("katcp",), CaptureStage.SOURCE)
 INGEST: Final = Program("ingest", "pipelines.ingest", ("katcp",), CaptureStage.INGEST)
-CALIBRATION: Final = Program("cal", "pipelines.calibration", ("katcp",), CaptureStage.CALIBRATION)
+CALIBRATION: Final = Program(
+    "cal", "pipelines.calibration", ("katcp", "http"), CaptureStage.CALIBRATION
+)
 FLAGS: Final = Program("flags", "pipelines.flags", ("katcp",), CaptureStage.FLAGS)
 FLAG_WRITER: Final = Program(
     "flag_writer", "pipelines.writer", ("katcp",), CaptureStage.FLAG_WRITER

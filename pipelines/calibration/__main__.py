@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from pipelines.calibration.pairs import Pairs
 from pipelines.calibration.publish import publish_attributes
-from pipelines.calibration.server import CalServer, CalSettings
+from pipelines.calibration.report.web import serve
+from pipelines.calibration.server import CalServer
+from pipelines.calibration.settings import CalSettings
 from pipelines.calibration.warm_up import warm_up
+from pipelines.common.errors import ProgramError
 from pipelines.common.l0.options import add_l0_options, open_input, seconds
-from pipelines.common.program import make_parser, run
+from pipelines.common.program import make_parser, port_number, run
+
+logger = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,11 +51,23 @@ def parser() -> argparse.ArgumentParser:
         metavar="ANTENNA",
         help="reference antenna, may be repeated; the first that has data is taken",
     )
+    p.add_argument(
+        "--data", type=Path, metavar="DIR", help="the data volume; reports are written there"
+    )
+    p.add_argument(
+        "--http-port",
+        type=port_number,
+        default=0,
+        metavar="PORT",
+        help="port on which reports can be read (0: any)",
+    )
     return p
 
 
 async def start(options: argparse.Namespace, resources: AsyncExitStack) -> CalServer:
     """Read telescope state, publish the stream's attributes, compile; return the server."""
+    if options.data is not None and not options.data.is_dir():
+        raise ProgramError(f"--data {options.data} is no directory")
     telstate, source = await open_input(options, options.input_stream, resources)
     stream = source.stream
     settings = CalSettings(
@@ -57,6 +76,10 @@ async def start(options: argparse.Namespace, resources: AsyncExitStack) -> CalSe
     antennas = Pairs.of(stream.bls_ordering).antennas
     await publish_attributes(telstate, options.stream, stream, antennas)
     await asyncio.to_thread(warm_up)
+    port = await resources.enter_async_context(
+        serve(options.data, options.stream, options.host, options.http_port)
+    )
+    logger.info("reports are at http://%s:%d/", options.host, port)
     return CalServer(options, telstate, source, settings)
 
 

@@ -264,20 +264,34 @@ def residual_delays(
         solved = solve(
             pol_vis, pol_weights, pairs.ant1, pairs.ant2, pairs.n_antennas, refant, near_one=True
         )
-        delays.append(_slopes(solved.gains, solved.snr, centres))
+        information = _information(solved.gains, pol_weights, pairs)
+        delays.append(_slopes(solved.gains, information, centres))
         snr.append(np.sqrt((np.minimum(solved.snr, MAX_SNR) ** 2).sum(axis=0)))
     found = np.stack(delays)
     return Residual(found - found[:, refant : refant + 1], np.stack(snr))
 
 
+def _information(
+    gains: npt.NDArray[np.complex64], weights: npt.NDArray[np.float64], pairs: Pairs
+) -> npt.NDArray[np.float64]:
+    """Return the inverse variances of the phases of gains (block, ant), up to a factor; 0 for none.
+
+    Not those that residuals tell: they scatter, and what a bandpass has of curvature would then become a slope.
+    """
+    power = np.abs(np.nan_to_num(gains)) ** 2
+    total = np.zeros(power.shape)
+    for ant, other in ((pairs.ant1, pairs.ant2), (pairs.ant2, pairs.ant1)):
+        np.add.at(total.T, ant, (weights * power[:, other]).T)
+    return total * power
+
+
 def _slopes(
     gains: npt.NDArray[np.complex64],
-    snr: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float64],
     freqs: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Fit lines to phases (chan, ant); return their slopes in turns per Hz, 0 where there is no fit."""
+) -> Delays:
+    """Fit lines to phases (block, ant); return their slopes in turns per Hz, 0 where there is no fit."""
     good = np.isfinite(gains)
-    weight = np.where(good, np.minimum(snr, MAX_SNR) ** 2, 0.0)
     # Turn each antenna's mean phase to zero, so that no phase is near the cut.
     mean = np.where(good, gains, 0).sum(axis=0)
     turn = np.where(np.abs(mean) > 0, mean.conj(), 1)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 import aiokatcp
 from katsdptelstate.aio.telescope_state import TelescopeState
 
-from pipelines import catalogue
 from pipelines.calibration.flux import FluxScale
 from pipelines.calibration.interval import Interval
 from pipelines.calibration.pairs import Pairs
 from pipelines.calibration.publish import COUNTED, load_applied, publish_solutions
 from pipelines.calibration.refant import Reference
+from pipelines.calibration.report.record import BlockRecord
+from pipelines.calibration.report.writing import ReportWriter
+from pipelines.calibration.settings import CalMemory, CalSettings
 from pipelines.calibration.sky import Sky
 from pipelines.calibration.solutions import Applied, Solutions
 from pipelines.calibration.solver import ScanSolver
@@ -28,46 +30,6 @@ from pipelines.common.l0.server import L0_QUALITY, L0Input, L0Server
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CalSettings:
-    """How to calibrate."""
-
-    stream: str
-    """Name of the calibration stream."""
-    buffer_time: float
-    """Visibilities that are held at most, s; scans may be longer."""
-    g_solint: float = 0.0
-    """Interval of the gains, s; 0 for one solution per dump."""
-    preferred_refants: Sequence[str] = ()
-    """Reference antennas in order of preference; the first that has data is taken, or else the best."""
-
-    def dumps_per_gain(self, int_time: float) -> int:
-        """Whole dumps in a solution interval."""
-        return catalogue.dumps_per_gain(self.g_solint, int_time)
-
-    def batch(self, int_time: float) -> int:
-        """Solution intervals that are solved together."""
-        interval = self.dumps_per_gain(int_time) * int_time
-        return catalogue.calibration_batch(self.buffer_time, interval)
-
-
-class CalMemory:
-    """The arrays of a calibration: two batches of intervals, and the sums of a scan.
-
-    Parameters
-    ----------
-    pairs, n_chans
-        Of the stream.
-    batch
-        Intervals in a batch.
-    """
-
-    def __init__(self, pairs: Pairs, n_chans: int, batch: int) -> None:
-        self.batch = batch
-        self.scan = Interval(pairs, n_chans)
-        self.free = [Interval(pairs, n_chans) for _ in range(2 * batch)]
-
-
 @dataclass(slots=True)
 class _Scan:
     """The scan in progress."""
@@ -77,18 +39,25 @@ class _Scan:
     """Filled, or being filled, and not yet handed to the solver."""
     solver: ScanSolver | None = None
     n_dumps: int = 0
+    start: float = 0.0
+    """Unix s, its first dump."""
 
 
 @dataclass(slots=True)
 class _Block:
     """What is known of the block in progress."""
 
-    cbid: str
+    record: BlockRecord
     applied: Applied
     reference: Reference | None
     flux: FluxScale = field(default_factory=FluxScale)
     scan: _Scan | None = None
     solving: asyncio.Task[None] | None = None
+
+    @property
+    def cbid(self) -> str:
+        """Of the block."""
+        return self.record.cbid
 
 
 class CalServer(L0Server):
@@ -137,6 +106,8 @@ class CalServer(L0Server):
         self._depth = self.add_sensor(
             int, "buffer-intervals", "Solution intervals that wait to be solved"
         )
+        newest = self.add_sensor(str, "report", "File with the newest report")
+        self._reports = ReportWriter(getattr(options, "data", None), newest)
 
     @property
     def antennas(self) -> tuple[str, ...]:
@@ -153,6 +124,7 @@ class CalServer(L0Server):
             await self._end_scan(block)
             await self._solved(block)
             await self._publish_flux(block)
+            self._reports.start(block.record)
         finally:
             if block.solving is not None:
                 block.solving.cancel()
@@ -160,13 +132,14 @@ class CalServer(L0Server):
 
     async def _resume(self, cbid: str) -> _Block:
         """Begin a block, with what an earlier life of this program has found in it."""
-        applied, refant = await load_applied(self.telstate, self._settings.stream, cbid)
+        stream = self._settings.stream
+        record = BlockRecord(cbid, stream, self.antennas, self._freqs)
+        applied, refant = await load_applied(self.telstate, stream, cbid)
         if refant not in self.antennas:
-            return _Block(cbid, applied, None)
+            return _Block(record, applied, None)
         logger.info("capture block %s goes on, reference antenna %s", cbid, refant)
-        return _Block(
-            cbid, applied, Reference(self.antennas.index(refant), "that of this block before")
-        )
+        reference = Reference(self.antennas.index(refant), "that of this block before")
+        return _Block(record, applied, reference)
 
     async def _take(self, block: _Block, dump: Dump, time: float) -> None:
         """Add a dump of a calibrator to an interval; end the scan before when it is another's."""
@@ -175,7 +148,7 @@ class CalServer(L0Server):
             if block.scan is not None and calibrator != block.scan.calibrator:
                 await self._end_scan(block)
             if calibrator is not None:
-                scan = block.scan = block.scan or _Scan(calibrator)
+                scan = block.scan = block.scan or _Scan(calibrator, start=time)
                 interval = self._interval(block, scan)
                 await asyncio.to_thread(interval.add, dump, time)
                 scan.n_dumps += 1
@@ -265,6 +238,7 @@ class CalServer(L0Server):
             why = "too little data for a solution" if outcome is None else "no solution"
             logger.warning("scan of %s: %s", name, why)
             _warn(self._unsolved)
+            block.record.fail(name, scan.n_dumps, why, scan.start)
             return
         solutions, block.applied = outcome
         if block.reference is None or self._refant.value != self.antennas[block.reference.antenna]:
@@ -274,6 +248,7 @@ class CalServer(L0Server):
         for product, count in counts.items():
             self._counts[product].value += count
         block.flux.add(name, solutions, known=solver.sky.known)
+        block.record.add(name, scan.n_dumps, solutions, counts)
         self._rms.value = solutions.phase_rms
         logger.info(
             "scan of %s, %d dumps: %s, phase rms %.3f rad",
@@ -285,6 +260,7 @@ class CalServer(L0Server):
 
     async def _publish_refant(self, block: _Block, reference: Reference) -> None:
         block.reference = reference
+        block.record.refant, block.record.why = self.antennas[reference.antenna], reference.why
         self._refant.value = self.antennas[reference.antenna]
         self._why.value = reference.why
         view = self.telstate.view(self.telstate.join(block.cbid, self._settings.stream))
@@ -292,11 +268,16 @@ class CalServer(L0Server):
 
     async def _publish_flux(self, block: _Block) -> None:
         """Write the flux densities of the calibrators that had no model; katdal scales their gains by them."""
-        measured = block.flux.measured()
+        measured = block.record.measured_flux = block.flux.measured()
         if measured:
             logger.info("flux densities measured: %s", measured)
             view = self.telstate.view(self.telstate.join(block.cbid, self._settings.stream))
             await ts.publish(view, "measured_flux", measured)
+
+    async def on_stop(self) -> None:
+        """Finish the block with what has come, and the reports."""
+        await super().on_stop()
+        await self._reports.finish()
 
 
 def _add(solver: ScanSolver, batch: Sequence[Interval]) -> None:

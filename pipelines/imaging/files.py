@@ -1,28 +1,13 @@
-"""Files appear whole or not at all."""
+"""JSON files, which appear whole or not at all, as all others do (`replacing`)."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.common.files import replacing
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, which takes its place when the block ends without an error.
-
-    The temporary name keeps the suffix, by which libraries tell the format.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = ["replacing", "write_json"]
 
 
 def write_json(path: Path, document: object) -> None:

@@ -352,6 +352,10 @@ def _calibration(config: ProductConfig, name: str, l0: str) -> _Task:
         f"cal.{name}",
         resources.calibration(size, model.buffer_time, parameters.g_solint or 0.0, less=less),
         network=SDP_NETWORK,
+        options=(
+            *("--http-port", "{ports[http]}"),
+            *("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
+        ),
         settings=settings,
     )
 

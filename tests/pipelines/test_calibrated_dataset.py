@@ -18,7 +18,8 @@ from casacore.tables import table
 
 from pipelines.calibration.pairs import Pairs
 from pipelines.calibration.publish import publish_attributes
-from pipelines.calibration.server import CalServer, CalSettings
+from pipelines.calibration.server import CalServer
+from pipelines.calibration.settings import CalSettings
 from pipelines.common import telstate as ts
 from pipelines.common.baselines import correlator_ordering, split_input
 from pipelines.common.dataset import open_dataset
@@ -231,6 +232,8 @@ def written(
                 }
 
     sensors = asyncio.run(observe())
+    report = data / CBID / f"{CBID}_cal_report.html"
+    assert "Reference antenna" in report.read_text()
     yield data / CBID / f"{CBID}_sdp_l0.rdb", sensors
 
 

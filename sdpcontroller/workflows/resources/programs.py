@@ -238,7 +238,10 @@ def calibration(l0: StreamSize, buffer_time: float, g_solint: float = 0.0, *, le
         n_antennas=l0.n_antennas,
         batch=catalogue.calibration_batch(buffer_time, dumps * l0.int_time),
     )
-    return _of_l0(catalogue.CALIBRATION, _cal_cpus(less=less), mem, _rate_of(_cal_in, l0))
+    received = _rate_of(_cal_in, l0)
+    return _of_l0(
+        catalogue.CALIBRATION, _cal_cpus(less=less), mem, received, volumes=(DATA_VOLUME,)
+    )
 
 
 _writer_in = _l0_in_or_out("vis_writer", "in", "the L0 stream")

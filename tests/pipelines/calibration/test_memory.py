@@ -11,7 +11,7 @@ import pytest
 from pipelines import catalogue
 from pipelines.calibration.interval import interval_bytes
 from pipelines.calibration.pairs import Pairs
-from pipelines.calibration.server import CalMemory, CalSettings
+from pipelines.calibration.settings import CalMemory, CalSettings
 from pipelines.calibration.sky import Sky
 from pipelines.calibration.solutions import Applied, Products
 from pipelines.calibration.solver import ScanSolver

@@ -80,7 +80,7 @@ def test_every_graph_can_be_run(product: ProductConfig) -> None:
     assert set(workflow.katcp_tasks) == names - {workflow.telstate_task}
     for name in workflow.katcp_tasks:
         task = workflow.graph.task(name)
-        ports = ("katcp", "http") if task.kind == "display" else ("katcp",)
+        ports = ("katcp", "http") if task.kind in ("display", "cal") else ("katcp",)
         assert task.request.ports == ports
         assert task.ready.kind is ReadyKind.PORTS and task.ready.ports == ports
 

@@ -1,0 +1,1 @@
+"""The report of a capture block: a page with plots, for people."""
