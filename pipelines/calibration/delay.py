@@ -279,10 +279,10 @@ def _information(
     Not those that residuals tell: they scatter, and what a bandpass has of curvature would then become a slope.
     """
     power = np.abs(np.nan_to_num(gains)) ** 2
-    total = np.zeros(power.shape)
+    total: npt.NDArray[np.float64] = np.zeros(power.shape)
     for ant, other in ((pairs.ant1, pairs.ant2), (pairs.ant2, pairs.ant1)):
         np.add.at(total.T, ant, (weights * power[:, other]).T)
-    return total * power
+    return np.asarray(total * power)
 
 
 def _slopes(
