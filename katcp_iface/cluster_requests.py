@@ -12,6 +12,7 @@ from sdpcontroller.control import (
     DrainAgent,
     LookUpImage,
     RestartTask,
+    ResumeRepair,
     SetTargetState,
     ShutDown,
     TaskLog,
@@ -190,6 +191,18 @@ class ClusterRequests(CaptureRequests):
             Host of the agents, whether they are there now or not.
         """
         await self.execute(UndrainAgent(host))
+
+    async def request_repair_resume(self, ctx: RequestContext) -> str:
+        """Let products start tasks again by themselves, after many agents were lost at once.
+
+        Until then the alarm `repair` says why they do not. It changes nothing when there is no such pause.
+
+        Returns
+        -------
+        reason : str
+            Why there was a pause; empty if there was none.
+        """
+        return await self.execute(ResumeRepair())
 
 
 class SystemRequests(ClusterRequests):

@@ -161,6 +161,11 @@ class UndrainAgent(Command[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeRepair(Command[str]):
+    """Let products start tasks again by themselves; replies with why they did not, empty if they did."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetTargetState(Command[None]):
     """Command the state of the whole; it is reached later."""
 

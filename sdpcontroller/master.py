@@ -47,6 +47,7 @@ from sdpcontroller.overrides import OVERRIDES, Overrides
 from sdpcontroller.products.product import Product
 from sdpcontroller.products.record import BATCHES, PRODUCTS, KeptBatch
 from sdpcontroller.products.services import Figures, NoFigures, Services, Timeouts
+from sdpcontroller.repair import REPAIR, Repair
 from sdpcontroller.store import Store
 from sdpcontroller.store.journal import JOURNAL_FORMS
 from sdpcontroller.store.records import Form, Table
@@ -68,6 +69,7 @@ FORMS: Final[tuple[Form[Any], ...]] = (
     GROUPS,
     OVERRIDES,
     SYSTEM,
+    REPAIR,
     *JOURNAL_FORMS,
 )
 """Everything that the controller keeps: what a successor must be able to read."""
@@ -145,6 +147,7 @@ class Master:
         self._stopping = False
         self._target = Target(store)
         self._overrides = Overrides(store)
+        self._repair = Repair(store, self.tell_system)
         self._operations = Operations(
             store,
             products=self._products,
@@ -168,6 +171,7 @@ class Master:
             MulticastGroups: self._multicast_groups,
             **self._operations.handlers(),
             **Draining(scheduler, self.agents, self.products).handlers(),
+            **self._repair.handlers(),
         }
 
     async def run(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
@@ -183,6 +187,7 @@ class Master:
         await self._multicast.load()
         await self._target.load()
         await self._overrides.load()
+        await self._repair.load()
         try:
             async with asyncio.TaskGroup() as background:
                 await self._run(background, ready, stop)
@@ -207,6 +212,7 @@ class Master:
             timeouts=self._timeouts,
             image=self._image,
             may_act=self._may_act,
+            may_repair=self._repair.allowed,
             figures=self._figures,
         )
         self._products.update(await self._load_products(services))
@@ -332,22 +338,16 @@ class Master:
 
     def system(self) -> SystemRecord:
         """Return the state of the whole."""
-        wrong = alarms(self._link, self.products().values(), self.agents())
+        found = alarms(self._link, self.products().values(), self.agents())
+        wrong = (*self._repair.alarms(), *found)
         state = reported(
             self._target.state,
             up=self._services is not None,
             any_product=bool(self._products),
             wrong=wrong,
         )
-        link = self._link
-        return SystemRecord(
-            state,
-            self._target.state.value,
-            link.state.value,
-            link.master,
-            wrong,
-            tuple(self._standbys()),
-        )
+        target, link, standbys = self._target.state.value, self._link, tuple(self._standbys())
+        return SystemRecord(state, target, link.state.value, link.master, wrong, standbys)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Register a listener; it is told of what exists at once. The returned function ends it."""
@@ -466,6 +466,8 @@ class Master:
             return
         if isinstance(change, LinkChanged):
             self._link = change
+        if self._services is not None:
+            self._repair.look(self.agents(), self._link.state, self._services.background)
         self.tell_system()
 
     def tell_system(self) -> None:

@@ -13,11 +13,10 @@ from typing import Final
 from scheduler.views import LinkChanged, LinkState
 from sdpcontroller.control import AgentRecord, Alarm, ProductRecord, ProductState, Severity
 from sdpcontroller.errors import CommandError
+from sdpcontroller.repair import LOST_TOGETHER
 from sdpcontroller.store import Store
 from sdpcontroller.store.records import Form, Table
 
-LOST_TOGETHER: Final = 0.2
-"""Share of the agents whose loss is an alarm."""
 _KEY: Final = "target"
 
 

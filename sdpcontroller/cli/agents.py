@@ -1,4 +1,4 @@
-"""``sdp agents``, ``sdp drain`` and ``sdp undrain``: machines taken out of service and put back."""
+"""``sdp agents``, ``drain``, ``undrain``, ``resume-repair``: machines out of service, put back, lost."""
 
 from __future__ import annotations
 
@@ -48,6 +48,14 @@ def add_parsers(commands: Any) -> None:
     )
     parser.add_argument("host", help="host of the agents")
     _add_wait(parser, "until the host is up")
+    add_command(
+        commands,
+        "resume-repair",
+        _resume_repair,
+        summary="let products start tasks again by themselves",
+        description="Let products start tasks again by themselves, after many agents were lost at once and "
+        "an alarm has said that they do not.",
+    )
 
 
 def _add_wait(parser: argparse.ArgumentParser, until: str) -> None:
@@ -99,6 +107,13 @@ async def _undrain(cam: Cam, options: argparse.Namespace) -> int:
             f"{state or 'the controller does not see it'}"
         ) from None
     say(options, f"{options.host} gets tasks again", {"host": options.host, "state": state})
+    return 0
+
+
+async def _resume_repair(cam: Cam, options: argparse.Namespace) -> int:
+    (reason,) = await cam.request("repair-resume")
+    text = f"repair goes on; it had paused: {reason}" if reason else "repair did not pause"
+    say(options, text, {"reason": reason})
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from scheduler.errors import SchedulerError
-from scheduler.task import TaskState
+from scheduler.task import Outcome, TaskState
 from scheduler.views import TaskView
 from sdpcontroller.control import CaptureBlockState, ProductState
 from sdpcontroller.errors import CommandError
@@ -19,6 +19,7 @@ from sdpcontroller.products.record import KeptProduct
 from sdpcontroller.products.restarts import POLICIES, RestartPolicy, Row
 from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
+from sdpcontroller.repair import LOOK
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,10 @@ class Losses:
                     self._services.figures.restarted(view.kind, "given_up")
                     await self._give_up(view, "it died too often to be started again")
                     return
-                await asyncio.sleep(pause)
+                # What is lost with its agent may be one of many: that is known a little later.
+                lost = view.death is not None and view.death.outcome is Outcome.LOST
+                await asyncio.sleep(max(pause, LOOK) if lost else pause)
+                await self._services.may_repair()
                 if self._keeper.kept.state not in _LIVE:
                     return
                 restarted = await self._try_restart(graph, name)

@@ -130,6 +130,9 @@ class FakeScheduler:
         """Names of the tasks that were restarted."""
         self.restart_error: Exception | None = None
         self.batch_failures: tuple[str, ...] = ()
+        self.agent_views = (
+            AgentView(agent_id="S1", host="sdp-2"), AgentView(agent_id="S0", host="sdp-1")
+        )  # fmt: skip
         self.failed: asyncio.Future[None] | None = None
         self.survives = False
         """Whether the tasks run on when the link to the scheduler ends, as they do on a cluster."""
@@ -157,7 +160,7 @@ class FakeScheduler:
             callback(change)
 
     def agents(self) -> tuple[AgentView, ...]:
-        return (AgentView(agent_id="S1", host="sdp-2"), AgentView(agent_id="S0", host="sdp-1"))
+        return self.agent_views
 
     def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
         return dict(self._views.get(graph_id, {}))
@@ -281,7 +284,9 @@ class FakeScheduler:
         self._views[graph_id][name] = view
         self.tell(TaskChanged(view))
 
-    async def die(self, name: str, *, log: tuple[str, ...] = ()) -> None:
+    async def die(
+        self, name: str, *, log: tuple[str, ...] = (), outcome: Outcome = Outcome.FAILED
+    ) -> None:
         """Let a task of the newest graph die; its last lines are known a little later."""
         graph_id = self.launched[-1].graph_id
         view = self._views[graph_id][name]
@@ -290,7 +295,7 @@ class FakeScheduler:
             for conn in tuple(server._connections):
                 conn.abort()
             await server.stop()
-        death = Death(Outcome.FAILED, "exited with status 3", exit_status=3)
+        death = Death(outcome, "exited with status 3", exit_status=3)
         self._become(graph_id, name, state=TaskState.DEAD, death=death)
         if log:
             await asyncio.sleep(0)
