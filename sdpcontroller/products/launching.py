@@ -117,7 +117,8 @@ class Launching:
             async with self._publishing:
                 if self._keeper.kept.telstate is None:
                     try:
-                        await self._publish(graph, values)
+                        # The store may be away for a while: programs wait, as launches do.
+                        await self._keeper.insist(lambda: self._publish(graph, values))
                     except ControllerError as exc:
                         raise LaunchError(str(exc)) from exc
             return {}

@@ -152,7 +152,11 @@ class Product:
             raise
         self._configuring = None
         elapsed = time.monotonic() - started
-        await self._set_state(ProductState.IDLE, f"all tasks ready after {elapsed:.1f} s")
+        # All run: that the store is away for a while is no reason to take them down, or to leave it at that.
+        event = f"all tasks ready after {elapsed:.1f} s"
+        await self._keeper.insist(lambda: self._set_state(ProductState.IDLE, event))
+        if self._state is not ProductState.IDLE:
+            raise CommandError(f"product {self.name} is up, but that could not be recorded")
         _IDLE.reached()
         self._settle_configure()
         for view in graph.tasks().values():  # one may have died while that was written

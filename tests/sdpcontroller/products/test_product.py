@@ -480,6 +480,23 @@ class TestStoreAway:
         assert await up.stored("p") is None
 
     @pytest.mark.parametrize("written", [False, True])
+    @pytest.mark.parametrize("event", ["telescope state", "all tasks ready"])
+    async def test_a_launch_waits_for_it(
+        self, up: House, away: dict[str, Any], event: str, written: bool
+    ) -> None:
+        """It was taken as a failure of the launch: what had started was killed, or nobody went on."""
+        away.update(event=event, written=written)
+        configuring = asyncio.ensure_future(up.master.execute(configure("q")))
+        await up.witness.until(lambda: "q" in up.witness.latest)
+        await asyncio.wait({configuring}, timeout=0.3)
+        assert not configuring.done() and up.product("q").state is ProductState.CONFIGURING
+        away.update(event=None)
+        await configuring
+        assert up.product("q").state is ProductState.IDLE
+        stored = await up.stored("q")
+        assert stored is not None and stored["state"] == "idle"
+
+    @pytest.mark.parametrize("written", [False, True])
     async def test_a_product_half_taken_down_goes_on_by_itself(
         self, up: House, away: dict[str, Any], written: bool
     ) -> None:
