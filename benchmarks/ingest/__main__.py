@@ -114,18 +114,19 @@ def whole_program(args: argparse.Namespace) -> None:
     print(
         f"\nprogram: at {args.program_rate:g} Gb/s; receiving alone {alone.cpu_per_gigabit:.4f} CPU s/Gb"
     )
-    print(
-        "  antennas  products  channels  lost  CPU s/Gb  ratio  Gb/s per core  ns/sample  MiB  asked"
-    )
+    print("  antennas  products  channels  lost  CPU s/Gb  ratio  Gb/s per core  ns/sample")
+    costs = []
     for antennas, n_chans in ARRAYS:
         traffic = array_traffic(antennas, n_chans, args.program_rate)
         figures = asyncio.run(program.measure(traffic, args.seconds))
         cpu = figures.cpu_per_gigabit
+        costs.append(cpu)
         print(
             f"  {antennas:8d}  {traffic.stream.n_bls:8d}  {n_chans:8d}  {figures.lost:4d}  {cpu:8.3f}"
             f"  {cpu / alone.cpu_per_gigabit:5.0f}  {1 / cpu:13.2f}  {cpu * 64:9.1f}",
             flush=True,
         )
+    print(f"  the greatest cost of a sample is {max(costs) / min(costs):.2f} of the least")
 
 
 def memory(args: argparse.Namespace) -> None:

@@ -30,13 +30,10 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from pipelines.common.spead import FLAG_INGEST_RFI
-
 MIN_CHANNELS: Final = 32
 """Good channels that a spectrum needs to be judged."""
-_BLOCK: Final = 16
-"""Products whose spectra are gathered at once: neighbours in memory."""
-_MAD_TO_SIGMA: Final = 1.4826
+MAD_TO_SIGMA: Final = 1.4826
+"""Standard deviation of a Gaussian, in units of its median absolute deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,7 @@ def difference_noise(x: Any) -> float:
             differences[n] = difference
             n += 1
     # The difference of white noise has variance 4 + 1 + 1.
-    return float(_MAD_TO_SIGMA / 6**0.5 * np.median(differences[:n])) if n > 0 else 0.0
+    return float(MAD_TO_SIGMA / 6**0.5 * np.median(differences[:n])) if n > 0 else 0.0
 
 
 @njit(nogil=True, cache=True)
@@ -175,60 +172,8 @@ def flag_spectrum(
     hit[:] = False
     if good.shape[0] < MIN_CHANNELS:
         return
-    sigma = max(_MAD_TO_SIGMA * np.median(np.abs(good)), difference_noise(x), floor)
+    sigma = max(MAD_TO_SIGMA * np.median(np.abs(good)), difference_noise(x), floor)
     variation = np.empty_like(x)
     _variation(background, half_width, variation)
     deviation -= variation
     sum_threshold(deviation, n_sigma * sigma, falloff, doublings, hit)
-
-
-@njit(nogil=True, cache=True)
-def flag_products(
-    vis: Any,
-    flags: Any,
-    start: int,
-    stop: int,
-    half_width: int,
-    n_sigma: float,
-    falloff: float,
-    doublings: int,
-    floor: float,
-) -> int:
-    """Set ``FLAG_INGEST_RFI`` in the flags of samples with interference.
-
-    Parameters
-    ----------
-    vis, flags
-        complex64 and uint8 (C, B); samples that already have a flag are no evidence and get none.
-    start, stop
-        Range of products to work on.
-    half_width, n_sigma, falloff, doublings
-        See :class:`FlaggerSettings`.
-    floor
-        The noise is never taken to be less than this (Jy): counts are whole numbers, and the median
-        deviation of a spectrum that is mostly one number is 0.
-
-    Returns
-    -------
-    int
-        Number of samples flagged.
-    """
-    n_chans = vis.shape[0]
-    if n_chans < max(MIN_CHANNELS, 2 * half_width + 1):
-        return 0
-    amplitude = np.empty((_BLOCK, n_chans), np.float32)
-    hit = np.empty(n_chans, np.bool_)
-    flagged = 0
-    for first in range(start, stop, _BLOCK):
-        size = min(_BLOCK, stop - first)
-        for c in range(n_chans):
-            for i in range(size):
-                lost = flags[c, first + i] != 0
-                amplitude[i, c] = np.nan if lost else abs(vis[c, first + i])
-        for i in range(size):
-            flag_spectrum(amplitude[i], half_width, n_sigma, falloff, doublings, floor, hit)
-            for c in range(n_chans):
-                if hit[c]:
-                    flags[c, first + i] |= FLAG_INGEST_RFI
-                    flagged += 1
-    return flagged

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.common import rfi
+from pipelines.common.rfi import FlaggerSettings
+from pipelines.common.rfi_lanes import flag_products
 from pipelines.common.spead import FLAG_DATA_LOST, FLAG_INGEST_RFI, FLAG_SATURATED
 from pipelines.ingest import kernels
 from pipelines.ingest.layout import OutputLayout
@@ -77,7 +78,7 @@ class Averager:
     """The input product of each output product; None: the same order."""
     weighting: Weighting | None = None
     """Of the output products; None: they weigh as much as the number of their samples."""
-    flagger: rfi.FlaggerSettings = field(default_factory=rfi.FlaggerSettings)
+    flagger: FlaggerSettings = field(default_factory=FlaggerSettings)
     workers: int = 1
     """Threads that share the work on one dump."""
     _vis: npt.NDArray[np.complex64] = field(init=False)
@@ -174,7 +175,7 @@ class Averager:
     def _flag(self, start: int, stop: int) -> int:
         # The rounding of a count is uniform, 0.29 of a count; a whole one keeps well clear of it.
         settings, floor = self.flagger, self.layout.source.scale
-        found: int = rfi.flag_products(
+        found: int = flag_products(
             self._vis, self._flags, start, stop, settings.half_width, settings.n_sigma,
             settings.falloff, settings.doublings, floor,
         )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.common.rfi import MIN_CHANNELS, FlaggerSettings, flag_products, running_median
+from pipelines.common.rfi import MIN_CHANNELS, FlaggerSettings, running_median
+from pipelines.common.rfi_lanes import flag_products
 
 RFI = 0x10
 
