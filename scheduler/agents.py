@@ -7,7 +7,6 @@ people, the whole is asked of the master now and then. A master that does not an
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +15,7 @@ from math import inf
 from typing import Any, Final
 
 import aiohttp
+import orjson
 
 from scheduler.closures import Closures
 from scheduler.errors import SchedulerError, TopologyError
@@ -171,7 +171,7 @@ async def fetch(
                 if len(body) > MAX_BYTES:
                     logger.warning("%s answers more than %d bytes", url, MAX_BYTES)
                     return None
-            document: object = json.loads(body)
+            document: object = orjson.loads(body)
             return document
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
         logger.debug("%s: %r", url, exc)

@@ -71,6 +71,8 @@ class TaskEntry:
     news_at: float = 0.0
     """When something was last heard or asked; time of the event loop."""
     recorded: TaskRecord | None = None
+    drawn: tuple[Assignment, Resources] | None = None
+    """What :attr:`resources` is of that assignment: it is asked for with every change."""
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Keeps the records of the task in the order of its events."""
 
@@ -99,7 +101,10 @@ class TaskEntry:
         """What it holds now."""
         if self.assignment is None or self.dead:
             return Resources()
-        return self.assignment.resources(self.template.request)
+        if self.drawn is None or self.drawn[0] is not self.assignment:
+            drawn = self.assignment.resources(self.template.request)
+            self.drawn = self.assignment, drawn
+        return self.drawn[1]
 
     def record(self) -> TaskRecord:
         """Return what the journal keeps."""

@@ -15,8 +15,8 @@ from typing import Any, Final
 import aiohttp
 import aiokatcp
 
+from scheduler.collector import calm
 from scheduler.embedded import AgentSpec, Cluster
-from scheduler.embedded.collector import calm
 from scheduler.embedded.executors import Container, Launch, Outcome, Running
 from scheduler.quantities import Ranges, Resources
 from scheduler.taskinfo import LABEL_KIND

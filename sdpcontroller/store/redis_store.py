@@ -292,11 +292,7 @@ class Store:
             keys = await self.keys(table)
             async with self.timing("read"):
                 rows = await uncut(self._rows(table, keys))
-            return {
-                key: _stored(row)
-                for key, row in zip(keys, rows, strict=True)
-                if row  # deleted since the keys were read
-            }
+            return await asyncio.to_thread(_all_stored, keys, rows)
 
     async def _rows(self, table: str, keys: Sequence[str]) -> list[dict[str, str]]:
         async with self.client.pipeline(transaction=False) as pipe:
@@ -342,6 +338,11 @@ def _retrieve(task: asyncio.Future[Any]) -> None:
     """Look at the exception of an exchange whose caller may have gone away."""
     if not task.cancelled():
         task.exception()
+
+
+def _all_stored(keys: Sequence[str], rows: Sequence[Mapping[str, str]]) -> dict[str, Stored]:
+    """Read rows; those that were deleted since the keys were read are empty."""
+    return {key: _stored(row) for key, row in zip(keys, rows, strict=True) if row}
 
 
 def _stored(row: Mapping[str, str]) -> Stored:
