@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import aiokatcp
 from aiokatcp.server import RequestContext
 
-from katcp_iface.bounded import BoundedServer
+from katcp_iface.sensor_requests import SensorRequests
 from sdpcontroller.config import VERSIONS
 from sdpcontroller.config.problems import suggestion
 from sdpcontroller.control import (
@@ -51,7 +51,7 @@ def _lines(text: str) -> Iterable[tuple[str]]:
     return [(line,) for line in text.splitlines()]
 
 
-class ProductRequests(BoundedServer):
+class ProductRequests(SensorRequests):
     """Products come and go."""
 
     def product(self, name: str) -> ProductRecord:

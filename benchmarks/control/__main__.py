@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.control.measures import MEASURES
 
@@ -24,10 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if unknown := set(options.measure) - MEASURES.keys():
         parser.error(f"there is no measure {', '.join(unknown)}")
-    os.nice(options.nice)
+    be_nice(options.nice)
     for name in options.measure or MEASURES:
         print(f"{name} (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
         asyncio.run(MEASURES[name]())
+
+
+def be_nice(value: int) -> None:
+    """Change the niceness of this process, of all that it starts, and of their group, where Linux has those."""
+    os.nice(value)
+    group = Path("/proc/self/autogroup")  # of a session: without, niceness counts within it only
+    if value and group.exists():
+        os.setsid()
+        group.write_text(str(value))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Final
 
 from benchmarks.control import yardsticks
-from benchmarks.control.probe import Probe, request
+from benchmarks.control.probe import Probe, request, watch
 from benchmarks.control.site import Controller, Site
 from benchmarks.interface_mode import document
 
@@ -87,16 +88,31 @@ async def sensors() -> None:
         await asyncio.sleep(3)
         async with Probe(controller) as busy:
             await asyncio.sleep(15)
+        async with Probe(controller) as watched:
+            rate = await _watch(controller, 20)
         count = await _count_sensors(controller)
         say("sensors", count, None, "")
         say("memory", controller.resident(), 600.0, "MiB")
         say_ratio("memory", controller.resident(), before, "MiB", "before there is a product")
-        rate = 200 * SENSORS / PERIOD
         print(
-            f"  {rate:.0f} readings a second: {100 * busy.cpu / busy.wall:.0f} % of a core, "
-            f"{100 * still.cpu / still.wall:.0f} % while nothing changes"
+            f"  {200 * SENSORS / PERIOD:.0f} readings a second: {busy.load}; {still.load} without"
         )
         say_requests(idle, busy)
+        print(
+            f"  and with a client that subscribes to all of them, {rate:.0f} updates a second: {watched.load}"
+        )
+        say_requests(idle, watched)
+
+
+async def _watch(controller: Controller, seconds: float) -> float:
+    """Let another process subscribe to everything; return the updates that it gets in a second."""
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=watch, args=(controller.port, seconds, other))
+    process.start()
+    rate: float = await asyncio.to_thread(pipe.recv)
+    process.join()
+    return rate
 
 
 MEASURES: Final[Mapping[str, Callable[[], Coroutine[None, None, None]]]] = {
@@ -168,5 +184,6 @@ def say_requests(idle: Probe | None, busy: Probe) -> None:
     say("loop late by at most", 1000 * busy.lag.worst, 50.0, "ms")
     say("  by its own computing", 1000 * busy.own_lag.worst, 50.0, "ms")
     print(
-        f"  {100 * busy.lag.share_above(0.05):.2f} % of {busy.lag.looks:.0f} looks were later than 50 ms"
+        f"  the controller waited {busy.delayed:.2f} s of {busy.wall:.1f} s for a CPU; "
+        f"{100 * busy.lag.share_above(0.05):.2f} % of {busy.lag.looks:.0f} looks were later than 50 ms"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import multiprocessing.connection
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Final, Self
 
 import aiokatcp
 
-from benchmarks.control.site import Controller
+from benchmarks.control.site import LINE_LIMIT, Controller
 
 REQUESTS: Final[Sequence[tuple[str, ...]]] = (
     ("watchdog",),
@@ -65,13 +66,14 @@ class Probe:
         self._controller = controller
         self.seconds: dict[str, list[float]] = defaultdict(list)
         """Time to the reply, by request."""
-        self.cpu = self.wall = 0.0
-        """Of the controller."""
+        self.cpu = self.wall = self.delayed = 0.0
+        """Seconds: that the controller computed, that passed, and that it had no CPU though it was ready."""
 
     async def __aenter__(self) -> Self:
         self._client = await self._controller.client()
         self._before = await self._controller.figures()
         self._cpu, self._wall = self._controller.cpu(), time.monotonic()
+        self._delayed = self._controller.delayed()
         self._asking = asyncio.create_task(self._ask())
         return self
 
@@ -83,6 +85,7 @@ class Probe:
     ) -> None:
         self.cpu = self._controller.cpu() - self._cpu
         self.wall = time.monotonic() - self._wall
+        self.delayed = self._controller.delayed() - self._delayed
         self._asking.cancel()
         await asyncio.gather(self._asking, return_exceptions=True)
         if error is None:
@@ -100,6 +103,11 @@ class Probe:
             await asyncio.sleep(PAUSE)
 
     @property
+    def load(self) -> str:
+        """What the controller used, for people."""
+        return f"{100 * self.cpu / self.wall:.0f} % of a core"
+
+    @property
     def all_seconds(self) -> list[float]:
         """Of all requests together."""
         return [value for values in self.seconds.values() for value in values]
@@ -114,3 +122,28 @@ async def request(client: aiokatcp.Client, *words: object) -> list[str]:
     """Make a request and return the words of its reply."""
     reply, _ = await client.request(str(words[0]), *words[1:])
     return [word.decode() for word in reply]
+
+
+class _Counting(aiokatcp.AbstractSensorWatcher):
+    def __init__(self) -> None:
+        self.updates = 0
+
+    def sensor_updated(
+        self, name: str, value: bytes, status: aiokatcp.Sensor.Status, timestamp: float
+    ) -> None:
+        self.updates += 1
+
+
+def watch(port: int, seconds: float, pipe: multiprocessing.connection.Connection) -> None:
+    """Subscribe to all sensors of a controller, as CAM does; tell how many updates came each second."""
+
+    async def main() -> None:
+        async with aiokatcp.Client("127.0.0.1", port, limit=LINE_LIMIT) as client:
+            counting = _Counting()
+            client.add_sensor_watcher(counting)
+            await asyncio.sleep(seconds / 2)
+            before = counting.updates
+            await asyncio.sleep(seconds / 2)
+            pipe.send((counting.updates - before) / (seconds / 2))
+
+    asyncio.run(main())

@@ -61,6 +61,11 @@ class Controller:
         times = self.seen.cpu_times()
         return float(times.user + times.system)
 
+    def delayed(self) -> float:
+        """Return for how long its main thread was ready to run and had no CPU, s."""
+        text = Path(f"/proc/{self.process.pid}/schedstat").read_text()
+        return int(text.split()[1]) / 1e9
+
     def resident(self) -> float:
         """Return its memory, MiB."""
         return float(self.seen.memory_info().rss) / MIB

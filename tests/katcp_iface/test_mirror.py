@@ -309,3 +309,20 @@ async def test_what_is_wrong_is_listed_with_the_status_of_the_gravest(client, co
     alarm = Alarm("mesos", Severity.ALARM, "no Mesos master")
     control.set_system(replace(control.system_record, alarms=(alarm, warning)))
     assert (await value(client, "alarms"))[0] == "error"
+
+
+async def test_thousands_of_sensors_are_listed_while_others_are_answered(connect, control) -> None:
+    control.put(control.product("array_1"))
+    for n in range(600):  # more than one piece
+        control.sense(reading(name=f"figure-{n}"))
+    first, other = await connect(), await connect()
+    listing = asyncio.create_task(first.request("sensor-list"))
+    values = asyncio.create_task(first.request("sensor-value", "/figure-/"))
+    await other.request("watchdog")
+    reply, informs = await listing
+    assert len({inform.arguments[0] for inform in informs}) == int(reply[0]) > 600
+    reply, informs = await values
+    assert int(reply[0]) == len(informs) == 600
+    assert informs[0].arguments[1:4] == [b"1", f"{TASK}.figure-0".encode(), b"nominal"]
+    with pytest.raises(aiokatcp.FailReply, match="Unknown sensor"):
+        await other.request("sensor-value", "nothing")
