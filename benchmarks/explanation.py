@@ -88,7 +88,9 @@ def occupied(
     return free, running
 
 
-def graph(*, gpu_mem: float = 14000, bandwidth: float = 36000, cores: int = 6) -> Tasks:
+def graph(
+    *, gpu_mem: float = 14000, bandwidth: float = 36000, cores: int = 6, disk: float = 100_000
+) -> Tasks:
     """Make 208 tasks: 64 F engines, 64 X engines, 64 beam engines, 16 tasks of the science pipeline."""
 
     def engine(gpu: GpuRequest, way_in: float, way_out: float, n: int) -> TaskRequest:
@@ -108,7 +110,7 @@ def graph(*, gpu_mem: float = 14000, bandwidth: float = 36000, cores: int = 6) -
         tasks[f"ingest.{n}"] = TaskRequest.of(
             cores=8, mem_mib=65536, ports=("katcp",), nics=[NicRequest.of("sdp", in_mbps=20000)]
         )
-        tasks[f"writer.{n}"] = TaskRequest.of(cpus=2, mem_mib=32768, disk_mib=100_000)
+        tasks[f"writer.{n}"] = TaskRequest.of(cpus=2, mem_mib=32768, disk_mib=disk)
     return tasks
 
 
@@ -118,6 +120,7 @@ CASES: Mapping[str, Tasks] = {
     "cores": graph(cores=11),
     "never": graph(gpu_mem=41000),
     "pieces": graph(gpu_mem=22000),
+    "two at once": graph(gpu_mem=22000, disk=1_500_000),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from scheduler.packing import solve
 from scheduler.packing.circumstances import Circumstances
+from scheduler.packing.combinations import together
 from scheduler.packing.explanation import Binding, Explanation, Verdict, Withheld, at_least
 from scheduler.packing.relaxation import Relaxation, relax
 from scheduler.packing.remedies import THOROUGH, Case, Trials, remedies
@@ -54,7 +55,7 @@ def diagnose(
     trials = Trials(fits)
     bindings = now.bindings or ever
     case = Case(agents, tasks, shortage.unplaced, circumstances, bindings, shortage.nearest)
-    found = remedies(case, trials)
+    found = remedies(case, trials) or together(case, trials)
     return Explanation(
         shortage=shortage,
         verdict=_verdict(shortage, now, fits_empty=fits_empty),

@@ -169,8 +169,26 @@ class BringBack:
         return "back in service: " + listed([str(agent) for agent in self.agents])
 
 
-Remedy: TypeAlias = Annotated[
+Change: TypeAlias = Annotated[
     MoreAgents | FreeTasks | AskLess | AskPart | Drop | BringBack, Field(discriminator="kind")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several changes, none of which can be left out."""
+
+    changes: tuple[Change, ...]
+    """The easiest kind first."""
+    kind: Literal["together"] = "together"
+
+    def __str__(self) -> str:
+        return ", and ".join(map(str, self.changes))
+
+
+Remedy: TypeAlias = Annotated[
+    MoreAgents | FreeTasks | AskLess | AskPart | Drop | BringBack | Together,
+    Field(discriminator="kind"),
 ]
 
 
@@ -193,7 +211,8 @@ class Explanation:
     """Whether it fits with the cluster empty (a placement was found); None: not known."""
     withheld: tuple[Withheld, ...] = ()
     remedies: tuple[Remedy, ...] = ()
-    """Changes with each of which the graph was placed, the easiest kind first."""
+    """Changes with each of which the graph was placed, the easiest kind first; several together where no single
+    one was found."""
     tried: int = 0
     """How many changes were looked at for `remedies`."""
 
@@ -248,10 +267,13 @@ class Explanation:
         if self.withheld:
             yield f"Not counted: {listed([str(agent) for agent in self.withheld], 'agent')}"
         if self.remedies:
-            yield "With any one of these it fits (each was tried):"
+            alone = any(not isinstance(remedy, Together) for remedy in self.remedies)
+            yield ("" if alone else "No single change was found that would help. ") + (
+                "With any one of these it fits (each was tried):"
+            )
             yield from some([f"  - {remedy}" for remedy in self.remedies])
         elif self.tried:
-            yield f"No single change was found that would help ({self.tried} were tried)."
+            yield f"No change was found that would help, nor several together ({self.tried} were tried)."
 
     def _headline(self) -> str:
         left = len(self.shortage.unplaced)

@@ -89,12 +89,17 @@ class Case:
 
 def remedies(case: Case, trials: Trials) -> tuple[Remedy, ...]:
     """Look for changes that help, the easiest kind first."""
-    scale = min(1.0, ROOMY / max(1, len(case.tasks) * len(case.agents)))
+    scale = scale_of(case)
     found: list[Remedy] = []
     for kind, most in ((_bring_back, 5), (_free, 18), (_more_agents, 8), (_smaller, 20)):
         trials.allow(int(most * scale))
         found += kind(case, trials)
     return tuple(found)
+
+
+def scale_of(case: Case) -> float:
+    """Return which part of the trials is made: fewer of a larger problem."""
+    return min(1.0, ROOMY / max(1, len(case.tasks) * len(case.agents)))
 
 
 # ---------------------------------------------------------------------- agents that are withheld
@@ -105,15 +110,15 @@ def _bring_back(case: Case, trials: Trials) -> Iterator[Remedy]:
     known = [(idle, idle.agent) for idle in case.circumstances.idle if idle.agent is not None]
     alone = 0
     for idle, agent in known[:KINDS]:
-        if trials.fit(_beside(case.agents, [agent]), case.tasks):
+        if trials.fit(beside(case.agents, [agent]), case.tasks):
             alone += 1
             yield BringBack((Withheld(idle.host, idle.reason),))
     every = [agent for _, agent in known]
-    if not alone and len(known) > 1 and trials.fit(_beside(case.agents, every), case.tasks):
+    if not alone and len(known) > 1 and trials.fit(beside(case.agents, every), case.tasks):
         yield BringBack(tuple(Withheld(idle.host, idle.reason) for idle, _ in known))
 
 
-def _beside(agents: Sequence[AgentSnapshot], more: Sequence[AgentSnapshot]) -> list[AgentSnapshot]:
+def beside(agents: Sequence[AgentSnapshot], more: Sequence[AgentSnapshot]) -> list[AgentSnapshot]:
     """Add agents, or the rest of agents of which a part is there."""
     holds = {agent.agent_id: agent.free for agent in more}
     rest = Occupant(name="idle", holds=holds)
@@ -126,10 +131,15 @@ def _beside(agents: Sequence[AgentSnapshot], more: Sequence[AgentSnapshot]) -> l
 def _free(case: Case, trials: Trials) -> Iterator[Remedy]:
     found = smallest_release(case.agents, case.tasks, case.circumstances, trials)
     if found:
-        hosts = {a.agent_id: a.host for a in (*(case.circumstances.capacity or ()), *case.agents)}
-        where = dict.fromkeys(hosts.get(i, i) for occupant in found for i in occupant.holds)
-        names = tuple(occupant.name for occupant in found)
-        yield FreeTasks(names, tuple(where), all(o.preemptible for o in found))
+        yield the_end_of(found, case)
+
+
+def the_end_of(occupants: Sequence[Occupant], case: Case) -> FreeTasks:
+    """Tell their end."""
+    hosts = {a.agent_id: a.host for a in (*(case.circumstances.capacity or ()), *case.agents)}
+    where = dict.fromkeys(hosts.get(i, i) for occupant in occupants for i in occupant.holds)
+    names = tuple(occupant.name for occupant in occupants)
+    return FreeTasks(names, tuple(where), all(o.preemptible for o in occupants))
 
 
 def smallest_release(
@@ -141,11 +151,7 @@ def smallest_release(
     possible of that order are taken; then whoever need not end is let stay. Empty, if the end of all makes no
     room.
     """
-    useful = _useful(agents, tasks, circumstances)
-    order = sorted(
-        circumstances.occupants,
-        key=lambda o: (not o.preemptible, o.priority, o.name not in useful, _size(o)),
-    )
+    order = release_order(agents, tasks, circumstances)
 
     def enough(occupants: Sequence[Occupant], steps: int = STEPS) -> bool:
         return trials.fit(with_freed(agents, circumstances.capacity, occupants), tasks, steps)
@@ -160,6 +166,17 @@ def smallest_release(
         else:
             low = middle
     return _without_needless(order[:high], enough, trials)
+
+
+def release_order(
+    agents: Sequence[AgentSnapshot], tasks: Tasks, circumstances: Circumstances
+) -> list[Occupant]:
+    """Return all occupants, those first that are easiest to do without: see :func:`smallest_release`."""
+    useful = _useful(agents, tasks, circumstances)
+    return sorted(
+        circumstances.occupants,
+        key=lambda o: (not o.preemptible, o.priority, o.name not in useful, _size(o)),
+    )
 
 
 def _without_needless(
@@ -209,15 +226,15 @@ def _size(occupant: Occupant) -> int:
 def _more_agents(case: Case, trials: Trials) -> Iterator[Remedy]:
     """Look for each kind of agent how many more would do."""
     found: list[MoreAgents] = []
-    for agent in _kinds(case):
+    for agent in useful_kinds(case):
         most = min([MOST_MORE, *(remedy.count - 1 for remedy in found)])
-        count = _fewest(most, partial(_fits_with_copies, case, trials, agent))
+        count = fewest(most, partial(_fits_with_copies, case, trials, agent))
         if count is not None:
             found.append(MoreAgents(agent.host, count))
     yield from sorted(found, key=lambda remedy: remedy.count)[:2]
 
 
-def _kinds(case: Case) -> list[AgentSnapshot]:
+def useful_kinds(case: Case) -> list[AgentSnapshot]:
     """Return one empty agent of each kind, the humblest first."""
     kinds: dict[object, AgentSnapshot] = {}
     for agent in case.circumstances.capacity or ():
@@ -248,14 +265,18 @@ def _may_serve(agent: AgentSnapshot, request: TaskRequest) -> bool:
 
 
 def _fits_with_copies(case: Case, trials: Trials, agent: AgentSnapshot, count: int) -> bool:
-    copies = (
+    return trials.fit([*case.agents, *copies(agent, count)], case.tasks)
+
+
+def copies(agent: AgentSnapshot, count: int) -> list[AgentSnapshot]:
+    """Return so many agents like one."""
+    return [
         replace(agent, agent_id=f"{agent.agent_id} + {n}", host=f"{agent.host} + {n}", offer_ids=())
         for n in range(count)
-    )
-    return trials.fit([*case.agents, *copies], case.tasks)
+    ]
 
 
-def _fewest(most: int, enough: Callable[[int], bool]) -> int | None:
+def fewest(most: int, enough: Callable[[int], bool]) -> int | None:
     """Return the smallest number up to `most` that is enough; more are taken to be enough as well."""
     if most < 1:
         return None
@@ -287,9 +308,9 @@ def _smaller(case: Case, trials: Trials) -> Iterator[Remedy]:
     concerned = [c for c in classes if left.intersection(c.tasks)]
     for task_class in concerned[:KINDS]:
         for constraint, request in without(task_class.request):
-            if trials.fit(case.agents, _changed(case.tasks, [(task_class, request)])):
+            if trials.fit(case.agents, changed_tasks(case.tasks, [(task_class, request)])):
                 yield Drop(task_class.tasks, constraint)
-        short = _short_of(case, task_class)
+        short = short_of(case, task_class)
         for dimension in dimensions(task_class.request):
             if dimension.resource in short:
                 yield from _ask_less(case, task_class, dimension, trials)
@@ -299,7 +320,7 @@ def _smaller(case: Case, trials: Trials) -> Iterator[Remedy]:
             yield from _ask_part(case, competing, binding, trials)
 
 
-def _short_of(case: Case, task_class: TaskClass) -> set[str]:
+def short_of(case: Case, task_class: TaskClass) -> set[str]:
     """Name what is short where tasks of a class come nearest, and what binds them."""
     short: set[str] = set()
     for binding in case.bindings:
@@ -317,7 +338,7 @@ def _resources(resource: str) -> Iterator[str]:
     yield from (f"{of}{way}{network}" for network in networks.split("/"))
 
 
-def _changed(
+def changed_tasks(
     tasks: Tasks, changes: Iterable[tuple[TaskClass, TaskRequest]]
 ) -> dict[str, TaskRequest]:
     """Let the tasks of classes ask for something else, by the class' names of cores and ports."""
@@ -334,7 +355,7 @@ def _ask_less(
 
     def fits(steps: int) -> bool:
         request = dimension.ask(steps * step)
-        return trials.fit(case.agents, _changed(case.tasks, [(task_class, request)]))
+        return trials.fit(case.agents, changed_tasks(case.tasks, [(task_class, request)]))
 
     asked = dimension.asked
     step = max(dimension.step, asked // PARTS // dimension.step * dimension.step)
@@ -364,7 +385,7 @@ def _ask_part(
             )
             for task_class, dimension in changeable
         ]
-        return trials.fit(case.agents, _changed(case.tasks, smaller))
+        return trials.fit(case.agents, changed_tasks(case.tasks, smaller))
 
     most = _most(PARTS, fits) if changeable else None
     if most:

@@ -131,6 +131,20 @@ def relations() -> Explanation:
     return explained(WHOLE, tasks, Circumstances(capacity=WHOLE))
 
 
+def two_troubles() -> Explanation:
+    """More beams than there are GPUs for, and a task that is too large for any agent."""
+    tasks = {f"beam.{n}": beam() for n in range(11)}
+    tasks["archive"] = TaskRequest.of(cores=40, mem_mib=1024)
+    return explained(WHOLE, tasks, Circumstances(capacity=WHOLE))
+
+
+def two_kinds() -> Explanation:
+    """Too few agents of either kind."""
+    tasks = {f"beam.{n}": beam() for n in range(10)}
+    tasks |= {f"archive.{n}": TaskRequest.of(cores=30, mem_mib=1024) for n in range(2)}
+    return explained(WHOLE, tasks, Circumstances(capacity=WHOLE))
+
+
 EXAMPLES: Final[Mapping[str, Callable[[], Explanation]]] = {
     "too-large": too_large,
     "too-many": too_many,
@@ -139,6 +153,8 @@ EXAMPLES: Final[Mapping[str, Callable[[], Explanation]]] = {
     "conditions": conditions,
     "attributes": attributes,
     "relations": relations,
+    "two-troubles": two_troubles,
+    "two-kinds": two_kinds,
 }
 
 

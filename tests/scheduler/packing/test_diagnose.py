@@ -22,7 +22,16 @@ from scheduler.packing import (
 )
 from scheduler.packing.circumstances import with_freed
 from scheduler.packing.diagnose import ALONE
-from scheduler.packing.explanation import AskLess, BringBack, Drop, FreeTasks, MoreAgents
+from scheduler.packing.dimensions import dimensions, without
+from scheduler.packing.explanation import (
+    AskLess,
+    BringBack,
+    Change,
+    Drop,
+    FreeTasks,
+    MoreAgents,
+    Together,
+)
 from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, TaskRequest
@@ -159,6 +168,68 @@ def test_the_larger_the_problem_the_fewer_changes_are_tried(
     monkeypatch.setattr(remedies, "ROOMY", 0)
     found = explained(agents, tasks)
     assert (found.tried, found.remedies) == (0, ())
+
+
+def changed(
+    agents: Sequence[AgentSnapshot], tasks: Tasks, change: Change
+) -> tuple[list[AgentSnapshot], dict[str, TaskRequest]]:
+    """Do what a change says."""
+    match change:
+        case MoreAgents(like, count):
+            model = next(agent for agent in agents if agent.host == like)
+            more = [replace(model, agent_id=f"{like}+{n}", host=f"+{n}") for n in range(count)]
+            return [*agents, *more], dict(tasks)
+        case AskLess(names, resource, _, enough):
+            less = {
+                name: next(d for d in dimensions(tasks[name]) if d.resource == resource).ask(enough)
+                for name in names
+            }
+            return list(agents), {**tasks, **less}
+        case Drop(names, constraint):
+            given_up = {name: dict(without(tasks[name]))[constraint] for name in names}
+            return list(agents), {**tasks, **given_up}
+    raise AssertionError(f"nothing is idle and nothing runs: {change}")
+
+
+def test_changes_that_help_only_together_are_found_and_none_is_needless() -> None:
+    whole = [make_agent("small", gpu_nodes=()), make_agent("gpu", gpu_nodes=(0,))]
+    tasks = {f"t{n}": TaskRequest.of(gpus=[GpuRequest.of(0.6, 10)]) for n in range(3)}
+    tasks["wide"] = TaskRequest.of(mem_mib=1500)
+    found = explained(whole, tasks, Circumstances(capacity=whole))
+    (both,) = found.remedies
+    assert isinstance(both, Together)
+    assert both.changes[0] == MoreAgents("gpu", 2)
+    assert isinstance(both.changes[1], AskLess)
+    assert both.changes[1].tasks == ("wide",)
+    assert "2 more agents like gpu, and mem" in str(found)
+    assert "No single change was found that would help. With any one" in str(found)
+
+
+def test_nothing_is_told_where_not_even_everything_together_helps() -> None:
+    whole = [make_agent("a")]
+    impossible = {"t": TaskRequest.of(mem_mib=100_000), "u": TaskRequest.of(cores=100)}
+    found = explained(whole, impossible, Circumstances(capacity=whole))
+    assert not found.remedies
+    assert "nor several together" in str(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(clusters(), graphs(5), graphs(5))
+def test_changes_that_help_together_do(
+    agents: tuple[AgentSnapshot, ...], one: dict[str, TaskRequest], other: dict[str, TaskRequest]
+) -> None:
+    tasks = {**one, **{f"{name}'": request for name, request in other.items()}}
+    tasks["wide"] = TaskRequest.of(mem_mib=1500)
+    answer = pack(agents, tasks, iterations=200, capacity=agents)
+    if not isinstance(answer, Shortage):
+        return
+    for remedy in diagnose(agents, tasks, answer, Circumstances(capacity=agents)).remedies:
+        if isinstance(remedy, Together):
+            assert len(remedy.changes) >= 2
+            then: tuple[list[AgentSnapshot], dict[str, TaskRequest]] = (list(agents), dict(tasks))
+            for change in remedy.changes:
+                then = changed(*then, change)
+            assert isinstance(pack(*then, start=answer.partial), Placement)
 
 
 @settings(max_examples=60, deadline=None)
