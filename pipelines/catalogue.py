@@ -164,6 +164,8 @@ def l0_rate(n_chans: int, n_antennas: int, int_time: float) -> float:
     return size * 8 / int_time * STREAM_OVERHEAD
 
 
+INGEST_CORE_RATE: Final = 1e9
+"""Bit/s of correlator data that a core flags and averages; two thirds of what `benchmarks.ingest` measures."""
 INGEST_WINDOW: Final = 4
 """Dumps that an ingest's receiver holds open for late heaps."""
 INGEST_SPARE_CHUNKS: Final = 4

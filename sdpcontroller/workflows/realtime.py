@@ -307,6 +307,8 @@ def _ingest(
     output = dataclasses.replace(
         l0_size(config, vis), n_chans=band.n_chans // model.continuum_factor
     )
+    less = config.config.development.less_resources
+    asked = resources.ingest(part, groups, output, n_heaps=n_heaps, less=less)
     settings = {
         "input_stream": source,
         "input": endpoint_range(multicast[source], *band.endpoints, catalogue.SPEAD_PORT),
@@ -318,13 +320,14 @@ def _ingest(
         "continuum_factor": model.continuum_factor,
         "excise": model.excise,
         "clock_ratio": 1.0 / config.simulation.speed,
+        # A thread for each core that does not receive.
+        "workers": max(1, len(asked.request.cores) - 1),
     }
-    less = config.config.development.less_resources
     return _task(
         config,
         catalogue.INGEST,
         f"ingest.{vis}.{number}",
-        resources.ingest(part, groups, output, n_heaps=n_heaps, less=less),
+        asked,
         network=CBF_NETWORK,
         options=("--output-interface", f"{{interface[{SDP_NETWORK}].address}}"),
         settings=settings,

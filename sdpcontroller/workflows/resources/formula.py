@@ -11,7 +11,7 @@ from typing import Any, Final
 from scheduler.requests import TaskRequest
 from sdpcontroller.errors import ConfigError
 
-UNITS: Final = ("CPU", "MiB", "Mbit/s")
+UNITS: Final = ("CPU", "cores", "MiB", "Mbit/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Formula:
     program: str
     """Kind of program, as in the catalogue."""
     resource: str
-    """``cpus``, ``mem``, ``NETWORK in`` or ``NETWORK out``."""
+    """``cpus``, ``pinned`` cores, ``mem``, ``NETWORK in`` or ``NETWORK out``."""
     unit: str
     why: str
     """What the amount consists of, for people."""

@@ -164,6 +164,17 @@ def _ingest_mem(chans_in: int, chans_out: int, n_antennas: int, n_heaps: int) ->
     return math.ceil(PYTHON_MIB + arrays / MIB)
 
 
+@formula(
+    "ingest",
+    "pinned",
+    "cores",
+    why="one that receives, which nobody may share, and those that flag and average",
+    source="pipelines.catalogue.INGEST_CORE_RATE for each of these, measured by benchmarks.ingest",
+)
+def _ingest_cores(mbps: float, less: bool) -> float:
+    return 1 if less else 1 + math.ceil(mbps * MBIT / catalogue.INGEST_CORE_RATE)
+
+
 def ingest(
     part: StreamSize, groups: StreamSize, output: StreamSize, *, n_heaps: int, less: bool
 ) -> Asked:
@@ -190,18 +201,19 @@ def ingest(
         n_antennas=part.n_antennas,
         n_heaps=n_heaps,
     )
+    cores = _ingest_cores(mbps=part.correlation_mbps(), less=less)
     received, sent = _rate_of(_ingest_in, groups), _rate_of(_ingest_out, output)
     request = TaskRequest.of(
         cpus=_ingest_cpus.value,
         mem_mib=mem.value,
-        cores=("receive",) if less else ("receive", "process"),
+        cores=("receive", *(f"process.{n}" for n in range(round(cores.value) - 1))),
         ports=catalogue.INGEST.ports,
         nics=[
             NicRequest.of(CBF_NETWORK, in_mbps=received.value, affinity=not less),
             NicRequest.of(SDP_NETWORK, out_mbps=sent.value),
         ],
     )
-    return Asked(request, (_ingest_cpus, mem, received, sent))
+    return Asked(request, (_ingest_cpus, cores, mem, received, sent))
 
 
 _cal_in = _l0_in_or_out("cal", "in", "the L0 stream")

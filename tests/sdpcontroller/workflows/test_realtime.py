@@ -201,6 +201,24 @@ def test_clocks_of_sender_and_receivers_agree() -> None:
     assert ratios == {0.25}
 
 
+@SOME
+@given(config_strategy())
+def test_an_ingest_has_threads_and_cores_for_the_rate_that_it_takes(
+    product: ProductConfig,
+) -> None:
+    """One core receives; the others, and as many threads, each take what a core is measured to take."""
+    workflow = build(product)
+    less = product.config.development.less_resources
+    for task in of_kind(workflow, "ingest"):
+        stated = settings_of(workflow, task)
+        first, last = map(int, stated["channels"].split(":"))
+        size = realtime.correlation_size(product, stated["input_stream"])
+        rate = dataclasses.replace(size, n_chans=last - first).correlation_mbps() * 1e6
+        cores = len(task.request.cores)
+        assert stated["workers"] == max(1, cores - 1)
+        assert cores == 1 if less else (cores - 1) * catalogue.INGEST_CORE_RATE >= rate
+
+
 def test_ingests_agree_on_the_whole_stream() -> None:
     workflow = build(make_config(output_channels=(256, 768), factors=(2,)))
     ingests = of_kind(workflow, "ingest")
