@@ -31,7 +31,9 @@ class Develop(Model):
         False, description="Whether any GPU will do, not only the model asked for."
     )
     disable_ibverbs: Flag = Field(
-        False, description="Whether the kernel's network stack is used instead of ibverbs."
+        False,
+        description="Whether the kernel's network stack is used instead of ibverbs; the programs of this "
+        "project always use it.",
     )
     less_resources: Flag = Field(
         False, description="Whether requests are cut to what a small test machine has."

@@ -102,3 +102,10 @@ def endpoint_range(first: str, start: int, stop: int, port: int) -> str:
     address = ipaddress.IPv4Address(first) + start
     more = stop - start - 1
     return f"{address}+{more}:{port}" if more else f"{address}:{port}"
+
+
+def group_addresses(endpoints: str) -> tuple[str, ...]:
+    """Return the multicast groups of what :func:`endpoint_range` wrote, one by one."""
+    first, _, more = endpoints.partition(":")[0].partition("+")
+    address = ipaddress.IPv4Address(first)
+    return tuple(str(address + n) for n in range(int(more or 0) + 1))

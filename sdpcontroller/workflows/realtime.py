@@ -42,7 +42,7 @@ from sdpcontroller.config import (
 from sdpcontroller.config.sdp import Beamformer, BeamformerEngineering, Flags, SpectralImage
 from sdpcontroller.errors import ConfigError
 from sdpcontroller.workflows import resources
-from sdpcontroller.workflows.bands import Band, endpoint_range, split_band
+from sdpcontroller.workflows.bands import Band, endpoint_range, group_addresses, split_band
 from sdpcontroller.workflows.plan import CaptureTask, SimulatedStream, Workflow
 from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked, StreamSize
 
@@ -225,10 +225,18 @@ def _task(
     network: str | None = None,
     options: tuple[str, ...] = (),
     settings: Mapping[str, Any] | None = None,
+    sends: Mapping[str, str] | None = None,
+    receives: Mapping[str, str] | None = None,
 ) -> _Task:
-    """Make one task, with the options that all programs share and the document's overrides."""
+    """Make one task, with the options that all programs share and the document's overrides.
+
+    Parameters
+    ----------
+    sends, receives
+        Endpoints by network.
+    """
     override = config.config.service_overrides.get(name)
-    request = asked.request
+    request = _naming_groups(asked.request, sends or {}, receives or {})
     command = ["python3", "-m", program.module]
     if program.katcp:
         command += ["--name", "{task.name}", "--host", "{address}", "--port", "{ports[katcp]}"]
@@ -249,6 +257,25 @@ def _task(
     )
     overriding = {} if override is None else override.config
     return _Task(template, {**(settings or {}), **overriding}, program, asked)
+
+
+def _naming_groups(
+    request: TaskRequest, sends: Mapping[str, str], receives: Mapping[str, str]
+) -> TaskRequest:
+    """Name the multicast groups on the interfaces that they go through.
+
+    A receiver is not placed then where the multicast of a sender by ibverbs, of this product or of another,
+    does not reach it. No program here sends by ibverbs itself.
+    """
+    nics = tuple(
+        dataclasses.replace(
+            nic,
+            sends=group_addresses(sends[nic.network]) if nic.network in sends else (),
+            receives=group_addresses(receives[nic.network]) if nic.network in receives else (),
+        )
+        for nic in request.nics
+    )
+    return dataclasses.replace(request, nics=nics)
 
 
 def _restart(program: Program, request: TaskRequest) -> Restart:
@@ -290,6 +317,7 @@ def _correlator(config: ProductConfig, name: str, multicast: Mapping[str, str]) 
         resources.correlator(correlation_size(config, name)),
         network=CBF_NETWORK,
         settings=settings,
+        sends={CBF_NETWORK: settings["endpoints"]},
     )
 
 
@@ -309,7 +337,7 @@ def _ingest(
     )
     less = config.config.development.less_resources
     asked = resources.ingest(part, groups, output, n_heaps=n_heaps, less=less)
-    settings = {
+    settings: dict[str, Any] = {
         "input_stream": source,
         "input": endpoint_range(multicast[source], *band.endpoints, catalogue.SPEAD_PORT),
         "output_stream": vis,
@@ -331,6 +359,8 @@ def _ingest(
         network=CBF_NETWORK,
         options=("--output-interface", f"{{interface[{SDP_NETWORK}].address}}"),
         settings=settings,
+        receives={CBF_NETWORK: settings["input"]},
+        sends={SDP_NETWORK: settings["output"]},
     )
 
 
@@ -360,6 +390,7 @@ def _calibration(config: ProductConfig, name: str, l0: str) -> _Task:
             *("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
         ),
         settings=settings,
+        receives={SDP_NETWORK: l0},
     )
 
 
@@ -372,6 +403,7 @@ def _writer(config: ProductConfig, vis: str, l0: str) -> _Task:
         network=SDP_NETWORK,
         options=("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
         settings={"stream": vis, "input": l0},
+        receives={SDP_NETWORK: l0},
     )
 
 
@@ -406,6 +438,8 @@ def _flags(config: ProductConfig, name: str, l0: str, groups: str) -> _Task:
             "rate_ratio": ratio,
             "clock_ratio": 1.0 / config.simulation.speed,
         },
+        receives={SDP_NETWORK: l0},
+        sends={SDP_NETWORK: groups},
     )
 
 
@@ -420,6 +454,7 @@ def _flag_writer(config: ProductConfig, name: str, groups: str) -> _Task:
         network=SDP_NETWORK,
         options=("--data", f"{{volume[{resources.DATA_VOLUME}].path}}"),
         settings={"stream": name, "flags_of": vis, "input": groups},
+        receives={SDP_NETWORK: groups},
     )
 
 
@@ -432,6 +467,7 @@ def _display(config: ProductConfig, vis: str, l0: str) -> _Task:
         network=SDP_NETWORK,
         options=("--http-port", "{ports[http]}"),
         settings={"stream": vis, "input": l0},
+        receives={SDP_NETWORK: l0},
     )
 
 

@@ -18,7 +18,12 @@ from pipelines import catalogue
 from pipelines.common.program import config_arguments
 from scheduler import templates
 from scheduler.graph import EdgeIndex, EdgeKind, ReadyKind, Restart, TaskTemplate
+from scheduler.packing import pack
+from scheduler.placement import Assignment, Placement, Running
+from scheduler.quantities import Ranges, Resources
+from scheduler.requests import NicRequest, TaskRequest
 from scheduler.restart import plan_restart
+from scheduler.topology import AgentSnapshot, Nic, NumaNode, Topology
 from sdpcontroller import config
 from sdpcontroller.cli import demo_config
 from sdpcontroller.config import Cal, ProductConfig, Vis
@@ -123,6 +128,62 @@ def test_what_is_sent_is_what_is_received(product: ProductConfig) -> None:
             if name in (stated.get("input_stream"), stated["stream"]):
                 assert abs(bandwidth([taker], "sdp_10g", "in") - l0) <= len(ingests)
         assert l0 * vis.continuum_factor <= 3 * received  # 10 or 14 bytes for 8, fewer dumps
+
+
+@SOME
+@given(config_strategy())
+def test_requests_name_the_groups_that_programs_are_told_to_use(product: ProductConfig) -> None:
+    """So that no receiver is placed where the multicast of a sender by ibverbs does not reach it."""
+    workflow = build(product)
+    for task in workflow.graph.tasks:
+        named = {
+            way: [group for nic in task.request.nics for group in getattr(nic, way)]
+            for way in ("sends", "receives")
+        }
+        stated = settings_of(workflow, task) if task.name in workflow.katcp_tasks else {}
+        told = {
+            "sends": stated.get("endpoints") or stated.get("output"),
+            "receives": stated.get("input"),
+        }
+        for way, endpoints in told.items():
+            assert set(named[way]) == (groups_of(endpoints) if endpoints else set()), task.name
+        assert not any(nic.ibverbs for nic in task.request.nics), "no program can"
+
+
+def test_an_ingest_is_not_placed_where_a_senders_multicast_would_not_reach_it() -> None:
+    """A correlator outside of the product sends by ibverbs, on an interface that does not loop it back."""
+    ingest = of_kind(build(make_config()), "ingest")[0]
+    agents = [_receiving_agent("a", loopback=False), _receiving_agent("b", loopback=True)]
+    groups = ingest.request.nics[0].receives
+    assert groups
+    request = TaskRequest.of(nics=[NicRequest.of("cbf", ibverbs=True, sends=groups[:1])])
+    for host, reached in (("a", False), ("b", True)):
+        sender = Running(request, Assignment(task="feng", agent_id=host, host=host, nics=(0,)))
+        where = set()
+        for only in agents:
+            placed = pack([only], {ingest.name: ingest.request}, iterations=10, running=[sender])
+            where |= {only.host} if isinstance(placed, Placement) else set()
+        assert where == ({"a", "b"} if reached else {"b"}), host
+
+
+def _receiving_agent(host: str, *, loopback: bool) -> AgentSnapshot:
+    topology = Topology(
+        numa=(NumaNode(Ranges(((0, 63),))),),
+        nics=(
+            Nic(
+                name="e0",
+                networks=(resources.CBF_NETWORK, resources.SDP_NETWORK),
+                address="10.0.0.1",
+                numa=0,
+                speed_mbps=400_000,
+                multicast_loopback=loopback,
+                infiniband=("/dev/infiniband/uverbs0",),
+            ),
+        ),
+    )
+    amounts = {"cpus": 64_000, "mem": 10**9, "disk": 10**9}
+    free = Resources(amounts, {"ports": Ranges(((31000, 32000),))}) + topology.resources()
+    return AgentSnapshot(agent_id=host, host=host, topology=topology, free=free, address="10.0.0.1")
 
 
 @SOME
