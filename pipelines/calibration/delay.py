@@ -58,8 +58,19 @@ def fringe(delays: Delays, freqs: npt.NDArray[np.float64]) -> npt.NDArray[np.com
     return gains
 
 
+def only(gains: npt.NDArray[np.complex64], channels: slice) -> npt.NDArray[np.complex64]:
+    """Set gains (pol, chan, ant) outside of some channels to 0, in place: what is there does not count."""
+    start, stop, _ = channels.indices(gains.shape[1])
+    gains[:, :start] = 0
+    gains[:, stop:] = 0
+    return gains
+
+
 def baseline_peaks(
-    intervals: Sequence[Interval], pol: int, freqs: npt.NDArray[np.float64]
+    intervals: Sequence[Interval],
+    pol: int,
+    freqs: npt.NDArray[np.float64],
+    channels: slice = slice(None),
 ) -> BaselinePeaks:
     """Find the peak of every pair's delay spectrum in a polarisation.
 
@@ -69,7 +80,11 @@ def baseline_peaks(
     ----------
     freqs
         (chan,) Hz
+    channels
+        Those that are looked at.
     """
+    first_chan, last_chan, _ = channels.indices(len(freqs))
+    freqs = freqs[channels]
     factor = -(-len(freqs) // MAX_CHANS)
     n_chans = len(freqs) // factor
     n_points = OVERSAMPLING * n_chans
@@ -82,7 +97,8 @@ def baseline_peaks(
             part = slice(first, min(first + PAIRS_AT_A_TIME, stop))
             power = np.zeros((part.stop - part.start, n_points), np.float32)
             for interval in intervals:
-                whole = interval.sums[pol, : n_chans * factor, part].reshape(n_chans, factor, -1)
+                whole = interval.sums[pol, first_chan:last_chan, part]
+                whole = whole[: n_chans * factor].reshape(n_chans, factor, -1)
                 vis = whole[:, 0].copy()
                 for k in range(1, factor):
                     vis += whole[:, k]
@@ -197,6 +213,7 @@ def refined_delays(
     scale: npt.NDArray[np.float32],
     freqs: npt.NDArray[np.float64],
     refant: int,
+    channels: slice = slice(None),
 ) -> Delays:
     """Return better delays, from the slopes of phases over the band.
 
@@ -208,7 +225,7 @@ def refined_delays(
         (pol, chan, 1) root of the model's flux density.
     """
     for _ in range(REFINEMENTS):
-        gains = (scale * fringe(delays, freqs)).astype(np.complex64)
+        gains = only((scale * fringe(delays, freqs)).astype(np.complex64), channels)
         blocks = [interval.band_sums(gains) for interval in intervals]
         delays = delays + residual_delays(blocks, intervals[0].pairs, freqs, refant).delays
     return delays

@@ -217,6 +217,7 @@ class CalServer(L0Server):
                 block.applied,
                 block.reference,
                 self._settings.preferred_refants,
+                self._settings.channels,
             )
         work = asyncio.get_running_loop().run_in_executor(None, _add, scan.solver, batch)
         # Whoever does not wait any more, the intervals are in use until the thread is through.

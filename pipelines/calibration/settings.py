@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines import catalogue
 from pipelines.calibration.interval import Interval
 from pipelines.calibration.pairs import Pairs
+from pipelines.calibration.solutions import Channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class CalSettings:
     """Interval of the gains, s; 0 for one solution per dump."""
     preferred_refants: Sequence[str] = ()
     """Reference antennas in order of preference; the first that has data is taken, or else the best."""
+    channels: Channels = field(default_factory=Channels)
+    """Those that delays and gains are solved from."""
 
     def dumps_per_gain(self, int_time: float) -> int:
         """Whole dumps in a solution interval."""

@@ -24,6 +24,14 @@ class Products:
 
 
 @dataclass(frozen=True, slots=True)
+class Channels:
+    """The channels that delays and gains are solved from; the bandpass is solved for all."""
+
+    delay: slice = field(default_factory=lambda: slice(None))
+    gain: slice = field(default_factory=lambda: slice(None))
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """The delays and bandpass that are in force; None where none has been solved yet."""
 

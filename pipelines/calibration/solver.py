@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from pipelines.calibration.delay import (
     first_delays,
     fringe,
     level_of,
+    only,
     refined_delays,
     residual_delays,
 )
@@ -32,6 +34,7 @@ from pipelines.calibration.refant import Reference, choose_refant
 from pipelines.calibration.sky import Sky
 from pipelines.calibration.solutions import (
     Applied,
+    Channels,
     ComplexGains,
     Delays,
     Polarisation,
@@ -39,6 +42,8 @@ from pipelines.calibration.solutions import (
     Quality,
     Solutions,
 )
+
+_ALL_CHANNELS: Final = Channels()
 
 
 class ScanSolver:
@@ -60,6 +65,8 @@ class ScanSolver:
         Antenna of phase 0; None: chosen from the data.
     preferred
         Antennas that it is chosen from, if they have data.
+    channels
+        Those that delays and gains are solved from.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class ScanSolver:
         applied: Applied,
         refant: Reference | None = None,
         preferred: Sequence[str] = (),
+        channels: Channels = _ALL_CHANNELS,
     ) -> None:
         scan.clear()
         self._scan = scan
@@ -81,6 +89,7 @@ class ScanSolver:
         self._applied = applied
         self.reference = refant
         self._preferred = preferred
+        self._channels = channels
         self._delays = None if wanted.delay else applied.delays
         self._bandpass = None if wanted.bandpass else applied.bandpass
         self._times: list[float] = []
@@ -103,11 +112,11 @@ class ScanSolver:
             return
         if self._wanted.bandpass and self._bandpass is None:
             self._find_bandpass(intervals)
-        gains = self._instrument(self._bandpass)
+        gains = only(self._instrument(self._bandpass), self._channels.gain)
         found = [self._gain(interval, gains) for interval in intervals]
         if self._needs_sums:
-            divide_by = self._instrument(None) if self._wanted.bandpass else gains
-            self._scan.fold(intervals, divide_by, found)
+            applied = None if self._wanted.bandpass else self._bandpass
+            self._scan.fold(intervals, self._instrument(applied), found)
 
     @property
     def _needs_sums(self) -> bool:
@@ -118,16 +127,22 @@ class ScanSolver:
         peaks: list[BaselinePeaks] = []
         wants_delays = self._wanted.delay and self._delays is None and len(self._freqs) > 1
         if wants_delays or self.reference is None:
-            peaks = [baseline_peaks(intervals, pol, self._freqs) for pol in range(N_PARALLEL)]
+            peaks = [
+                baseline_peaks(intervals, pol, self._freqs, self._channels.delay)
+                for pol in range(N_PARALLEL)
+            ]
         if self.reference is None:
             self.reference = choose_refant(intervals, peaks, self._preferred)
         if self.reference is None:
             return False
         if wants_delays:
             refant = self.reference.antenna
-            delays = first_delays(peaks, self._scan.pairs, self._freqs, refant)
+            used = self._channels.delay
+            delays = first_delays(peaks, self._scan.pairs, self._freqs[used], refant)
             if np.isfinite(delays).any():
-                self._delays = refined_delays(intervals, delays, self._scale, self._freqs, refant)
+                self._delays = refined_delays(
+                    intervals, delays, self._scale, self._freqs, refant, used
+                )
         return True
 
     def _find_bandpass(self, intervals: Sequence[Interval]) -> None:
@@ -135,14 +150,14 @@ class ScanSolver:
 
         Gains that vary with time are taken out before, so that a drift does not decorrelate it.
         """
-        gains = self._instrument(None)
+        gains = only(self._instrument(None), self._channels.gain)
         found = [
             np.nan_to_num(
                 level_of(*interval.band_sums(gains), self._scan.pairs, self._refant).gains
             )
             for interval in intervals
         ]
-        self._scan.fold(intervals, gains, found)
+        self._scan.fold(intervals, self._instrument(None), found)
         bandpass, _ = solve_bandpass(self._scan, self._refant)
         self._scan.clear()
         if np.isfinite(bandpass).any():
@@ -233,6 +248,7 @@ class ScanSolver:
         """Return what is left of the delays in the sums of the scan, and its signal to noise."""
         scan = self._scan
         ones = np.ones((N_PARALLEL, scan.n_chans, scan.pairs.n_antennas), np.complex64)
+        only(ones, self._channels.delay)
         left = residual_delays([scan.band_sums(ones)], scan.pairs, self._freqs, self._refant)
         return left.delays, left.snr
 

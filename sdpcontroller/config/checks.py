@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MIN_CAL_ANTENNAS = 4
 """Fewer antennas do not fix amplitude gains (closure amplitudes need four)."""
+MIN_CAL_CHANNELS = 2
+"""A delay is a slope over channels."""
 
 
 def find_problems(config: ProductConfig) -> Iterator[Problem]:
@@ -186,11 +188,22 @@ def cal_problems(config: ProductConfig) -> Iterator[Problem]:
         if len(antennas) < MIN_CAL_ANTENNAS:
             rule = f"calibration needs {MIN_CAL_ANTENNAS} antennas, its source has {len(antennas)}"
             yield Problem(_path(config, name, "src_streams"), rule, stream.src_streams)
+        yield from _cal_channel_problems(config, name, stream)
         path = _path(config, name, "parameters", "preferred_refants")
         for position, refant in enumerate(stream.parameters.preferred_refants or ()):
             if refant not in antennas:
                 rule = f"is no antenna of the product{suggestion(refant, antennas)}"
                 yield Problem((*path, position), rule, refant)
+
+
+def _cal_channel_problems(config: ProductConfig, name: str, stream: Cal) -> Iterator[Problem]:
+    """Delays and gains are solved from some channels; the program knows how many there are."""
+    for solver in ("k", "g"):
+        first = getattr(stream.parameters, f"{solver}_bchan") or 0
+        end = getattr(stream.parameters, f"{solver}_echan")
+        if end is not None and first + MIN_CAL_CHANNELS > end:
+            rule = f"leaves fewer than {MIN_CAL_CHANNELS} channels to {solver}_echan {end}"
+            yield Problem(_path(config, name, "parameters", f"{solver}_bchan"), rule, first)
 
 
 def flags_problems(config: ProductConfig) -> Iterator[Problem]:

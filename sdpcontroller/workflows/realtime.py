@@ -374,8 +374,10 @@ def _calibration(config: ProductConfig, name: str, l0: str) -> _Task:
         "buffer_time": model.buffer_time,
     }
     parameters = model.parameters
-    if parameters.g_solint is not None:
-        settings["g_solint"] = parameters.g_solint
+    for setting in ("g_solint", "k_bchan", "k_echan", "g_bchan", "g_echan"):
+        value = getattr(parameters, setting)
+        if value is not None:
+            settings[setting] = value
     if parameters.preferred_refants is not None:
         settings["preferred_refants"] = list(parameters.preferred_refants)
     less = config.config.development.less_resources

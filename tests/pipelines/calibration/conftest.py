@@ -13,7 +13,7 @@ from pipelines.calibration.interval import Interval
 from pipelines.calibration.pairs import Pairs
 from pipelines.calibration.refant import Reference
 from pipelines.calibration.sky import Sky
-from pipelines.calibration.solutions import Applied, Products, Solutions
+from pipelines.calibration.solutions import Applied, Channels, Products, Solutions
 from pipelines.calibration.solver import ScanSolver
 from pipelines.common.baselines import correlator_ordering
 
@@ -54,6 +54,7 @@ class Scan:
         *,
         dumps: int = 1,
         batch: int = 8,
+        channels: Channels | None = None,
     ) -> tuple[Solutions, Applied] | None:
         """Solve it, a batch of intervals at a time."""
         solver = ScanSolver(
@@ -63,6 +64,7 @@ class Scan:
             wanted,
             applied or Applied(),
             None if refant is None else Reference(refant, "test"),
+            channels=channels or Channels(),
         )
         intervals = self.intervals(dumps)
         for start in range(0, len(intervals), batch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.calibration.delay import baseline_peaks, fringe
 from pipelines.calibration.refant import choose_refant
-from pipelines.calibration.solutions import Applied, Products, Solutions
+from pipelines.calibration.solutions import Applied, Channels, Products, Solutions
 from tests.pipelines.calibration.conftest import Scan, observe
 
 ALL = Products(delay=True, bandpass=True, gain=True)
@@ -151,6 +152,24 @@ def test_flagged_samples_have_no_influence(simulate: Simulate) -> None:
     assert np.isfinite(np.delete(one.bandpass, 10, axis=0)).all()
     assert (one.flagged[10] == 1).all()
     np.testing.assert_allclose(np.delete(one.flagged, 10, axis=0).mean(), 0.2, atol=0.02)
+
+
+def test_channels_that_are_left_out_have_no_part_in_delays_and_gains(simulate: Simulate) -> None:
+    """They are solved for the bandpass, and only for that."""
+    scan = simulate(8, noise=0.05).scan
+    spoilt = scan.vis.copy()
+    spoilt[:, :, 48:] *= 30 * np.exp(1j * np.linspace(0, 20, 16))[:, np.newaxis]
+    used = Channels(slice(0, 48), slice(0, 48))
+    one, _ = solved(scan, channels=used)
+    other, _ = solved(replace(scan, vis=spoilt), channels=used)
+    np.testing.assert_allclose(one.delays, other.delays, rtol=0, atol=1e-14)
+    assert one.bandpass is not None and other.bandpass is not None
+    assert np.isfinite(other.bandpass).all()
+    # The level of the bandpass is that of all channels, and what the gains have less, it has more.
+    ratio = [s.gains[0] * np.abs(s.bandpass[:48]).mean(axis=0) for s in (one, other)]
+    np.testing.assert_allclose(ratio[0], ratio[1], rtol=1e-4)
+    whole, _ = solved(replace(scan, vis=spoilt))
+    assert np.abs(whole.delays - one.delays).max() > 1e-10
 
 
 def test_a_dead_antenna_has_no_solutions_and_is_not_the_reference(simulate: Simulate) -> None:

@@ -50,6 +50,8 @@ def lines(document: dict) -> list[str]:
         ({"outputs.sdp_l1_flags.src_streams": ["cal", "sdp_l0"]}, "outputs.sdp_l1_flags", "must be"),
         ({"outputs.sdp_l1_flags.rate_ratio": 1}, "outputs.sdp_l1_flags.rate_ratio: 1", "than 1"),
         ({"outputs.sdp_l1_flags.archive": ...}, "outputs.sdp_l1_flags.archive", "required"),
+        ({"outputs.cal.parameters": {"k_bchan": 99, "k_echan": 100}},
+         "outputs.cal.parameters.k_bchan: 99", "fewer than 2"),
         ({"outputs.cal.parameters": {"preferred_refants": ["m009"]}},
          'outputs.cal.parameters.preferred_refants[0]: "m009"', "no antenna"),
         ({"outputs.cal.parameters": {"k_solin": 3}}, "outputs.cal.parameters.k_solin", "k_solint"),
