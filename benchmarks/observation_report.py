@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdpcontroller.cli.demo_report import legs
+
 if TYPE_CHECKING:
     from benchmarks.observation import Session
     from benchmarks.observation_images import ForeignImage
@@ -26,16 +28,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _heaps(summary: dict[str, Any]) -> Table:
-    heaps = summary["heaps"]
-    legs = [
-        ("correlator to ingest", "correlator_sent", "ingest"),
-        ("L0 to calibration", "l0_sent", "cal"),
-        ("L0 to writer", "l0_sent", "writer"),
-    ]
-    rows = [
-        [leg, *(str(heaps[key]) for key in (sent, f"{name}_received", f"{name}_lost"))]
-        for leg, sent, name in legs
-    ]
+    rows = [[leg, *map(str, counts)] for leg, *counts in legs(summary["heaps"])]
     return ["heaps", "sent", "received", "lost"], rows
 
 

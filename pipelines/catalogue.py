@@ -310,6 +310,11 @@ def flags_bytes(n_chans: int, products: int, window: int = FLAGS_WINDOW) -> int:
     return 2 * window * n_chans * products * (4 + 1)
 
 
+def bandpass_bytes(n_chans: int, n_antennas: int) -> int:
+    """Memory of the bandpass that the flagger divides by, bytes: as it came, by input, and its amplitudes."""
+    return n_chans * 2 * n_antennas * (8 + 8 + 4)
+
+
 def flags_rate(n_chans: int, n_antennas: int, int_time: float) -> float:
     """Bit rate of a stream of flags in real time on the wire, bit/s; as :func:`correlation_rate`."""
     return n_chans * n_products(n_antennas) * 8 / int_time * STREAM_OVERHEAD

@@ -7,6 +7,7 @@ Nothing here blocks the event loop, every wait has an end, and what cannot be ha
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -75,6 +76,25 @@ async def get(telstate: TelescopeState, key: str, default: Any = ...) -> Any:
         raise TelstateError(f"telescope state has no {key!r} in {prefix(telstate)}") from exc
     except (OSError, RedisError) as exc:
         raise TelstateError(f"telescope state does not answer for {key!r}: {_line(exc)}") from exc
+
+
+async def newer(telstate: TelescopeState, key: str, after: float) -> tuple[Any, float] | None:
+    """Return the newest sample of a sensor and its time, if that is later than `after`.
+
+    Raises
+    ------
+    TelstateError
+        The key is no sensor, or the server does not answer.
+    """
+    try:
+        samples = await telstate.get_range(key, st=max(0.0, math.nextafter(after, math.inf)))
+    except KeyError:
+        return None
+    except ImmutableKeyError as exc:
+        raise TelstateError(f"{key!r} in telescope state is no sensor") from exc
+    except (OSError, RedisError) as exc:
+        raise TelstateError(f"telescope state does not answer for {key!r}: {_line(exc)}") from exc
+    return samples[-1] if samples else None
 
 
 async def wait(

@@ -29,6 +29,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--stream", required=True, metavar="NAME", help="stream of flags")
     p.add_argument("--input-stream", required=True, metavar="NAME", help="L0 stream")
+    p.add_argument(
+        "--cal-stream",
+        metavar="NAME",
+        help="calibration stream whose bandpass spectra are divided by",
+    )
     add_l0_options(p)
     p.add_argument(
         "--output",
@@ -82,7 +87,9 @@ async def start(options: argparse.Namespace, resources: AsyncExitStack) -> Flags
     rate = layout.heap_bytes * layout.n_senders / seconds * options.rate_ratio
     interface = options.output_interface or options.interface or DEFAULT_INTERFACE
     sender = FlagSender(layout, options.output, interface, rate)
-    return FlagsServer(options, telstate, source, sender, depth=options.window)
+    return FlagsServer(
+        options, telstate, source, sender, depth=options.window, cal_stream=options.cal_stream
+    )
 
 
 if __name__ == "__main__":

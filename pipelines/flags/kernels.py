@@ -2,7 +2,8 @@
 
 Ingest looks at one dump at a time. What is too weak to be seen in one stands out in the mean over a window (the
 method along frequency is that of :mod:`pipelines.common.rfi`), and what is too broad to be told from the
-background along frequency stands out along time, in means over parts of the band.
+background along frequency stands out along time, in means over parts of the band. Where there is a bandpass,
+amplitudes are divided by it first: what is fainter than the structure of a spectrum cannot be told from it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,27 @@ def add_amplitudes(vis: Any, flags: Any, weights: Any, out: Any) -> None:
         for i in range(vis.shape[1]):
             good = flags[c, i] == 0 and weights[c, i] != 0
             out[c, i] = abs(vis[c, i]) if good else np.nan
+
+
+@njit(nogil=True, cache=True)
+def divide_bandpass(amplitudes: Any, bandpass: Any, pairs: Any) -> None:
+    """Divide the amplitudes of products by those of their inputs' bandpasses.
+
+    Parameters
+    ----------
+    amplitudes
+        float32 (T, C, B), changed.
+    bandpass
+        float32 (C, inputs).
+    pairs
+        int64 (B, 2): inputs of each product.
+    """
+    n_dumps, n_chans, n_bls = amplitudes.shape
+    for c in range(n_chans):
+        for b in range(n_bls):
+            level = bandpass[c, pairs[b, 0]] * bandpass[c, pairs[b, 1]]
+            for t in range(n_dumps):
+                amplitudes[t, c, b] /= level
 
 
 @njit(nogil=True, cache=True)

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import aiokatcp
 from katsdptelstate.aio.telescope_state import TelescopeState
 
 from pipelines.catalogue import FLAGS_WINDOW
+from pipelines.common.errors import StreamError, TelstateError
 from pipelines.common.l0 import Dump
 from pipelines.common.l0.server import L0_QUALITY, L0Input, L0Server
 from pipelines.common.rfi import FlaggerSettings
+from pipelines.flags.bandpass import Bandpass, BandpassFollower
 from pipelines.flags.send import FlagSender
 from pipelines.flags.window import Window
 
@@ -22,7 +25,10 @@ WINDOWS: Final = 2
 
 
 class FlagsServer(L0Server):
-    """Flags every capture block of an L0 stream with the time axis and sends the flags on."""
+    """Flags every capture block of an L0 stream with the time axis and sends the flags on.
+
+    With a `cal_stream` spectra are divided by the newest bandpass of the block, as soon as there is one.
+    """
 
     STAGE = "flags"
     QUALITY = (*L0_QUALITY, "output-heaps-total", "flagged-fraction", "rfi-fraction")
@@ -36,8 +42,12 @@ class FlagsServer(L0Server):
         *,
         settings: FlaggerSettings | None = None,
         depth: int = FLAGS_WINDOW,
+        cal_stream: str | None = None,
     ) -> None:
         super().__init__(options, telstate, source)
+        self._bandpass = (
+            None if cal_stream is None else BandpassFollower(telstate, cal_stream, source.stream)
+        )
         self._sender = sender
         self._settings = settings or FlaggerSettings()
         layout = self.layout
@@ -48,6 +58,8 @@ class FlagsServer(L0Server):
         self._rfi = self.add_sensor(
             float, "rfi-fraction", "Part of the window with interference that ingest had not seen"
         )
+
+        self._bandpasses = self.add_sensor(int, "bandpasses", "Bandpass solutions taken up")
 
     async def capture(self, cbid: str, dumps: AsyncIterator[Dump]) -> None:
         """Fill windows, and hand each on when it is full."""
@@ -77,12 +89,24 @@ class FlagsServer(L0Server):
         """Flag a window and send the flags of its dumps."""
         if not window.dumps:
             return
-        flags, found = await self._in_thread(window.flag, self._settings)
+        bandpass = await self._newest_bandpass(str(block))
+        flags, found = await self._in_thread(window.flag, self._settings, bandpass)
         self._rfi.value = found / flags.size
         self._flagged.value = float(await self._in_thread(_fraction, flags))
         for row, (index, timestamp) in enumerate(window.dumps):
             await self._sender.send(block, index, timestamp, flags[row])
             self._sent.value += self.layout.n_senders
+
+    async def _newest_bandpass(self, block: str) -> Bandpass | None:
+        """Return what spectra are divided by; flags do not wait for it, nor fail without."""
+        if self._bandpass is None:
+            return None
+        try:
+            if await self._bandpass.refresh(block):
+                self._bandpasses.value += 1
+        except (TelstateError, StreamError) as exc:
+            self.set_device_status(aiokatcp.DeviceStatus.DEGRADED, f"no bandpass: {exc}")
+        return self._bandpass.newest
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *args)

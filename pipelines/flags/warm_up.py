@@ -6,6 +6,7 @@ import numpy as np
 
 from pipelines.common.l0 import Dump, DumpPart
 from pipelines.common.rfi import MIN_CHANNELS, FlaggerSettings
+from pipelines.flags.bandpass import Bandpass
 from pipelines.flags.window import Window
 
 
@@ -22,4 +23,5 @@ def warm_up() -> None:
     window = Window(4, n, 1)
     while not window.full:
         window.add(Dump(len(window.dumps), 0.0, (part,)))
-    window.flag(FlaggerSettings())
+    bandpass = Bandpass(np.ones((n, 1), np.float32), np.zeros((1, 2), np.int64))
+    window.flag(FlaggerSettings(), bandpass)

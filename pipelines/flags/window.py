@@ -8,7 +8,8 @@ import numpy.typing as npt
 from pipelines.common.l0 import Dump
 from pipelines.common.rfi import FlaggerSettings
 from pipelines.common.spead import FLAG_DATA_LOST
-from pipelines.flags.kernels import add_amplitudes, flag_window
+from pipelines.flags.bandpass import Bandpass
+from pipelines.flags.kernels import add_amplitudes, divide_bandpass, flag_window
 
 
 class Window:
@@ -46,10 +47,25 @@ class Window:
             add_amplitudes(part.vis, part.flags, part.weights, self._amplitudes[row, channels])
         self.dumps.append((dump.index, dump.timestamp))
 
-    def flag(self, settings: FlaggerSettings) -> tuple[npt.NDArray[np.uint8], int]:
-        """Return the flags of the dumps, (T, C, B), with what was found, and how many samples that is."""
+    def flag(
+        self, settings: FlaggerSettings, bandpass: Bandpass | None = None
+    ) -> tuple[npt.NDArray[np.uint8], int]:
+        """Find interference; only once, since the amplitudes are changed.
+
+        Parameters
+        ----------
+        bandpass
+            What spectra are divided by.
+
+        Returns
+        -------
+        flags, found
+            Of the dumps, (T, C, B), with what was found; and how many samples that is.
+        """
         n = len(self.dumps)
         flags = self._flags[:n]
+        if bandpass is not None:
+            divide_bandpass(self._amplitudes[:n], bandpass.amplitudes, bandpass.pairs)
         found = flag_window(
             self._amplitudes[:n],
             flags,

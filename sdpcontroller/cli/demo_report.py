@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sdpcontroller.cli.cam import Cam
-from sdpcontroller.cli.demo_config import CORRELATION, IMAGE, PRODUCT, Observation
+from sdpcontroller.cli.demo_config import IMAGE, PRODUCT, Observation
 from sdpcontroller.errors import ControllerError
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ MIN_EXTRA_SNR: Final = 7.0
 million pixels one has five times the standard deviation in every few images."""
 MAX_EXTENDED: Final = 0.1
 """Relative difference of all CLEAN components from the peak of a source that is unresolved."""
+
+LEGS: Final = (
+    ("correlator to ingest", "correlator_sent", "ingest"),
+    ("L0 to calibration", "l0_sent", "cal"),
+    ("L0 to writer", "l0_sent", "writer"),
+    ("flags to their writer", "flags_sent", "flag_writer"),
+)
+"""Ways that data go: for people, the count of what was sent, and who received."""
 
 _SETTLE: Final = 10.0
 """Seconds in which the cluster may learn that everything has ended."""
@@ -96,7 +105,17 @@ async def heaps(cam: Cam, product: str) -> dict[str, int]:
         "cal_lost": total("cal", "input-heaps-lost"),
         "writer_received": total("vis_writer", "input-heaps-total"),
         "writer_lost": total("vis_writer", "input-heaps-lost"),
+        "flags_sent": total("flags", "output-heaps-total"),
+        "flag_writer_received": total("flag_writer", "input-heaps-total"),
+        "flag_writer_lost": total("flag_writer", "input-heaps-lost"),
     }
+
+
+def legs(heaps: Mapping[str, int]) -> Iterator[tuple[str, int, int, int]]:
+    """Yield each way on which data went, with the heaps sent, received and lost."""
+    for leg, sent, receiver in LEGS:
+        if heaps[sent] or heaps[f"{receiver}_received"]:
+            yield leg, heaps[sent], heaps[f"{receiver}_received"], heaps[f"{receiver}_lost"]
 
 
 async def leftovers(cam: Cam, mesos: str) -> list[str]:
@@ -160,11 +179,8 @@ def _problems_of_run(facts: Facts) -> list[str]:
     heaps = facts.heaps
     problems = [f"left over: {thing}" for thing in facts.leftovers]
     problems += [f"{key}: {n} heaps" for key, n in heaps.items() if key.endswith("_lost") and n]
-    for sent, received in (
-        ("correlator_sent", "ingest_received"),
-        ("l0_sent", "cal_received"),
-        ("l0_sent", "writer_received"),
-    ):
+    for _, sent, receiver in LEGS:
+        received = f"{receiver}_received"
         if heaps[sent] != heaps[received]:
             problems.append(f"{sent} {heaps[sent]} heaps, {received} {heaps[received]}")
     if not heaps["correlator_sent"]:
@@ -311,13 +327,8 @@ def _heap_table(heaps: dict[str, int]) -> Table:
     table.add_column("leg")
     for heading in ("sent", "received", "lost"):
         table.add_column(heading, justify="right")
-    for leg, sent, receiver in (
-        (f"{CORRELATION} to ingest", "correlator_sent", "ingest"),
-        ("L0 to calibration", "l0_sent", "cal"),
-        ("L0 to writer", "l0_sent", "writer"),
-    ):
-        received, lost = heaps[f"{receiver}_received"], heaps[f"{receiver}_lost"]
-        table.add_row(leg, str(heaps[sent]), str(received), str(lost))
+    for leg, sent, received, lost in legs(heaps):
+        table.add_row(leg, str(sent), str(received), str(lost))
     return table
 
 

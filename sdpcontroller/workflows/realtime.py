@@ -425,6 +425,7 @@ def _metadata(config: ProductConfig) -> Iterator[_Task]:
 
 def _flags(config: ProductConfig, name: str, l0: str, groups: str) -> _Task:
     vis, _ = config.source(name, Vis)
+    cal, _ = config.source(name, Cal)
     ratio = config.outputs_of(Flags)[name].rate_ratio
     return _task(
         config,
@@ -435,6 +436,7 @@ def _flags(config: ProductConfig, name: str, l0: str, groups: str) -> _Task:
         settings={
             "stream": name,
             "input_stream": vis,
+            "cal_stream": cal,
             "input": l0,
             "output": groups,
             "rate_ratio": ratio,

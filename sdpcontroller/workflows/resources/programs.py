@@ -304,12 +304,13 @@ _flags_out = _flags_out_or_in("flags", "out", "the flags, a window at a time")
     "flags",
     "mem",
     "MiB",
-    why="the interpreter, two windows of amplitudes and flags, and the network's buffer",
-    source="pipelines.catalogue.flags_bytes, held to by tests/pipelines/flags",
+    why="the interpreter, two windows of amplitudes and flags, a bandpass, and the network's buffer",
+    source="pipelines.catalogue.flags_bytes and bandpass_bytes, held to by tests/pipelines/flags",
 )
 def _flags_mem(n_chans: int, n_antennas: int) -> float:
     windows = catalogue.flags_bytes(n_chans, catalogue.n_products(n_antennas)) / MIB
-    return math.ceil(PYTHON_MIB + windows + _l0_buffer(n_chans, n_antennas))
+    bandpass = catalogue.bandpass_bytes(n_chans, n_antennas) / MIB
+    return math.ceil(PYTHON_MIB + windows + bandpass + _l0_buffer(n_chans, n_antennas))
 
 
 def flags(l0: StreamSize, rate_ratio: float) -> Asked:

@@ -11,6 +11,7 @@ from pipelines import catalogue
 from pipelines.common.l0 import Dump, DumpPart
 from pipelines.common.rfi import FlaggerSettings
 from pipelines.common.spead import FLAG_CAL_RFI, FLAG_DATA_LOST, FLAG_INGEST_RFI
+from pipelines.flags.bandpass import Bandpass, amplitudes_of
 from pipelines.flags.kernels import SUBBAND
 from pipelines.flags.window import Window
 
@@ -24,7 +25,11 @@ def noise(seed: int, signal: float = 0.0) -> np.ndarray[Any, Any]:
     return (signal + rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
-def found(vis: np.ndarray[Any, Any], flags: np.ndarray[Any, Any] | None = None) -> Any:
+def found(
+    vis: np.ndarray[Any, Any],
+    flags: np.ndarray[Any, Any] | None = None,
+    bandpass: Bandpass | None = None,
+) -> Any:
     window = Window(len(vis), vis.shape[1], vis.shape[2])
     for t, dump in enumerate(vis):
         old = np.zeros(dump.shape, np.uint8) if flags is None else flags[t]
@@ -32,7 +37,7 @@ def found(vis: np.ndarray[Any, Any], flags: np.ndarray[Any, Any] | None = None) 
         scale = np.ones(len(dump), np.float32)
         window.add(Dump(t, float(t), (DumpPart(range(len(dump)), dump, old, weights, scale),)))
     assert window.full
-    return window.flag(SETTINGS)[0]
+    return window.flag(SETTINGS, bandpass)[0]
 
 
 @pytest.mark.parametrize("signal", [0.0, 3.0, 100.0])
@@ -59,6 +64,35 @@ def test_what_is_too_broad_for_one_dump_is_found_along_time() -> None:
     assert hit[5, burst].mean() > 0.9
     assert hit[:5].mean() < 1e-3 and hit[6:].mean() < 1e-3
     assert hit[5, : 2 * SUBBAND].mean() < 1e-3
+
+
+def rough_bandpass() -> Bandpass:
+    """Five inputs with ripples of a quarter over ten channels and edges that fall off to a fifth."""
+    channels = np.arange(N_CHANS)
+    edges = np.clip(np.minimum(channels, N_CHANS - 1 - channels) / 20, 0.2, 1)
+    phases = np.arange(5)
+    ripples = 1 + 0.25 * np.sin(channels[:, np.newaxis] / 1.6 + phases)
+    pairs = np.array([(i % 5, i // 5 % 5) for i in range(N_BLS)], np.int64)
+    return Bandpass((edges[:, np.newaxis] * ripples).astype(np.float32), pairs)
+
+
+def test_divided_by_the_bandpass_weak_interference_is_told_from_its_structure() -> None:
+    """The receiver's noise has passed the same filters as the signal."""
+    bandpass = rough_bandpass()
+    filters = bandpass.amplitudes[:, bandpass.pairs].prod(axis=-1)
+    quiet = noise(7, signal=20.0) * filters
+    vis = quiet.copy()
+    vis[:, 100] += 8 * filters[100]
+    raw, divided = found(vis), found(vis, bandpass=bandpass)
+    assert (raw[:, 100] != 0).mean() < 0.3
+    assert (divided[:, 100] != 0).mean() > 0.95
+    assert (divided[:, :95] != 0).mean() < 1e-3 and (divided[:, 106:] != 0).mean() < 1e-3
+    assert (found(quiet, bandpass=bandpass) != 0).mean() < 5e-4
+
+
+def test_a_bandpass_is_interpolated_where_it_has_no_solution() -> None:
+    solution = np.array([[1j, np.nan, 2], [np.nan, np.nan, 0], [-3, np.nan, 4]], np.complex64)
+    np.testing.assert_array_equal(amplitudes_of(solution), [[1, 1, 2], [2, 1, 3], [3, 1, 4]])
 
 
 def test_old_flags_stay_are_no_evidence_and_lost_channels_are_told() -> None:

@@ -112,6 +112,10 @@ async def describe(telstate: Any) -> None:
     block = {"observer": "x", "description": "y", "experiment_id": "z", "ants": ",".join(ANTENNAS)}
     await ts.publish(telstate.view(CBID), "obs_params", block)
     await ts.publish(telstate.view(telstate.join(CBID, "sdp_l0")), "first_timestamp", 10.0)
+    await ts.publish(telstate.view("cal"), "antlist", list(ANTENNAS))
+    await ts.publish(telstate.view("cal"), "pol_ordering", ["h", "v"])
+    solution = np.exp(1j * np.arange(STREAM.n_chans * 6)).reshape(-1, 2, 3).astype(np.complex64)
+    await ts.add_sample(telstate.view(f"{CBID}_cal"), "product_B0", solution, 1.6e9)
     await ts.add_sample(telstate, "cbf_target", "t, radec target, 0:0:0, -30:0:0", 1.6e9)
     await ts.add_sample(telstate, "obs_activity", "track", 1.6e9)
 
@@ -124,9 +128,8 @@ async def test_the_better_flags_are_those_that_katdal_reads(
         options = argparse.Namespace(host="127.0.0.1", port=0, data=tmp_path)
         source = L0Input(STREAM, L0, "127.0.0.1", DRAIN)
         layout = L0Layout(128, STREAM.n_bls, 2, 2.0, Content.FLAGS)
-        flagger = FlagsServer(
-            options, telstate, source, FlagSender(layout, FLAGS, "127.0.0.1", 5e6), depth=8
-        )
+        sender = FlagSender(layout, FLAGS, "127.0.0.1", 5e6)
+        flagger = FlagsServer(options, telstate, source, sender, depth=8, cal_stream="cal")
         flags_stream = dataclasses.replace(STREAM, name="sdp_l1_flags")
         flag_source = L0Input(flags_stream, FLAGS, "127.0.0.1", DRAIN, Content.FLAGS)
         flag_writer = WriterServer(options, telstate, flag_source)
@@ -141,6 +144,7 @@ async def test_the_better_flags_are_those_that_katdal_reads(
         for server in reversed(servers):  # as the controller ends them: with the flow
             await server.request_capture_done(ctx)
         assert flagger.sensors["output-heaps-total"].value == 2 * N_DUMPS
+        assert flagger.sensors["bandpasses"].value == 1
         assert flag_writer.sensors["input-heaps-lost"].value == 0
         for server in servers:
             await server.stop()

@@ -419,6 +419,7 @@ def test_flags_are_made_from_l0_and_written_before_the_visibilities_telescope_st
     writers = of_kind(workflow, "flag_writer")
     assert len(writers) == archive
     stated = settings_of(workflow, flagger)
+    assert stated["cal_stream"] == "cal_0"
     ingests = of_kind(workflow, "ingest")
     outputs = set().union(*(groups_of(settings_of(workflow, t)["output"]) for t in ingests))
     assert groups_of(stated["input"]) == outputs
