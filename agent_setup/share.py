@@ -87,6 +87,7 @@ def _part(
     """Return the machine as one of its agents shows it."""
 
     def share(node: NumaNode) -> NumaNode:
+        """Return a node with the part of its memory that one agent may give away."""
         if node.mem_mib is None:
             return node
         return replace(

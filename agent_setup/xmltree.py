@@ -51,6 +51,7 @@ class _Reader:
         self._depth = 0
 
     def read(self, xml: str) -> ElementTree.Element:
+        """Parse a document and return its root; raises `DiscoveryError` where a bound is passed."""
         parser = expat.ParserCreate()
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end

@@ -69,7 +69,9 @@ class QualityRecord(BaseModel):
     version: Literal[1] = Field(1, description="Version of this schema.")
     time: float = Field(ge=0, description="Unix time of the record [s].")
     task: _Name = Field(description="Name of the task that says it.")
-    stage: _Name = Field(description="ingest, calibration, writer, display or imaging.")
+    stage: _Name = Field(
+        description="ingest, calibration, flags, writer, metadata, display or imaging."
+    )
     stream: str = Field("", max_length=200, description="Stream that it is about.")
     capture_block: str = Field(
         "", pattern=r"^[0-9]{0,15}$", description="Capture block that it is about; empty if none."

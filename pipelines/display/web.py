@@ -34,9 +34,11 @@ def application(server: DisplayServer) -> web.Application:
     asking = asyncio.Semaphore(MAX_ASKING)
 
     async def description(request: web.Request) -> web.Response:
+        """``/api/stream``: the axes, which do not change."""
         return web.json_response(await server.description(), headers=_HEADERS)
 
     async def frame(request: web.Request) -> web.Response:
+        """``/api/frame?product=A-B&since=N``: what is new since the page's last frame."""
         since = request.query.get("since", "0")
         if not (since.isascii() and since.isdigit() and len(since) <= MAX_SINCE_DIGITS):
             raise web.HTTPBadRequest(text="since is no number of dumps", headers=_HEADERS)

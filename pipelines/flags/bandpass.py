@@ -38,7 +38,7 @@ def amplitudes_of(solution: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     solution
         Complex, NaN for none, shape (n_chans, n_inputs). An input without any gets 1.
     """
-    amplitudes = np.abs(solution).astype(np.float32)
+    amplitudes: npt.NDArray[np.float32] = np.abs(solution).astype(np.float32)
     channels = np.arange(len(amplitudes))
     for column in amplitudes.T:
         good = np.isfinite(column) & (column > 0)

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)
     try:
         from pipelines.imaging.imager import make_image
+        from pipelines.imaging.publish import publish
 
         product = make_image(settings_of(options))
     except (ImagingError, OSError, MemoryError) as error:
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     quality = product.quality
+    if options.quality_queue is not None:
+        publish(quality, options.task, options.quality_queue)
     logger.info(
         "%s: %d sources, peak %.4g Jy/beam, noise %.3g, %s",
         quality.target,

@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.common.endpoints import parse_endpoint
+from pipelines.common.program import option
 from pipelines.imaging.clean import CleanSettings
 from pipelines.imaging.geometry import ARCSEC
 from pipelines.imaging.gridder import EPSILON
@@ -44,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
     yes_no = argparse.BooleanOptionalAction
     add("--sources", action=yes_no, default=True, help="look for sources [yes]")
     add("--picture", action=yes_no, default=True, help="draw the picture [yes]")
+    add(
+        "--quality-queue",
+        metavar="HOST:PORT",
+        type=option(parse_endpoint),
+        help="server of the telescope state beside which the image's figures are told [nowhere]",
+    )
+    add("--task", default="imager", metavar="NAME", help="who tells them [%(default)s]")
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     _add_image_options(result)
     _add_clean_options(result)

@@ -31,6 +31,8 @@ QUEUE_DUMPS: Final = DEFAULT_HELD - 1
 WRITERS: Final = 2
 """Threads that write."""
 _POLL: Final = 0.02
+LOW_SPACE: Final = 1800.0
+"""Seconds of data; with less room than for these there is a warning, with a tenth of it an error."""
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ class WriterServer(L0Server):
         store = await asyncio.to_thread(
             BlockStore, self._root, cbid, self.source.stream.name, self.layout
         )
-        self._free.value = await asyncio.to_thread(store.free_bytes)
+        self._set_free(await asyncio.to_thread(store.free_bytes))
         # What there is can be read whatever becomes of this program (pipelines.metadata).
         await ts.publish(self._view(cbid), OF_DUMP, store.chunk_info(1))
         self._block = _Block(store, await self._second(cbid) if self._measurement_set else None)
@@ -145,6 +147,16 @@ class WriterServer(L0Server):
             else aiokatcp.Sensor.Status.NOMINAL,
         )
 
+    def _set_free(self, free: int) -> None:
+        """Tell how much room there is: before the disk is full, somebody should know that it will be."""
+        rate = self.layout.heap_bytes * self.layout.n_senders / self.layout.int_time
+        status = aiokatcp.Sensor.Status.NOMINAL
+        if free < LOW_SPACE * rate:
+            status = aiokatcp.Sensor.Status.WARN
+        if free < 0.1 * LOW_SPACE * rate:
+            status = aiokatcp.Sensor.Status.ERROR
+        self._free.set_value(free, status=status)
+
     def _drop(self, dump: Dump) -> None:
         heaps = len(dump.parts)
         dump.release()
@@ -165,7 +177,7 @@ class WriterServer(L0Server):
                 )
         finally:
             dump.release()
-        self._free.value = free
+        self._set_free(free)
         if written:
             self._dumps.value += 1
             self._bytes.value += written

@@ -24,11 +24,13 @@ async def serve(metrics: Metrics, host: str, port: int) -> AsyncIterator[int]:
     """
 
     async def figures(request: web.Request) -> web.Response:
+        """``/metrics``: in Prometheus' text format."""
         return web.Response(
             body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"}
         )
 
     async def health(request: web.Request) -> web.Response:
+        """``/health``: that the event loop answers."""
         return web.Response(text="ok\n")
 
     app = web.Application(client_max_size=1024)

@@ -78,7 +78,7 @@ class Postprocessing:
             If that cannot be found out, or kept.
         """
         observed = await _observed(cbid, config, telstate)
-        plan = imaging.build(config, self._product, cbid, observed)
+        plan = imaging.build(config, self._product, cbid, observed, telstate)
         for line in plan.skipped:
             logger.info("%s %s: %s", self._product, cbid, line)
         if not plan.images:

@@ -60,6 +60,7 @@ def build(
     product: str,
     cbid: str,
     observed: Mapping[str, Sequence[ObservedTarget]],
+    telstate: tuple[str, int] | None = None,
 ) -> ImagingPlan:
     """Make the batch graph of a capture block; it has no tasks where there is nothing to image.
 
@@ -69,6 +70,8 @@ def build(
     ----------
     observed
         Targets of each visibility stream that has a data set; no name stands twice in one of them.
+    telstate
+        Server of the product's telescope state, beside which images tell their figures; None: nowhere.
     """
     tasks: list[TaskTemplate] = []
     images: list[ImageTask] = []
@@ -88,7 +91,7 @@ def build(
                 stream, target.name, f"imager.{stream}.{cbid}.{number}", directories[number]
             )
             images.append(image)
-            tasks.append(_imager(config, cbid, image))
+            tasks.append(_imager(config, cbid, image, telstate))
     graph = LogicalGraph(f"{product}-{cbid}", tuple(tasks))
     return ImagingPlan(graph, tuple(images), tuple(skipped))
 
@@ -112,7 +115,9 @@ def _is_calibrated(config: ProductConfig, stream: str) -> bool:
     return True
 
 
-def _imager(config: ProductConfig, cbid: str, image: ImageTask) -> TaskTemplate:
+def _imager(
+    config: ProductConfig, cbid: str, image: ImageTask, telstate: tuple[str, int] | None
+) -> TaskTemplate:
     _, model = config.source(image.stream, ContinuumImage)
     vis, _ = config.source(image.stream, Vis)
     calibrated = _is_calibrated(config, image.stream)
@@ -129,12 +134,19 @@ def _imager(config: ProductConfig, cbid: str, image: ImageTask) -> TaskTemplate:
             f"--output={volume}/{image.directory}",
             f"--target={_literal(image.target)}",
             "--applycal" if calibrated else "--no-applycal",
+            *_quality_queue(image, telstate),
             f"{volume}/{cbid}/{cbid}_{vis}.rdb",
         ),
         request=resources.imager().request,
         ready=ReadyCheck(ReadyKind.EXIT),
         max_run_time=model.max_realtime or MAX_RUN_TIME,
     )
+
+
+def _quality_queue(image: ImageTask, telstate: tuple[str, int] | None) -> Iterator[str]:
+    if telstate is not None:
+        yield "--quality-queue={}:{}".format(*telstate)
+        yield f"--task={image.task}"
 
 
 def _options(parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ import spead2.send
 from pipelines.common import telstate as ts
 from pipelines.common.baselines import correlator_ordering
 from pipelines.common.endpoints import parse_endpoint, parse_endpoints
-from pipelines.common.l0 import DumpPart
+from pipelines.common.l0 import DumpPart, L0Layout
 from pipelines.common.l0.server import L0Input
 from pipelines.common.spead import END_DUMP_INDEX, FLAVOUR, l0_items, make_sender
 from pipelines.common.stream_info import VisStream
@@ -36,6 +36,9 @@ STREAM = VisStream(
     bls_ordering=correlator_ordering(["m000", "m001"]),
     src_streams=("bcp",),
 )
+
+
+LAYOUT = L0Layout(STREAM.n_chans, STREAM.n_bls, 1, STREAM.int_time)
 
 
 async def send(cbid: str, dumps: Iterable[int], announced: int | None) -> None:
@@ -183,6 +186,43 @@ async def test_what_a_full_disk_refuses_is_counted_and_the_rest_goes_on(
         assert chunks(tmp_path, "1000000001") == [0, 1, 4, 5]
         assert server.sensors["heaps-not-written"].value == 2
         assert server.device_status is aiokatcp.DeviceStatus.FAIL
+
+
+async def test_a_killed_writer_is_followed_by_one_that_goes_on(
+    redis_server: Any, tmp_path: Path
+) -> None:
+    """What was written stays, what came while nobody listened is lost data, and the block has all of it."""
+    cbid = "1000000001"
+    before = BlockStore(tmp_path, cbid, "sdp_l0", LAYOUT)
+    part = DumpPart(
+        range(STREAM.n_chans),
+        np.zeros((STREAM.n_chans, STREAM.n_bls), np.complex64),
+        np.zeros((STREAM.n_chans, STREAM.n_bls), np.uint8),
+        np.ones((STREAM.n_chans, STREAM.n_bls), np.uint8),
+        np.ones(STREAM.n_chans, np.float32),
+    )
+    for dump in (0, 1):
+        before.write(dump, part)
+    async with writer(redis_server, tmp_path) as (_, client):
+        await client.request("capture-init", cbid)
+        await send(cbid, (4, 5), 6)
+        await client.request("capture-done")
+    assert chunks(tmp_path, cbid) == [0, 1, 4, 5]
+    assert (await chunk_info(redis_server, cbid))["flags"]["shape"] == (6, 4, 12)
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(2000, "NOMINAL"), (1700, "WARN"), (170, "ERROR")])
+async def test_that_the_disk_will_be_full_is_told_before(
+    seconds: int, status: str, redis_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = int(seconds * LAYOUT.heap_bytes)
+    monkeypatch.setattr(BlockStore, "free_bytes", lambda store: free)
+    async with writer(redis_server, tmp_path) as (server, client):
+        await client.request("capture-init", "1000000001")
+        reading = server.sensors["disk-free"].reading
+        assert (reading.value, reading.status.name) == (free, status)
+        await send("1000000001", [], 0)
+        await client.request("capture-done")
 
 
 async def test_stopping_finishes_the_block_with_what_came(

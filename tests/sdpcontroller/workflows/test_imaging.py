@@ -85,6 +85,15 @@ def test_every_target_is_imaged_or_is_accounted_for(observed: list[ObservedTarge
     assert [task.name for task in plan.graph.tasks] == [image.task for image in plan.images]
 
 
+def test_images_tell_their_figures_where_the_product_has_a_queue() -> None:
+    observed = [ObservedTarget("field", frozenset(), 100.0)]
+    plan = imaging.build(CONFIG, "p", CBID, {"l0_0": observed}, ("10.0.0.7", 6379))
+    (image,) = plan.images
+    parser = importlib.import_module("pipelines.imaging.options").parser()
+    options = parser.parse_args(words(plan, image.task)[3:])
+    assert (str(options.quality_queue), options.task) == ("10.0.0.7:6379", image.task)
+
+
 def test_the_same_observation_gives_the_same_plan() -> None:
     observed = [ObservedTarget(name, frozenset({"radec"}), 100.0) for name in "abc"]
     plans = [imaging.build(CONFIG, "p", CBID, {"l0_0": observed}) for _ in range(2)]
