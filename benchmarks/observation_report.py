@@ -32,7 +32,7 @@ def _heaps(summary: dict[str, Any]) -> Table:
     return ["heaps", "sent", "received", "lost"], rows
 
 
-def _sources(summary: dict[str, Any], foreign: ForeignImage) -> Table:
+def _sources(summary: dict[str, Any], session: Session, foreign: ForeignImage) -> Table:
     theirs = {row.name: row for row in foreign.sources}
     rows = []
     for ours in summary["image"]["sources"]:
@@ -41,13 +41,22 @@ def _sources(summary: dict[str, Any], foreign: ForeignImage) -> Table:
             [
                 ours["name"] or "(not in the sky)",
                 _number(ours["model_jy"], ".4f"),
+                _number(abs(session.fluxes[ours["name"]]) if ours["name"] else None, ".4f"),
                 _number(ours["found_jy"], ".4f"),
                 _number(ours["offset_pixels"], ".2f"),
                 _number(other and other.found, ".4f"),
                 _number(other and other.offset, ".2f"),
             ]
         )
-    return ["source", "sky [Jy]", "ours [Jy]", "off [px]", "wsclean [Jy]", "off [px]"], rows
+    return [
+        "source",
+        "sky [Jy]",
+        "fitted [Jy]",
+        "ours [Jy]",
+        "off [px]",
+        "wsclean [Jy]",
+        "off [px]",
+    ], rows
 
 
 def _facts(summary: dict[str, Any], session: Session, foreign: ForeignImage) -> list[str]:
@@ -67,7 +76,7 @@ def text(output: Path, session: Session, foreign: ForeignImage, problems: Sequen
     """Return the report as lines."""
     summary = json.loads((output / "summary.json").read_text())
     lines = _facts(summary, session, foreign)
-    for headings, rows in (_heaps(summary), _sources(summary, foreign)):
+    for headings, rows in (_heaps(summary), _sources(summary, session, foreign)):
         widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
         lines.append("")
         for row in (headings, *rows):
@@ -88,7 +97,7 @@ def write(output: Path, session: Session, foreign: ForeignImage, problems: Seque
         f"<p><b>Problem:</b> {html.escape(problem)}</p>"
         for problem in [*summary["problems"], *problems]
     ]
-    parts += [_html(_heaps(summary)), _html(_sources(summary, foreign))]
+    parts += [_html(_heaps(summary)), _html(_sources(summary, session, foreign))]
     for title, name in (
         ("The operator's display in mid-capture", "display.png"),
         ("Our image", "image.png"),

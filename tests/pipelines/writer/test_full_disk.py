@@ -49,7 +49,7 @@ async def writer(redis_server: Any, tmp_path: Path) -> AsyncIterator[tuple[aioka
     )
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             async for line in process.stderr:
                 if ready := re.search(rb"ready on 127.0.0.1:(\d+)", line):
                     break
@@ -60,7 +60,11 @@ async def writer(redis_server: Any, tmp_path: Path) -> AsyncIterator[tuple[aioka
         assert process.returncode is None  # it has survived everything
     finally:
         process.terminate()
-        async with asyncio.timeout(20):
+        try:
+            async with asyncio.timeout(60):
+                _, errors = await process.communicate()
+        except TimeoutError:
+            process.kill()
             _, errors = await process.communicate()
     assert process.returncode == 0 and b"Traceback" not in errors
 
