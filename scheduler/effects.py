@@ -37,7 +37,7 @@ class Effects:
     def kill(self, entry: TaskEntry) -> None:
         """Ask Mesos for the end of a task."""
         if self.framework is not None:
-            self.framework.kill(entry.task.task_id)
+            self.framework.kill(entry.task.task_id, at_once=entry.hurried)
 
     def reconcile(self, entry: TaskEntry) -> None:
         """Ask Mesos for the state of a task: the timer does, once there was no news for a while."""

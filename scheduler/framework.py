@@ -290,13 +290,14 @@ class Framework:
         """Want no offers."""
         self._post("SUPPRESS", self._driver.suppressOffers, lasting="offers")
 
-    def kill(self, task_id: str) -> None:
-        """Ask for the end of a task.
+    def kill(self, task_id: str, *, at_once: bool = False) -> None:
+        """Ask for the end of a task; `at_once`, without the time of grace that it asked for.
 
         Its agent is left out: Mesos ignores a KILL that names another than it knows.
         """
         task = {"value": task_id}
-        self._post("KILL", lambda: self._driver.killTask(task), lasting=f"kill {task_id}")
+        kill = self._driver.kill_at_once if at_once else self._driver.killTask
+        self._post("KILL", lambda: kill(task), lasting=f"kill {task_id}")
 
     def acknowledge(self, status: StatusUpdate) -> None:
         """Tell that an update is safe; nothing happens for one that the master made."""

@@ -416,6 +416,17 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             }
         )
 
+    def kill_at_once(self, task_id: Mapping[str, str]) -> None:
+        """Kill a task without a time of grace, whatever it was launched with; pymesos cannot say that."""
+        policy = {"grace_period": {"nanoseconds": 0}}
+        self._send(
+            {
+                "type": "KILL",
+                "framework_id": {"value": self.framework_id},
+                "kill": {"task_id": task_id, "kill_policy": policy},
+            }
+        )
+
     def answer_inverse_offers(
         self, offer_ids: Sequence[Mapping[str, str]], filters: Mapping[str, Any], *, accept: bool
     ) -> None:

@@ -64,6 +64,8 @@ class TaskEntry:
     log_done: asyncio.Event = field(default_factory=_set_event)
     """Not set while its log is fetched."""
     expected_death: bool = False
+    hurried: bool = False
+    """Whether its end waits for nothing: neither for its order nor for its time of grace."""
     preempted: bool = False
     """Whether it was told to end to make room, and shall be run again."""
     ends_by: float | None = None
@@ -199,6 +201,12 @@ class GraphRun:
     def ask_to_stop(self, cause: str) -> None:
         """Interrupt whatever waits in :meth:`until`."""
         self._stop_cause = self._stop_cause or cause
+        self.notify()
+
+    def hurry(self) -> None:
+        """Let the end of all tasks wait for nothing any more."""
+        for entry in self.entries.values():
+            entry.hurried = True
         self.notify()
 
     def notify(self) -> None:

@@ -436,13 +436,21 @@ class Scheduler(Questions):
         await graphs.bury(run, keep_views=True)
         return result
 
-    async def stop(self, graph_id: str) -> None:
+    async def stop(self, graph_id: str, *, force: bool = False) -> None:
         """Take a graph down in the order of its KILL edges; returns when all its tasks are dead.
 
         A graph that is not known is down already. A launch that goes on raises ``LaunchError``.
+
+        Parameters
+        ----------
+        force
+            Kill all tasks at once, without order and without their time of grace; also when another call takes
+            the graph down in order already.
         """
         _, graphs = self._ready()
         if (run := self._runs.get(graph_id)) is not None:
+            if force:
+                run.hurry()
             await graphs.stop(run, "it is taken down")
 
     async def drain(self, host: str, reason: str = "") -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection
+from functools import partial
 from typing import Final
 
 from scheduler.crash_points import CrashPoint
@@ -58,7 +59,8 @@ async def take_down(
 ) -> None:
     """Kill tasks of a graph, each after those of them that need it by KILL edges are dead.
 
-    Returns when all are dead, however long that takes: what is not known to be dead holds its resources.
+    Those that are hurried wait for nothing. Returns when all are dead, however long that takes: what is not
+    known to be dead holds its resources.
 
     Parameters
     ----------
@@ -76,7 +78,9 @@ async def _kill(
 ) -> None:
     sources = run.edges.sources(entry.name, EdgeKind.KILL)
     first = [run.entries[name] for name in sources if name in among]
-    await run.until(lambda: all(e.dead for e in first) or entry.dead, though_stopping=True)
+    await run.until(
+        lambda: all(e.dead for e in first) or entry.dead or entry.hurried, though_stopping=True
+    )
     await kill_until_dead(equipment, run, entry, cause)
 
 
@@ -85,6 +89,7 @@ async def kill_until_dead(
 ) -> None:
     """Kill one task, again and again until it is dead."""
     while not entry.dead:
+        hurried = entry.hurried  # which may change, and is a reason to kill again at once
         try:
             await equipment.runs.apply(entry, KillAsked(cause))
         except JournalError as exc:  # killing needs no permission
@@ -92,8 +97,12 @@ async def kill_until_dead(
         _KILLED.reached()
         try:
             async with asyncio.timeout(equipment.kill_interval):
-                await run.until(lambda: entry.dead, though_stopping=True)
+                await run.until(partial(_ended_or_hurried, entry, hurried), though_stopping=True)
         except TimeoutError:
             logger.warning(
                 "%s is still %s: killed again", entry.task.task_id, entry.life.state.value
             )
+
+
+def _ended_or_hurried(entry: TaskEntry, before: bool) -> bool:
+    return entry.dead or entry.hurried is not before

@@ -233,8 +233,8 @@ class StandInScheduler:
             await concluded(result)
         return result
 
-    async def stop(self, graph_id: str) -> None:
-        """Take a graph down; returns when all its tasks are dead."""
+    async def stop(self, graph_id: str, *, force: bool = False) -> None:
+        """Take a graph down; returns when all its tasks are dead. They all obey at once."""
         graph = self._graphs.get(graph_id)
         if graph is None:
             return

@@ -187,7 +187,8 @@ class Product:
         """Take everything down in order; return when no task of the graph is left.
 
         With `force`, a configure that goes on is cancelled, any other command is waited for, and a capture is
-        ended. Postprocessing that still runs goes on, and the product lives until it has ended.
+        ended. Where a deconfigure goes on already, because a task does not end, all that is left is killed
+        at once. Postprocessing that still runs goes on, and the product lives until it has ended.
 
         Raises
         ------
@@ -201,6 +202,8 @@ class Product:
             )
         if force and self._configuring is not None:
             self._configuring.cancel()
+        if force and self._state is ProductState.DECONFIGURING and self._graph is not None:
+            await self._graph.take_down(force=True)
         async with self._command("deconfigure", wait=force):
             if self._keeper.dead:
                 return

@@ -107,8 +107,8 @@ class RunningGraph:
         order = self.roles.capture_order()
         return [[task for task in stage if task in self.connections] for stage in order]
 
-    async def take_down(self) -> None:
-        """Close the links and kill all tasks, in order; return when they are dead.
+    async def take_down(self, *, force: bool = False) -> None:
+        """Close the links and kill all tasks, in order; with `force`, all at once; return when they are dead.
 
         Raises
         ------
@@ -117,6 +117,6 @@ class RunningGraph:
         """
         await self.disconnect_all()
         try:
-            await self._services.scheduler.stop(self.graph_id)
+            await self._services.scheduler.stop(self.graph_id, force=force)
         except SchedulerError as exc:
             raise CommandError(f"product {self._product} cannot be taken down: {exc}") from exc

@@ -672,6 +672,24 @@ async def test_row_27_a_kill_that_is_not_obeyed(tmp_path: Path) -> None:
         assert world.running() == {}
 
 
+@in_virtual_time
+async def test_row_27_a_forced_end_waits_for_neither_order_nor_grace(tmp_path: Path) -> None:
+    async with World(tmp_path) as world, world.scheduler() as scheduler:
+        world.programs["b"] = Program(end=NEVER)
+        await scheduler.launch(pair(), timeout=60)
+        stop = asyncio.create_task(scheduler.stop("g"))
+        await asyncio.sleep(60)
+        assert scheduler.tasks("g")["a"].state is TaskState.READY
+        forced = asyncio.create_task(scheduler.stop("g", force=True))
+        await until(lambda: "g.a.0" not in world.running())
+        assert not stop.done(), "b does not obey, and stays booked"
+        last = {call["task_id"]["value"]: call for call in world.called("KILL")}
+        assert {call["kill_policy"]["grace_period"]["nanoseconds"] for call in last.values()} == {0}
+        world.program("b").exit(0)
+        await asyncio.gather(stop, forced)
+        assert world.running() == {}
+
+
 # ---------------------------------------------------------------------- rows 29, 31
 
 

@@ -567,6 +567,10 @@ class VirtualDriver:
     def killTask(self, task_id: Any) -> None:
         self._send("KILL", task_id=task_id)
 
+    def kill_at_once(self, task_id: Any) -> None:
+        policy = {"grace_period": {"nanoseconds": 0}}
+        self._send("KILL", task_id=task_id, kill_policy=policy)
+
     def acknowledgeStatusUpdate(self, update: Any) -> None:
         self._send("ACKNOWLEDGE", **update)
 

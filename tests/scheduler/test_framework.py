@@ -409,6 +409,14 @@ async def test_kills_wait_for_the_link_and_are_not_piled_up(master: Master, link
     assert sorted(call["type"] for call in master.calls) == ["KILL", "SUPPRESS"]
 
 
+async def test_a_kill_can_leave_no_time_of_grace(master: Master, link: Link) -> None:
+    await link.up()
+    link.framework.kill("t", at_once=True)
+    call = await master.until_called("KILL")
+    grace = {"grace_period": {"nanoseconds": 0}}
+    assert call["kill"] == {"task_id": {"value": "t"}, "kill_policy": grace}
+
+
 async def test_an_accept_of_an_old_subscription_is_refused(master: Master, link: Link) -> None:
     await link.up()
     master.cut()

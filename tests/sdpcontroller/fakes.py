@@ -111,6 +111,7 @@ class FakeScheduler:
         """All that were launched."""
         self.batches: list[PhysicalGraph] = []
         self.stopped: list[str] = []
+        self.forced: list[str] = []
         self.journal: list[tuple[str, ...]] = []
         """What the tasks were asked: (task, request, arguments …)."""
         self.behaviour = Behaviour()
@@ -301,17 +302,24 @@ class FakeScheduler:
             await asyncio.sleep(0)
             self._become(graph_id, name, log_tail=log)
 
-    async def stop(self, graph_id: str) -> None:
+    async def stop(self, graph_id: str, *, force: bool = False) -> None:
+        if force:
+            self.forced.append(graph_id)
         await self.stops.wait()
         self.stopped.append(graph_id)
         if (stop := self._stopping.get(graph_id)) is not None:
             stop.set()
-        for name, view in self.tasks(graph_id).items():
-            if view.state is TaskState.DEAD:
+        for name in self.tasks(graph_id):
+            view = self.tasks(graph_id).get(
+                name
+            )  # whoever else stops the graph may have been faster
+            if view is None or view.state is TaskState.DEAD:
                 continue
             server = self.servers.pop(view.task_id, None)
             if server is not None:
                 await server.stop()
+            if graph_id not in self._views:
+                return
             death = Death(Outcome.KILLED, "it is taken down")
             self._become(graph_id, name, state=TaskState.DEAD, death=death, expected_death=True)
         self._views.pop(graph_id, None)

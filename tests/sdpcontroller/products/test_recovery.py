@@ -214,6 +214,22 @@ async def test_a_half_done_deconfigure_is_finished(up: House, open_house: Any) -
         assert await house.stored("p") is None and await house.store.load("multicast") == {}
 
 
+async def test_a_deconfigure_that_hangs_can_be_forced(up: House) -> None:
+    """All that is left is killed at once then, and both requests are answered."""
+    up.scheduler.stops.clear()
+    ending = asyncio.ensure_future(up.master.execute(DeconfigureProduct("p")))
+    await up.witness.until(lambda: up.product("p").state is ProductState.DECONFIGURING)
+    assert up.scheduler.forced == []
+    forcing = asyncio.ensure_future(up.master.execute(DeconfigureProduct("p", force=True)))
+    async with asyncio.timeout(10):
+        while not up.scheduler.forced:  # noqa: ASYNC110 - the scheduler is told, nobody else
+            await asyncio.sleep(0.01)
+    up.scheduler.stops.set()
+    await asyncio.gather(ending, forcing)
+    await up.settle()
+    assert up.master.products() == {} and up.scheduler.alive == set()
+
+
 async def test_what_was_not_launched_is_rolled_back_with_the_reason(
     house: House, open_house: Any
 ) -> None:
