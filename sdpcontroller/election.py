@@ -131,6 +131,16 @@ class Election:
         self.leader = ""
         """Name of the controller that leads, as far as is known; empty when none was seen."""
 
+    async def look(self) -> None:
+        """See who leads, before this controller can: a leader's silence counts from now.
+
+        Raises
+        ------
+        StoreError
+            If the database does not answer.
+        """
+        await self._lease.look()
+
     async def win(self) -> Leadership:
         """Wait until this controller leads; a database that is away is waited for."""
         while True:

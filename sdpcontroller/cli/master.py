@@ -177,10 +177,11 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     crash_points.arm(os.environ.get(crash_points.VARIABLE, ""))
     store = await Store.connect(options.redis, password=os.environ.get("SDP_REDIS_PASSWORD"))
     try:
-        await schema.check(store, FORMS)
         election = Election(
             store, f"{options.host}:{options.port}", ElectionTiming.of(options.lease)
         )
+        await election.look()  # while all that there is is read, the time of a dead leader passes
+        await schema.check(store, FORMS)
         leadership = await _win(election, stop)
         if leadership is not None:
             try:

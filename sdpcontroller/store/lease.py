@@ -116,6 +116,18 @@ class Lease:
             self._seen, self._seen_at = str(text), time.monotonic()
         return Refused(_name(self._seen))
 
+    async def look(self) -> None:
+        """See who has the lease, without asking for it: how long it is silent counts from now.
+
+        Raises
+        ------
+        StoreError
+            If the database does not answer.
+        """
+        async with translated("look at the lease"):
+            found = await uncut(self._store.client.get(self._keys[0]))
+        self._seen, self._seen_at = str(found or ""), time.monotonic()
+
     async def renew(self) -> list[str] | None:
         """Keep the lease for another term, which begins when this is called.
 

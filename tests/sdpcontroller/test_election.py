@@ -84,6 +84,20 @@ async def test_a_silent_leader_is_succeeded_after_the_lease_and_not_before(
     assert await a.renew() is None
 
 
+async def test_a_leaders_silence_counts_from_the_first_look(connect: Connect, clock: Clock) -> None:
+    a = Lease(await connect("e"), "a:1", seconds=3.0)
+    b = Lease(await connect("e"), "b:1", seconds=3.0)
+    await b.look()  # there is no leader
+    await a.take()
+    await b.look()
+    clock.now += 3.1
+    await a.renew()  # it lives
+    assert isinstance(await b.take(), Refused)
+    await b.look()
+    clock.now += 3.1
+    assert isinstance(await b.take(), Taken)
+
+
 async def test_no_wall_clock_decides(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 29: neither ours nor that of Redis: no key of the lease ever expires."""
     store = await connect("e")
