@@ -176,7 +176,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("parts", nargs="*", choices=PARTS, default=list(PARTS), help="[all but the soak]")
+    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} [all of them]")
     add("--tools", type=Path, default=Path("build/spead2"), help="spead2's programs [%(default)s]")
     add("--seconds", type=float, default=5.0, help="of sending, each time [%(default)s]")
     add("--repeats", type=int, default=3, help="of each receiver [%(default)s]")
@@ -184,9 +184,11 @@ def main() -> None:
     add("--packets", type=int, nargs="+", default=PACKETS, help="bytes %(default)s")
     add("--program-rate", type=float, default=0.2, help="Gb/s, of the program [%(default)s]")
     add("--soak", type=float, metavar="SECONDS", help="run the program for so long")
-    add("--soak-rate", type=float, metavar="GB/S", help="[half of what goes without loss]")
+    add("--soak-rate", type=float, metavar="GBIT/S", help="[half of what goes without loss]")
     add("--nice", type=int, default=0, help="priority of all processes [%(default)s]")
     args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(unknown)}: there are {', '.join(PARTS)}")
     os.nice(args.nice)
     parts: dict[str, Callable[[argparse.Namespace], None]] = {
         "receive": receive, "program": whole_program, "memory": memory,
@@ -194,7 +196,7 @@ def main() -> None:
     if args.soak:
         soak(args)
         return
-    for part in args.parts:
+    for part in args.parts or PARTS:
         parts[part](args)
 
 

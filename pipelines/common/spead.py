@@ -6,8 +6,11 @@ receiver hard-codes them: descriptors are sent for people and for other programs
 
 from __future__ import annotations
 
+import atexit
+import ctypes
+import weakref
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import spead2
@@ -60,6 +63,8 @@ FLAG_CAL_RFI: Final = 0x40
 MAX_PACKET_SIZE: Final = 8872
 """Payload of a packet that fits in a jumbo frame of 9000 bytes beside IP, UDP and SPEAD headers."""
 BURST_SIZE: Final = 65536
+BURST_TIME: Final = 0.1
+"""Seconds that a burst lasts at most at the rate of its stream, and that a stream waits after it."""
 MULTICAST_TTL: Final = 1
 DEFAULT_INTERFACE: Final = "127.0.0.1"
 
@@ -144,21 +149,36 @@ def make_sender(
     """
     if len({endpoint.is_multicast for endpoint in endpoints}) != 1:
         raise EndpointError("endpoints must be all multicast or all unicast, and at least one")
+    burst = BURST_SIZE if rate == 0 else max(1, min(BURST_SIZE, int(rate * BURST_TIME)))
     config = spead2.send.StreamConfig(
-        max_packet_size=max_packet_size, rate=rate, burst_size=BURST_SIZE, max_heaps=max_heaps
+        max_packet_size=max_packet_size, rate=rate, burst_size=burst, max_heaps=max_heaps
     )
     addresses = [(endpoint.host, endpoint.port) for endpoint in endpoints]
     pool = thread_pool or spead2.ThreadPool()
+    multicast: dict[str, Any] = {}
+    if endpoints[0].is_multicast:
+        multicast = {"ttl": ttl, "interface_address": interface}
     try:
-        if endpoints[0].is_multicast:
-            return spead2.send.asyncio.UdpStream(
-                pool, addresses, config, ttl=ttl, interface_address=interface
-            )
-        return spead2.send.asyncio.UdpStream(pool, addresses, config)
+        sender = spead2.send.asyncio.UdpStream(pool, addresses, config, **multicast)
     except (RuntimeError, OSError, ValueError) as exc:
         raise EndpointError(
             f"cannot send to {endpoints[0]} by interface {interface}: {exc}"
         ) from exc
+    _SENDERS.add(sender)
+    return sender
+
+
+_SENDERS: Final[weakref.WeakSet[spead2.send.asyncio.UdpStream]] = weakref.WeakSet()
+
+
+@atexit.register
+def _spare_senders() -> None:
+    """Keep senders that are there when the interpreter ends from being destroyed.
+
+    One that waits for its rate limit would wait, when destroyed, for a thread that has ended by then: for ever.
+    """
+    for sender in _SENDERS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(sender))
 
 
 def add_reader(

@@ -43,7 +43,8 @@ class CorrelatorServer(ProgramServer):
             fate: self.add_sensor(
                 int, f"heaps-{fate.value}", f"Heaps {fate.value} on purpose (prometheus: counter)"
             )
-            for fate in (Fate.DROPPED, Fate.DUPLICATED, Fate.TRUNCATED)
+            for fate in Fate
+            if fate is not Fate.SENT
         }
 
     def attach(self, simulator: Simulator) -> None:

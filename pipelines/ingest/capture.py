@@ -1,6 +1,6 @@
-"""One capture block: dumps from the receiver go through the averager to the sender.
+"""One capture block: dumps from the receiver go through the processor to the sender.
 
-Two tasks: one takes input dumps, has them averaged in a thread, and hands finished output dumps on; the other
+Two tasks: one takes input dumps, has them processed in a thread, and hands finished output dumps on; the other
 sends them. Between them go a fixed number of output buffers; when none is free the first task waits, and so, in
 the end, does the receiver (see :mod:`pipelines.ingest.receive`).
 """
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipelines.ingest.compute import Averager, L0Dump
+from pipelines.ingest.compute import L0Dump, Processor
 from pipelines.ingest.layout import OutputLayout
 from pipelines.ingest.numbering import DumpGrid, HeapAccount
 from pipelines.ingest.receive import Dump, HeapStream
@@ -70,7 +70,7 @@ class CaptureBlock:
     """The capture block id, as a number."""
     layout: OutputLayout
     stream: HeapStream
-    averager: Averager
+    processor: Processor
     sender: Sender
     buffers: list[L0Dump]
     """Memory of output dumps, lent for the length of the block."""
@@ -91,7 +91,7 @@ class CaptureBlock:
 
     async def run(self) -> None:
         """Work until the stream's last dump is sent, then say so to the receivers."""
-        self.averager.reset()
+        self.processor.reset()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send())
             tasks.create_task(self._process())
@@ -125,7 +125,7 @@ class CaptureBlock:
         if index != self._current:
             await self._emit()
             self._current = index
-        found = await asyncio.to_thread(self.averager.add, dump.counts, dump.present)
+        found = await asyncio.to_thread(self.processor.add, dump.counts, dump.present)
         self.counts.samples += found.samples
         self.counts.lost_samples += found.lost
         self.counts.saturated_samples += found.saturated
@@ -157,7 +157,7 @@ class CaptureBlock:
         if self._current is None or self._grid is None:
             return
         buffer = await self._free.get()
-        await asyncio.to_thread(self.averager.finish, buffer)
+        await asyncio.to_thread(self.processor.finish, buffer)
         buffer.index = self._current
         buffer.timestamp = self._grid.output_time(self._current)
         self._current = None

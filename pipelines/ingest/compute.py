@@ -1,7 +1,7 @@
 """The arithmetic of ingest behind one interface of plain arrays: counts of a dump in, averages of L0 out.
 
-This is the seam at which another device takes over: whatever has the methods of :class:`Averager` will do.
-Nothing else in ingest touches a sample.
+:class:`Processor` is the seam at which another device takes over: nothing else in ingest touches a sample.
+:class:`Averager` does it on the CPU.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -68,9 +68,30 @@ class DumpStatistics:
     rfi: int
 
 
+class Processor(Protocol):
+    """Makes output dumps of input dumps. Its methods block, one of them at a time: call them in a thread."""
+
+    def add(self, counts: npt.NDArray[np.int32], present: npt.NDArray[np.uint8]) -> DumpStatistics:
+        """Flag one input dump and add it to the running output dump.
+
+        Parameters
+        ----------
+        counts
+            int32 (channel, product, 2) as received; rubbish where a heap is missing.
+        present
+            uint8 (heap,): 0 where a heap is missing.
+        """
+
+    def finish(self, out: L0Dump) -> None:
+        """Write the running output dump to `out` and begin a new one."""
+
+    def reset(self) -> None:
+        """Forget the running output dump."""
+
+
 @dataclass(slots=True)
 class Averager:
-    """Scales, flags and averages the dumps of one ingest. Its methods block: call them in a thread."""
+    """Scales, flags and averages the dumps of one ingest: a :class:`Processor`."""
 
     layout: OutputLayout
     excise: bool
@@ -120,15 +141,7 @@ class Averager:
         return self._total, self._count, self._seen, self._power, self._power_count
 
     def add(self, counts: npt.NDArray[np.int32], present: npt.NDArray[np.uint8]) -> DumpStatistics:
-        """Flag one input dump and add it to the running output dump.
-
-        Parameters
-        ----------
-        counts
-            int32 (channel, product, 2) as received; rubbish where a heap is missing.
-        present
-            uint8 (heap,): 0 where a heap is missing.
-        """
+        """Flag one input dump and add it to the running output dump, as :class:`Processor` says."""
         source = self.layout.source
         unpacked = self._spread(
             len(source.channels),

@@ -34,10 +34,14 @@ from pipelines.ingest.numbering import wrapped
 from pipelines.ingest.place import HeapClass
 
 SOCKET_BUFFER: Final = 64 * 1024 * 1024
-"""Bytes asked of the kernel for each socket; it gives what ``net.core.rmem_max`` allows."""
+"""Bytes asked of the kernel for each socket: half a second of 1 Gb/s.
+
+Whoever may administrate the network gets them; all others what ``net.core.rmem_max`` allows.
+"""
 MAX_PACKET: Final = 65536
 _IP_MULTICAST_ALL: Final = 49
-"""Linux's number of the option (`ip(7)`), which the module `socket` does not have."""
+_SO_RCVBUFFORCE: Final = 33
+"""Linux's numbers of options (`ip(7)`, `socket(7)`), which the module `socket` does not have."""
 MAX_AHEAD: Final = 16
 """Dumps that a single heap may move the window ahead; further needs more than one witness."""
 
@@ -54,7 +58,7 @@ def open_socket(endpoint: Endpoint, interface: str) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+        _grow_buffer(sock)
         sock.bind((endpoint.host, endpoint.port))
         if endpoint.is_multicast:
             # Otherwise the kernel delivers what any socket of this machine has joined on any other interface.
@@ -65,6 +69,13 @@ def open_socket(endpoint: Endpoint, interface: str) -> socket.socket:
         sock.close()
         raise EndpointError(f"cannot receive {endpoint} on interface {interface}: {exc}") from exc
     return sock
+
+
+def _grow_buffer(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, SOCKET_BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
 
 
 @dataclass(slots=True)

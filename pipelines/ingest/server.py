@@ -20,7 +20,7 @@ from pipelines.common import telstate as ts
 from pipelines.common.errors import TelstateError
 from pipelines.common.program import ProgramServer, check_capture_block_id
 from pipelines.ingest.capture import CaptureBlock, Sender
-from pipelines.ingest.compute import Averager, L0Dump
+from pipelines.ingest.compute import L0Dump, Processor
 from pipelines.ingest.layout import OutputLayout
 from pipelines.ingest.place import HeapClass
 from pipelines.ingest.receive import HeapStream, Receiver
@@ -86,7 +86,7 @@ class IngestServer(ProgramServer):
         telstate: TelescopeState,
         layout: OutputLayout,
         receiver: Receiver,
-        averager: Averager,
+        processor: Processor,
         sender: Sender,
     ) -> None:
         super().__init__(options)
@@ -95,7 +95,7 @@ class IngestServer(ProgramServer):
         self._telstate = telstate
         self._layout = layout
         self._receiver = receiver
-        self._averager = averager
+        self._processor = processor
         self._sender = sender
         self._buffers = [L0Dump.empty(layout) for _ in range(INGEST_OUTPUT_BUFFERS)]
         self._sensors = IngestSensors(self, layout, settings.sync_time)
@@ -126,7 +126,7 @@ class IngestServer(ProgramServer):
             number,
             self._layout,
             stream,
-            self._averager,
+            self._processor,
             self._sender,
             self._buffers,
             lambda proposal: self._agree(cbid, proposal),

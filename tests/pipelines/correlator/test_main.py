@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import signal
@@ -18,7 +19,10 @@ from pipelines.common import telstate as ts
 from pipelines.common.endpoints import Endpoint, parse_endpoint
 from pipelines.common.stream_info import CorrelatorStream
 from pipelines.correlator.__main__ import main, model_config, parser
+from pipelines.correlator.faults import Fate
 from pipelines.correlator.model import Model
+from pipelines.correlator.server import CorrelatorServer
+from pipelines.correlator.simulator import Progress
 
 Groups = Callable[[int], tuple[Endpoint, ...]]
 
@@ -88,6 +92,14 @@ async def test_a_process_streams_what_its_stored_configuration_says(
         process.send_signal(signal.SIGTERM)
         _, errors = await asyncio.wait_for(process.communicate(), 20)
         assert process.returncode == 0, errors
+
+
+async def test_every_fault_on_purpose_has_its_sensor() -> None:
+    server = CorrelatorServer(argparse.Namespace(host="127.0.0.1", port=0), 0.0)
+    faults = [fate for fate in Fate if fate is not Fate.SENT]
+    server.update(Progress(fates={fate: n for n, fate in enumerate(faults, 1)}))
+    shown = [server.sensors[f"heaps-{fate.value}"].value for fate in faults]
+    assert shown == [1, 2, 3, 4, 5]
 
 
 def test_what_is_injected_follows_from_the_options() -> None:

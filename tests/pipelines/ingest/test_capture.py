@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipelines.common import spead
 from pipelines.ingest.capture import CaptureBlock, CaptureCounts
-from pipelines.ingest.compute import Averager, L0Dump
+from pipelines.ingest.compute import Averager, DumpStatistics, L0Dump, Processor
 from pipelines.ingest.layout import InputLayout, OutputLayout
 from pipelines.ingest.place import HeapClass
 from pipelines.ingest.receive import Receiver
@@ -102,6 +102,7 @@ async def capture(
     layout: OutputLayout,
     packets: Iterable[bytes],
     agree: Callable[[float], Awaitable[float]] = first_wins,
+    processor: Processor | None = None,
 ) -> Result:
     """Put the packets through a capture block."""
     receiver = Receiver(layout.source, [], ["127.0.0.1"], WINDOW)
@@ -112,7 +113,7 @@ async def capture(
     sink = Sink()
     stream = await receiver.switch(active=True, queue=queue)
     buffers = [L0Dump.empty(layout) for _ in range(2)]
-    block = CaptureBlock(17, layout, stream, averager, sink, buffers, agree)
+    block = CaptureBlock(17, layout, stream, processor or averager, sink, buffers, agree)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(block.run())
         for packet in packets:
@@ -429,6 +430,37 @@ async def test_an_error_of_telescope_state_ends_the_block() -> None:
     counts = counts_of(np.random.default_rng(7), 6)
     with pytest.raises(ExceptionGroup):
         await capture(make_layout(), all_packets(HeapMaker(), counts), agree)
+
+
+class NumpyProcessor:
+    """What another device would do, in numpy: no flags, no averages over channels."""
+
+    def __init__(self, scale: float) -> None:
+        self._scale = scale
+        self.reset()
+
+    def add(self, counts: np.ndarray, present: np.ndarray) -> DumpStatistics:
+        self._total = self._total + self._scale * (counts[..., 0] + 1j * counts[..., 1])
+        self._n += 1
+        return DumpStatistics(counts[..., 0].size, 0, 0, 0)
+
+    def finish(self, out: L0Dump) -> None:
+        out.vis[:] = self._total / self._n
+        out.flags[:] = 0
+        out.weights[:], out.weights_channel[:] = self._n, 1
+        self.reset()
+
+    def reset(self) -> None:
+        self._total: np.ndarray | float = 0.0
+        self._n = 0
+
+
+async def test_another_processor_can_take_over() -> None:
+    layout = make_layout(ratio=2, factor=1)
+    counts = counts_of(np.random.default_rng(8), 6)
+    processor = NumpyProcessor(layout.source.scale)
+    result = await capture(layout, all_packets(HeapMaker(), counts), processor=processor)
+    check(result, layout, counts, everything(6))
 
 
 def test_sink_sees_every_field_of_a_dump() -> None:
