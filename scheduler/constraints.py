@@ -142,16 +142,25 @@ class DataAt:
         return f"data at {self.fact} {', '.join(self.values)}"
 
 
+def _require_relation(group: str, fact: str) -> None:
+    require_text("the group", group)
+    require_text("the fact", fact)
+
+
 @dataclass(frozen=True, slots=True)
-class Together:
-    """In one zone with all tasks of a group."""
+class _ToGroup:
+    """A relation of a task to all others of a group."""
 
     group: str
     fact: str = HOST
 
     def __post_init__(self) -> None:
-        require_text("the group", self.group)
-        require_text("the fact", self.fact)
+        _require_relation(self.group, self.fact)
+
+
+@dataclass(frozen=True, slots=True)
+class Together(_ToGroup):
+    """In one zone with all tasks of a group."""
 
     def __str__(self) -> str:
         """Say it for people: ``on one rack with group beam``."""
@@ -159,15 +168,8 @@ class Together:
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class Apart(_ToGroup):
     """In another zone than every other task of a group."""
-
-    group: str
-    fact: str = HOST
-
-    def __post_init__(self) -> None:
-        require_text("the group", self.group)
-        require_text("the fact", self.fact)
 
     def __str__(self) -> str:
         """Say it for people: ``on another host than group beam``."""
@@ -183,8 +185,7 @@ class AtMost:
     fact: str = HOST
 
     def __post_init__(self) -> None:
-        require_text("the group", self.group)
-        require_text("the fact", self.fact)
+        _require_relation(self.group, self.fact)
         if not 1 <= self.most <= 10**6:
             raise RequestError(f"at most {self.most} of {self.group}: expected 1 to a million")
 

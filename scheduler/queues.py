@@ -28,7 +28,7 @@ from scheduler.figures import Figures, NoFigures
 from scheduler.offers import OfferPool
 from scheduler.packing import (
     FIRST_STEPS,
-    ITERATIONS,
+    MORE_STEPS,
     Circumstances,
     Explanation,
     Idle,
@@ -347,7 +347,7 @@ class LaunchQueue:
             packing = partial(
                 pack,
                 seed=level,
-                iterations=ITERATIONS << level - 1 if level else FIRST_STEPS,
+                iterations=MORE_STEPS << level - 1 if level else FIRST_STEPS,
                 capacity=state.capacity,
                 start=None if before is None else before.partial,
                 running=beside(waiting),

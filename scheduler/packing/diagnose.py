@@ -22,6 +22,8 @@ ALONE: Final = Circumstances()
 """Nothing is known of what stands around."""
 FIRST_STEPS: Final = 3000
 """Steps of the search before a proof is looked for that it is in vain."""
+MORE_STEPS: Final = 100_000
+"""Steps of the search after that, where somebody waits for the explanation."""
 
 
 def diagnose(
@@ -85,7 +87,7 @@ def pack_or_explain(
     )
     answer = packing(iterations=FIRST_STEPS)
     if isinstance(answer, Shortage) and not answer.proven and not relax(agents, tasks).infeasible:
-        answer = packing(seed=1, start=answer.partial)
+        answer = packing(seed=1, start=answer.partial, iterations=MORE_STEPS)
     if isinstance(answer, Placement):
         return answer
     return diagnose(agents, tasks, answer, circumstances)

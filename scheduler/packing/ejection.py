@@ -14,11 +14,12 @@ from scheduler.packing.admission import NO
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
+    DEVICE,
+    DEVICE_END,
+    NODE,
     NOWHERE,
     PLACE,
     PLACE_END,
-    TICKET,
-    TICKET_END,
     TIGHTEST,
     WANT,
     WANT_END,
@@ -32,12 +33,13 @@ from scheduler.packing.arrays import (
 from scheduler.packing.compiled import Random, below, compiled, inlined
 from scheduler.packing.greedy import insert
 from scheduler.packing.placing import (
-    least_short_device,
     left_at,
+    need_device,
     needs_at,
     put_on,
     remove,
     tied_elsewhere,
+    usable,
 )
 
 LOOKS: Final = 100
@@ -50,6 +52,8 @@ UNTIED: Final = 8
 """One in so many times, tasks that must be in one zone are all taken out of theirs."""
 SET_SIZE: Final = 3
 """Tasks that are ejected at once, at most."""
+EXPLORED: Final = 3
+"""See :func:`least_short_device`."""
 
 
 @inlined
@@ -73,64 +77,57 @@ def shortfalls(free: Ints, needs: Ints, n: int, short: Ints) -> int:
 
 
 @inlined
-def need_device(
-    needs: Ints,
-    n: int,
-    device: Ints,
-    device_ticket: Ints,
-    d: int,
-    want: Ints,
-    w: int,
-    tickets: Ints,
+def least_short_device(
+    cluster: Cluster, demand: Demand, free: Ints, place: int, w: int, random: Random
 ) -> int:
-    """Append to `n` needs what want `w` draws from a device; return how many there are now."""
-    for i in range(2):
-        needs[n + i, 0], needs[n + i, 1] = device[d, 0] + i, want[w, i]
-    n += 2
-    for i in range(want[w, TICKET], want[w, TICKET_END]):
-        slot = device_ticket[d, tickets[i, 0]]
-        if slot != NOWHERE:
-            needs[n, 0], needs[n, 1] = slot, tickets[i, 1]
-            n += 1
-    return n
+    """Return the device that lacks least of what is wanted, one of the equal ones at random, or NOWHERE.
+
+    One device in :data:`EXPLORED` counts as if it lacked nothing: the device that is least short on its own
+    is often not the one from which it is best to eject, and the same choice each time would never show it.
+    """
+    places, want, weight = cluster.places, demand.want, cluster.weight
+    best, best_short, equal = NOWHERE, np.inf, 0
+    for d in range(places[place, DEVICE], places[place, DEVICE_END]):
+        if not usable(cluster, demand, w, d, places[place, NODE]):
+            continue
+        slot = cluster.device[d, 0]
+        short = max(0, want[w, 0] - free[slot]) * weight[slot]
+        short += max(0, want[w, 1] - free[slot + 1]) * weight[slot + 1]
+        if below(random, EXPLORED) == 0:
+            short = 0.0
+        if short < best_short:
+            best, best_short, equal = d, short, 1
+        elif short == best_short:
+            equal += 1
+            if below(random, equal) == 0:
+                best = d
+    return best
 
 
 @inlined
-def reliefs(
-    first: int,
-    links: Ints,
-    draws: Ints,
-    slot: Ints,
-    amount: Ints,
-    short: Ints,
-    n_short: int,
-    who: Ints,
-    relief: Ints,
-) -> int:
+def reliefs(plan: Plan, agent: int, short: Ints, n_short: int, who: Ints, relief: Ints) -> int:
     """Write which tasks on an agent draw from short slots, and how much of each; return how many do.
 
     Parameters
     ----------
-    first
-        Head of the agent's list of tasks.
     who
         (NEIGHBOURS,) filled with the tasks.
     relief
         (NEIGHBOURS, short slots) filled with what ejecting the task would give back.
     """
-    n, task = 0, first
+    n, task = 0, plan.first[agent]
     while task != NOWHERE and n < NEIGHBOURS:
         useful = False
         for k in range(n_short):
             relief[n, k] = 0
-            for i in range(draws[task]):
-                if slot[task, i] == short[k, 0]:
-                    relief[n, k] += amount[task, i]
+            for i in range(plan.draws[task]):
+                if plan.slot[task, i] == short[k, 0]:
+                    relief[n, k] += plan.amount[task, i]
                     useful = True
         if useful:
             who[n] = task
             n += 1
-        task = links[task, 0]
+        task = plan.links[task, 0]
     return n
 
 
@@ -202,9 +199,7 @@ def find_candidates(
     start
         (slots,) what is free then.
     """
-    places, device, serves = cluster.places, cluster.device, cluster.serves
-    admits, weight, volume_slot = cluster.admits, cluster.weight, cluster.volume_slot
-    own, tasks, want, volume = demand.own, demand.task, demand.want, demand.volume
+    places, tasks = cluster.places, demand.task
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
     begin = tasks[task, PLACE]
     n_places = tasks[task, PLACE_END] - begin
@@ -213,26 +208,9 @@ def find_candidates(
         place = begin + (i + task * len(candidates)) % n_places
         if n == len(candidates):
             break
-        if admits[tasks[task, ADMISSION], places[place, AGENT]] == NO:
+        if cluster.admits[tasks[task, ADMISSION], places[place, AGENT]] == NO:
             continue
-        left = left_at(
-            places,
-            place,
-            volume_slot,
-            device,
-            serves,
-            weight,
-            start,
-            own,
-            tasks,
-            want,
-            volume,
-            task,
-            needs,
-            cluster.device_ticket,
-            demand.want_ticket,
-        )
-        if left < np.inf:
+        if left_at(cluster, demand, start, task, place, needs) < np.inf:
             candidates[n] = place
             n += 1
     return n
@@ -254,15 +232,12 @@ def find_ejection(
     If there are many candidates, only some of them are looked at, chosen at random. Writes the place, the
     set and the devices to `found`.
     """
-    places, device, serves = cluster.places, cluster.device, cluster.serves
-    weight, volume_slot, free = cluster.weight, cluster.volume_slot, plan.free
-    first, links, draws, slot, amount = plan.first, plan.links, plan.draws, plan.slot, plan.amount
-    own, tasks, want, volume = demand.own, demand.task, demand.want, demand.volume
-    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
-    needs = np.empty((slot.shape[1], 2), np.int64)
-    short = np.empty((slot.shape[1], 2), np.int64)
+    places, first_want, free = cluster.places, demand.task[task, WANT], plan.free
+    most = plan.slot.shape[1]
+    needs = np.empty((most, 2), np.int64)
+    short = np.empty((most, 2), np.int64)
     who = np.empty(NEIGHBOURS, np.int64)
-    relief = np.empty((NEIGHBOURS, slot.shape[1]), np.int64)
+    relief = np.empty((NEIGHBOURS, most), np.int64)
     chosen = np.empty(plan.device.shape[1], np.int64)
     best = np.inf
     n_candidates = len(candidates)
@@ -271,15 +246,16 @@ def find_ejection(
         if n_candidates > LOOKS:
             offset = below(random, n_candidates)
         place = candidates[(offset + look) % n_candidates]
-        if tied_elsewhere(cluster.zone, demand.tie, plan.tied, task, places[place, AGENT]):
+        agent = places[place, AGENT]
+        if tied_elsewhere(cluster, plan, task, agent):
             continue
-        n = needs_at(places, place, volume_slot, own, tasks, volume, task, needs)
-        for w in range(tasks[task, WANT], tasks[task, WANT_END]):
-            d = least_short_device(device, serves, weight, free, places, place, want, w, random)
-            n = need_device(needs, n, device, device_ticket, d, want, w, tickets)
-            chosen[w - tasks[task, WANT]] = d
+        n = needs_at(cluster, demand, task, place, needs)
+        for w in range(first_want, demand.task[task, WANT_END]):
+            d = least_short_device(cluster, demand, free, place, w, random)
+            n = need_device(cluster, demand, w, d, needs, n)
+            chosen[w - first_want] = d
         k = shortfalls(free, needs, n, short)
-        m = reliefs(first[places[place, AGENT]], links, draws, slot, amount, short, k, who, relief)
+        m = reliefs(plan, agent, short, k, who, relief)
         cost = cheapest_set(short, k, who, m, relief, penalty, best, found)
         if cost < best:
             best = cost

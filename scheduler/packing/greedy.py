@@ -71,19 +71,14 @@ def roomy(cluster: Cluster, demand: Demand, plan: Plan, task: int) -> Bytes:
 @compiled
 def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: int) -> int:
     """Return the place where a task fits best by the rule; NOWHERE, if it fits nowhere."""
-    places, device, serves = cluster.places, cluster.device, cluster.serves
-    admits, weight, rank = cluster.admits, cluster.weight, cluster.rank
-    volume_slot, free = cluster.volume_slot, plan.free
-    own, tasks, want, volume = demand.own, demand.task, demand.want, demand.volume
-    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
-    zone, tie, tied = cluster.zone, demand.tie, plan.tied
+    places, admits, rank, tasks = cluster.places, cluster.admits, cluster.rank, demand.task
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
     room = roomy(cluster, demand, plan, task)
     best, best_left, best_rank = NOWHERE, np.inf, 0
     for place in range(tasks[task, PLACE], tasks[task, PLACE_END]):
         agent = places[place, AGENT]
         grade = admits[tasks[task, ADMISSION], agent]
-        if grade == NO or tied_elsewhere(zone, tie, tied, task, agent):
+        if grade == NO or tied_elsewhere(cluster, plan, task, agent):
             continue
         if len(room) > 0 and room[agent] == 0:
             continue
@@ -91,23 +86,7 @@ def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: 
         humbler = rule == HUMBLEST and rank[agent] + far < best_rank
         if rule == HUMBLEST and best != NOWHERE and rank[agent] + far > best_rank:
             continue
-        left = left_at(
-            places,
-            place,
-            volume_slot,
-            device,
-            serves,
-            weight,
-            free,
-            own,
-            tasks,
-            want,
-            volume,
-            task,
-            needs,
-            device_ticket,
-            tickets,
-        )
+        left = left_at(cluster, demand, plan.free, task, place, needs)
         left += far
         if left < best_left or (humbler and left < np.inf):
             best, best_left, best_rank = place, left, rank[agent] + far
@@ -129,7 +108,7 @@ def insert(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: int) -
         agent = cluster.places[other, AGENT]
         if (
             cluster.admits[demand.task[task, ADMISSION], agent] != NO
-            and not tied_elsewhere(cluster.zone, demand.tie, plan.tied, task, agent)
+            and not tied_elsewhere(cluster, plan, task, agent)
             and put(cluster, demand, plan, task, other)
         ):
             return True

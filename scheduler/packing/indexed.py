@@ -161,10 +161,7 @@ def choose_indexed(
     cluster: Cluster, demand: Demand, plan: Plan, index: Index, task: int, rule: int
 ) -> int:
     """Return the place where a task fits best by the rule, of those looked at; NOWHERE, if none fits."""
-    places, device, serves = cluster.places, cluster.device, cluster.serves
-    weight, volume_slot, free = cluster.weight, cluster.volume_slot, plan.free
-    own, tasks, want, volume = demand.own, demand.task, demand.want, demand.volume
-    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
+    places, own, tasks, free = cluster.places, demand.own, demand.task, plan.free
     head, size, links, level = index.head, index.size, index.links, index.level
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
     kind, unit = index.kind[task], index.unit[sort_of(places, tasks[task, PLACE])]
@@ -184,27 +181,9 @@ def choose_indexed(
                 now = min(free[main_slot(places, here)] // unit, LEVELS - 1)
                 agent = places[here, AGENT]
                 left = np.inf
-                if now == at and not tied_elsewhere(
-                    cluster.zone, demand.tie, plan.tied, task, agent
-                ):
+                if now == at and not tied_elsewhere(cluster, plan, task, agent):
                     looks += 1
-                    left = left_at(
-                        places,
-                        here,
-                        volume_slot,
-                        device,
-                        serves,
-                        weight,
-                        free,
-                        own,
-                        tasks,
-                        want,
-                        volume,
-                        task,
-                        needs,
-                        device_ticket,
-                        tickets,
-                    )
+                    left = left_at(cluster, demand, free, task, here, needs)
                 if left == np.inf:
                     unlink(head, size, links, level, kind, rank, here)
                     link_last(head, size, links, level, kind, rank, now, here)

@@ -36,31 +36,28 @@ from scheduler.packing.arrays import (
     WANT_END,
     WHOLE,
     WIDTH,
-    Bytes,
     Cluster,
     Demand,
-    Floats,
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import Random, below, compiled, inlined
+from scheduler.packing.compiled import compiled, inlined
 from scheduler.requests import MAX_SHARE
 
 BACKTRACKS: Final = 2000
 """Steps of the search for devices of one task in one place; for up to six wants and three devices, all."""
-EXPLORED: Final = 3
-"""See :func:`least_short_device`."""
 
 
 @inlined
 def need_cores(
-    places: Ints, place: int, own: Ints, tasks: Ints, task: int, needs: Ints
+    cluster: Cluster, demand: Demand, task: int, place: int, needs: Ints
 ) -> tuple[int, int]:
     """Write (slot, amount) of the cores that a task needs and of the memory beside them.
 
     For tasks that do not just count cores: that ask for whole ones, one cache or a share of the node. Returns
     how many logical CPUs are held beside the named ones, and how many rows are written.
     """
+    places, tasks = cluster.places, demand.task
     slot, cache = places[place, CORES], places[place, L3]
     n_cores, whole = tasks[task, N_CORES], tasks[task, N_WHOLE]
     width = places[place, WIDTH]
@@ -68,7 +65,7 @@ def need_cores(
     share = tasks[task, NODE_SHARE] * places[place, NODE_CORES]
     taken = max(named, (share + MAX_SHARE - 1) // MAX_SHARE)
     needs[0, 0], needs[0, 1] = slot, taken
-    needs[1, 0], needs[1, 1] = slot + MEM, own[task, MEM]
+    needs[1, 0], needs[1, 1] = slot + MEM, demand.own[task, MEM]
     n = 2
     unbroken = whole
     if tasks[task, BREAKS] > 0:
@@ -86,25 +83,16 @@ def need_cores(
 
 
 @inlined
-def needs_at(
-    places: Ints,
-    place: int,
-    volume_slot: Ints,
-    own: Ints,
-    tasks: Ints,
-    volume: Ints,
-    task: int,
-    needs: Ints,
-) -> int:
+def needs_at(cluster: Cluster, demand: Demand, task: int, place: int, needs: Ints) -> int:
     """Write (slot, amount) of all that a task needs in a place but devices; return how many.
 
-    Returns NOWHERE if a volume is not there, or the agent is in no zone of a ticket. The arrays are those of
-    `Cluster` and `Demand`.
+    Returns NOWHERE if a volume is not there, or the agent is in no zone of a ticket.
     """
+    places, own, tasks, volume = cluster.places, demand.own, demand.task, demand.volume
     n = 0
     cpus = own[task, 0]
     if tasks[task, SPECIAL] > 0:
-        held, n = need_cores(places, place, own, tasks, task, needs)
+        held, n = need_cores(cluster, demand, task, place, needs)
         cpus += 1000 * held
     elif tasks[task, N_CORES] > 0:
         slot = places[place, CORES]
@@ -119,7 +107,7 @@ def needs_at(
             needs[n, 0], needs[n, 1] = places[place, OWN] + i, own[task, i]
             n += 1
     for i in range(tasks[task, VOLUME], tasks[task, VOLUME_END]):
-        slot = volume_slot[places[place, AGENT], volume[i, 0]]
+        slot = cluster.volume_slot[places[place, AGENT], volume[i, 0]]
         if slot == NOWHERE:
             return NOWHERE
         needs[n, 0], needs[n, 1] = slot, volume[i, 1]
@@ -128,20 +116,34 @@ def needs_at(
 
 
 @inlined
-def usable(device: Ints, serves: Bytes, d: int, want: Ints, w: int, node: int) -> bool:
-    """Whether device `d` gives what want `w` is for, as far as its kind and its node go."""
-    if serves[d, want[w, SERVICE]] == 0:
-        return False
-    return want[w, 2] == 0 or (node != NOWHERE and device[d, 1] == node)
+def need_device(cluster: Cluster, demand: Demand, w: int, d: int, needs: Ints, n: int) -> int:
+    """Append to `n` needs what want `w` draws from device `d`; return how many there are now."""
+    want, tickets = demand.want, demand.want_ticket
+    for i in range(2):
+        needs[n + i, 0], needs[n + i, 1] = cluster.device[d, 0] + i, want[w, i]
+    n += 2
+    for i in range(want[w, TICKET], want[w, TICKET_END]):
+        slot = cluster.device_ticket[d, tickets[i, 0]]
+        if slot != NOWHERE:
+            needs[n, 0], needs[n, 1] = slot, tickets[i, 1]
+            n += 1
+    return n
 
 
 @inlined
-def tickets_left(
-    device_ticket: Ints, free: Ints, d: int, want: Ints, w: int, tickets: Ints
-) -> bool:
+def usable(cluster: Cluster, demand: Demand, w: int, d: int, node: int) -> bool:
+    """Whether device `d` gives what want `w` is for, as far as its kind and its node go."""
+    if cluster.serves[d, demand.want[w, SERVICE]] == 0:
+        return False
+    return demand.want[w, 2] == 0 or (node != NOWHERE and cluster.device[d, 1] == node)
+
+
+@inlined
+def tickets_left(cluster: Cluster, demand: Demand, free: Ints, w: int, d: int) -> bool:
     """Whether what must not be beside want `w` on device `d` is not there."""
-    for i in range(want[w, TICKET], want[w, TICKET_END]):
-        slot = device_ticket[d, tickets[i, 0]]
+    tickets = demand.want_ticket
+    for i in range(demand.want[w, TICKET], demand.want[w, TICKET_END]):
+        slot = cluster.device_ticket[d, tickets[i, 0]]
         if slot != NOWHERE and free[slot] < tickets[i, 1]:
             return False
     return True
@@ -149,30 +151,22 @@ def tickets_left(
 
 @inlined
 def tightest_device(
-    device: Ints,
-    serves: Bytes,
-    weight: Floats,
-    free: Ints,
-    places: Ints,
-    place: int,
-    want: Ints,
-    w: int,
-    device_ticket: Ints,
-    tickets: Ints,
+    cluster: Cluster, demand: Demand, free: Ints, place: int, w: int
 ) -> tuple[int, float]:
     """Return the device in a place that would have least left, and how much that is.
 
     NOWHERE and infinity, if none has enough.
     """
+    places, want, weight = cluster.places, demand.want, cluster.weight
     best, best_left = NOWHERE, np.inf
     for d in range(places[place, DEVICE], places[place, DEVICE_END]):
-        if not usable(device, serves, d, want, w, places[place, NODE]):
+        if not usable(cluster, demand, w, d, places[place, NODE]):
             continue
-        slot = device[d, 0]
+        slot = cluster.device[d, 0]
         first, second = free[slot] - want[w, 0], free[slot + 1] - want[w, 1]
         if first < 0 or second < 0:
             continue
-        if not tickets_left(device_ticket, free, d, want, w, tickets):
+        if not tickets_left(cluster, demand, free, w, d):
             continue
         left = first * weight[slot] + second * weight[slot + 1]
         if left < best_left:
@@ -181,112 +175,83 @@ def tightest_device(
 
 
 @inlined
-def least_short_device(
-    device: Ints,
-    serves: Bytes,
-    weight: Floats,
-    free: Ints,
-    places: Ints,
-    place: int,
-    want: Ints,
-    w: int,
-    random: Random,
-) -> int:
-    """Return the device that lacks least of what is wanted, one of the equal ones at random, or NOWHERE.
+def left_at(
+    cluster: Cluster, demand: Demand, free: Ints, task: int, place: int, needs: Ints
+) -> float:
+    """Return how much a task would leave of the slots it needs in a place; infinity if it does not fit.
 
-    One device in :data:`EXPLORED` counts as if it lacked nothing: the device that is least short on its own
-    is often not the one from which it is best to eject, and the same choice each time would never show it.
+    Each slot counts relative to the mean of its kind. Wants are looked at one by one: two that only together
+    are too much are found out by :func:`put`.
+
+    Parameters
+    ----------
+    free
+        (slots,) what is free.
+    needs
+        (most draws, 2) room for what the task needs.
     """
-    best, best_short, equal = NOWHERE, np.inf, 0
-    for d in range(places[place, DEVICE], places[place, DEVICE_END]):
-        if not usable(device, serves, d, want, w, places[place, NODE]):
-            continue
-        slot = device[d, 0]
-        short = max(0, want[w, 0] - free[slot]) * weight[slot]
-        short += max(0, want[w, 1] - free[slot + 1]) * weight[slot + 1]
-        if below(random, EXPLORED) == 0:
-            short = 0.0
-        if short < best_short:
-            best, best_short, equal = d, short, 1
-        elif short == best_short:
-            equal += 1
-            if below(random, equal) == 0:
-                best = d
-    return best
+    n = needs_at(cluster, demand, task, place, needs)
+    if n == NOWHERE:
+        return np.inf
+    left = 0.0
+    for i in range(n):
+        rest = free[needs[i, 0]] - needs[i, 1]
+        if rest < 0:
+            return np.inf
+        left += rest * cluster.weight[needs[i, 0]]
+    for w in range(demand.task[task, WANT], demand.task[task, WANT_END]):
+        left += tightest_device(cluster, demand, free, place, w)[1]
+        if left == np.inf:
+            break
+    return left
 
 
 @inlined
-def draw(
-    free: Ints, draws: Ints, slots: Ints, amounts: Ints, task: int, slot: int, amount: int
-) -> bool:
-    """Draw from a slot for a task; False, and nothing drawn, if there is not that much.
-
-    The arrays are those of `Plan`.
-    """
-    if amount > free[slot]:
+def draw(plan: Plan, task: int, slot: int, amount: int) -> bool:
+    """Draw from a slot for a task; False, and nothing drawn, if there is not that much."""
+    if amount > plan.free[slot]:
         return False
-    n = draws[task]
-    free[slot] -= amount
-    slots[task, n], amounts[task, n] = slot, amount
-    draws[task] = n + 1
+    n = plan.draws[task]
+    plan.free[slot] -= amount
+    plan.slot[task, n], plan.amount[task, n] = slot, amount
+    plan.draws[task] = n + 1
     return True
 
 
 @inlined
-def undraw(free: Ints, draws: Ints, slots: Ints, amounts: Ints, task: int, keep: int) -> None:
+def undraw(plan: Plan, task: int, keep: int) -> None:
     """Undo all draws of a task but its first `keep`."""
-    for n in range(keep, draws[task]):
-        free[slots[task, n]] += amounts[task, n]
-    draws[task] = keep
+    for n in range(keep, plan.draws[task]):
+        plan.free[plan.slot[task, n]] += plan.amount[task, n]
+    plan.draws[task] = keep
 
 
 @inlined
-def draw_device(
-    free: Ints,
-    draws: Ints,
-    slots: Ints,
-    amounts: Ints,
-    task: int,
-    device: Ints,
-    device_ticket: Ints,
-    d: int,
-    want: Ints,
-    w: int,
-    tickets: Ints,
-) -> bool:
-    """Draw what want `w` needs of a device; False, and nothing drawn, if something is short."""
-    slot, keep = device[d, 0], draws[task]
-    ok = draw(free, draws, slots, amounts, task, slot, want[w, 0])
-    ok = ok and draw(free, draws, slots, amounts, task, slot + 1, want[w, 1])
+def draw_device(cluster: Cluster, demand: Demand, plan: Plan, task: int, w: int, d: int) -> bool:
+    """Draw what want `w` needs of device `d`; False, and nothing drawn, if something is short."""
+    slot, keep = cluster.device[d, 0], plan.draws[task]
+    want, tickets = demand.want, demand.want_ticket
+    ok = draw(plan, task, slot, want[w, 0])
+    ok = ok and draw(plan, task, slot + 1, want[w, 1])
     for i in range(want[w, TICKET], want[w, TICKET_END]):
-        ticket = device_ticket[d, tickets[i, 0]]
+        ticket = cluster.device_ticket[d, tickets[i, 0]]
         if ok and ticket != NOWHERE:
-            ok = draw(free, draws, slots, amounts, task, ticket, tickets[i, 1])
+            ok = draw(plan, task, ticket, tickets[i, 1])
     if not ok:
-        undraw(free, draws, slots, amounts, task, keep)
+        undraw(plan, task, keep)
     return ok
 
 
 @compiled
 def draw_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Draw from the tightest device for each want; where that leads nowhere, try the other choices."""
-    device, serves, weight, want = cluster.device, cluster.serves, cluster.weight, demand.want
-    places, first_want, end_want = (
-        cluster.places,
-        demand.task[task, WANT],
-        demand.task[task, WANT_END],
-    )
-    free, draws, slots, amounts = plan.free, plan.draws, plan.slot, plan.amount
-    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
-    keep = draws[task]
-    for w in range(first_want, end_want):
-        d, _ = tightest_device(
-            device, serves, weight, free, places, place, want, w, device_ticket, tickets
-        )
+    first_want, keep = demand.task[task, WANT], plan.draws[task]
+    for w in range(first_want, demand.task[task, WANT_END]):
+        d, _ = tightest_device(cluster, demand, plan.free, place, w)
         if d == NOWHERE:
-            undraw(free, draws, slots, amounts, task, keep)
+            undraw(plan, task, keep)
             return w > first_want and search_devices(cluster, demand, plan, task, place)
-        draw_device(free, draws, slots, amounts, task, device, device_ticket, d, want, w, tickets)
+        draw_device(cluster, demand, plan, task, w, d)
         plan.device[task, w - first_want] = d
     return True
 
@@ -294,14 +259,11 @@ def draw_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place:
 @compiled
 def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Try choices of devices, depth first; False, and nothing drawn, if none works."""
-    device, serves, want = cluster.device, cluster.serves, demand.want
     node, begin = cluster.places[place, NODE], cluster.places[place, DEVICE]
     end = cluster.places[place, DEVICE_END]
     first_want = demand.task[task, WANT]
     n_wants = demand.task[task, WANT_END] - first_want
-    free, draws, slots, amounts = plan.free, plan.draws, plan.slot, plan.amount
-    device_ticket, tickets = cluster.device_ticket, demand.want_ticket
-    keep = draws[task]
+    keep = plan.draws[task]
     kept = np.empty(n_wants + 1, np.int64)  # draws before each want's own
     candidate = np.empty(n_wants + 1, np.int64)
     w = 0
@@ -312,90 +274,37 @@ def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, plac
             w -= 1
             if w < 0:
                 return False
-            undraw(free, draws, slots, amounts, task, kept[w])
+            undraw(plan, task, kept[w])
             continue
         candidate[w] += 1
         v = first_want + w
-        if usable(device, serves, d, want, v, node) and draw_device(
-            free, draws, slots, amounts, task, device, device_ticket, d, want, v, tickets
-        ):
+        if usable(cluster, demand, v, d, node) and draw_device(cluster, demand, plan, task, v, d):
             plan.device[task, w] = d
             w += 1
             if w == n_wants:
                 return True
-            kept[w], candidate[w] = draws[task], begin
-    undraw(free, draws, slots, amounts, task, keep)
+            kept[w], candidate[w] = plan.draws[task], begin
+    undraw(plan, task, keep)
     return False
-
-
-@inlined
-def left_at(
-    places: Ints,
-    place: int,
-    volume_slot: Ints,
-    device: Ints,
-    serves: Bytes,
-    weight: Floats,
-    free: Ints,
-    own: Ints,
-    tasks: Ints,
-    want: Ints,
-    volume: Ints,
-    task: int,
-    needs: Ints,
-    device_ticket: Ints,
-    tickets: Ints,
-) -> float:
-    """Return how much a task would leave of the slots it needs in a place; infinity if it does not fit.
-
-    Each slot counts relative to the mean of its kind. Wants are looked at one by one: two that only together
-    are too much are found out by :func:`put`.
-    """
-    n = needs_at(places, place, volume_slot, own, tasks, volume, task, needs)
-    if n == NOWHERE:
-        return np.inf
-    left = 0.0
-    for i in range(n):
-        rest = free[needs[i, 0]] - needs[i, 1]
-        if rest < 0:
-            return np.inf
-        left += rest * weight[needs[i, 0]]
-    for w in range(tasks[task, WANT], tasks[task, WANT_END]):
-        left += tightest_device(
-            device, serves, weight, free, places, place, want, w, device_ticket, tickets
-        )[1]
-        if left == np.inf:
-            break
-    return left
 
 
 @compiled
 def draw_needs(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Draw all that a task needs in a place but devices; False, with draws left, if something is short."""
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
-    n = needs_at(
-        cluster.places,
-        place,
-        cluster.volume_slot,
-        demand.own,
-        demand.task,
-        demand.volume,
-        task,
-        needs,
-    )
-    free, draws, slots, amounts = plan.free, plan.draws, plan.slot, plan.amount
+    n = needs_at(cluster, demand, task, place, needs)
     ok = n != NOWHERE
     for i in range(n):
-        ok = ok and draw(free, draws, slots, amounts, task, needs[i, 0], needs[i, 1])
+        ok = ok and draw(plan, task, needs[i, 0], needs[i, 1])
     return ok
 
 
 @inlined
-def tied_elsewhere(zone: Ints, tie: Ints, tied: Ints, task: int, agent: int) -> bool:
+def tied_elsewhere(cluster: Cluster, plan: Plan, task: int, agent: int) -> bool:
     """Whether tasks that must be in one zone with `task` are in another one than `agent`."""
-    for i in range(tie.shape[1]):
-        t = tie[task, i]
-        if t != NOWHERE and tied[t, 0] > 0 and tied[t, 1] != zone[t, agent]:
+    for i in range(plan.tie.shape[1]):
+        t = plan.tie[task, i]
+        if t != NOWHERE and plan.tied[t, 0] > 0 and plan.tied[t, 1] != cluster.zone[t, agent]:
             return True
     return False
 
@@ -424,7 +333,7 @@ def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> 
     ):
         link(cluster, plan, task, place)
         return True
-    undraw(plan.free, plan.draws, plan.slot, plan.amount, task, 0)
+    undraw(plan, task, 0)
     return False
 
 
@@ -433,26 +342,13 @@ def put_on(
     cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int, devices: Ints
 ) -> bool:
     """Put a task in a place of an agent that admits it, on these devices; False if it does not fit."""
-    free, draws, slots, amounts = plan.free, plan.draws, plan.slot, plan.amount
     ok = draw_needs(cluster, demand, plan, task, place)
     first_want = demand.task[task, WANT]
     for w in range(demand.task[task, WANT_END] - first_want):
-        ok = ok and draw_device(
-            free,
-            draws,
-            slots,
-            amounts,
-            task,
-            cluster.device,
-            cluster.device_ticket,
-            devices[w],
-            demand.want,
-            first_want + w,
-            demand.want_ticket,
-        )
+        ok = ok and draw_device(cluster, demand, plan, task, first_want + w, devices[w])
         plan.device[task, w] = devices[w]
     if not ok:
-        undraw(plan.free, plan.draws, plan.slot, plan.amount, task, 0)
+        undraw(plan, task, 0)
         return False
     link(cluster, plan, task, place)
     return True
@@ -461,7 +357,7 @@ def put_on(
 @compiled
 def remove(cluster: Cluster, plan: Plan, task: int) -> None:
     """Take a task out of its place and give back all that it draws."""
-    undraw(plan.free, plan.draws, plan.slot, plan.amount, task, 0)
+    undraw(plan, task, 0)
     after, before = plan.links[task, 0], plan.links[task, 1]
     if before == NOWHERE:
         plan.first[cluster.places[plan.where[task], AGENT]] = after

@@ -89,13 +89,13 @@ def _allowed(problem: Problem, plan: Plan, task: int, place: int, devices: Ints)
     row, here = demand.task[task], cluster.places[place]
     if cluster.admits[row[ADMISSION], here[AGENT]] == NO:
         return False
-    if tied_elsewhere(cluster.zone, demand.tie, plan.tied, task, here[AGENT]):
+    if tied_elsewhere(cluster, plan, task, here[AGENT]):
         return False
     wants = range(row[WANT], row[WANT_END])
     if len(wants) != len(devices):
         return False
     return all(
         here[DEVICE] <= device < here[DEVICE_END]
-        and usable(cluster.device, cluster.serves, device, demand.want, want, here[1])
+        and usable(cluster, demand, want, device, here[NODE])
         for want, device in zip(wants, devices, strict=True)
     )

@@ -12,11 +12,22 @@ from benchmarks.packing import read_instance
 from scheduler.packing import Shortage, missing, pack, violations
 from scheduler.packing.arrays import NOWHERE, Plan
 from scheduler.packing.flat import Problem, flatten
-from scheduler.packing.relaxed import NEVER, mark_places, relax
+from scheduler.packing.placing import put_on, remove
+from scheduler.packing.relaxed import (
+    NEVER,
+    forbidden,
+    make_move,
+    mark_places,
+    place_all,
+    relax,
+    try_moves,
+    users,
+)
+from scheduler.packing.strain import Strain, force, overdrawn_slot, unstrained
 from scheduler.placement import Placement
-from scheduler.requests import TaskRequest
+from scheduler.requests import GpuRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
-from tests.scheduler.packing.machines import clusters, graphs
+from tests.scheduler.packing.machines import clusters, graphs, make_agent
 
 Cluster = tuple[AgentSnapshot, ...]
 Tasks = dict[str, TaskRequest]
@@ -61,6 +72,74 @@ def test_places_where_a_task_never_fits_are_marked() -> None:
             if until[task, node] != NEVER:
                 assert len(request.cores) <= cores
     assert ((until == 0).any(axis=1)).all()
+
+
+def test_the_best_move_changes_the_cost_by_what_it_says() -> None:
+    """And no other is better: none is passed over for a bound that is wrong."""
+    instance = read_instance(draw("mixed-60-98", 1))
+    problem = flatten(instance.agents, instance.tasks)
+    cluster, demand, plan = problem.cluster, problem.demand, problem.empty_plan()
+    until = np.empty((len(problem.tasks), len(cluster.places)), np.int64)
+    mark_places(cluster, demand, plan, problem.free, until)
+    strain, random = unstrained(cluster.weight, problem.free, until), np.array([1], np.uint64)
+    assert place_all(cluster, demand, plan, strain, random)
+    found = np.empty(len(problem.tasks), np.int64)
+    for step in range(1, 60):
+        slot = overdrawn_slot(plan, strain, random)
+        if slot == NOWHERE:
+            break
+        strain.move[0] = NOWHERE
+        best, before = np.inf, _cost(plan, strain)
+        for task in found[: users(plan, slot, found)]:
+            best = try_moves(cluster, demand, plan, strain, task, step, best, random)
+            assert best <= _best_by_trying(problem, plan, strain, task, step) + 1e-9
+        if strain.move[0] == NOWHERE:
+            continue
+        make_move(cluster, demand, plan, strain, step, random)
+        assert _cost(plan, strain) == pytest.approx(before + best)
+    assert step > 5
+
+
+def _cost(plan: Plan, strain: Strain) -> float:
+    return float((np.maximum(-plan.free, 0) * strain.burden).sum())
+
+
+def _best_by_trying(problem: Problem, plan: Plan, strain: Strain, task: int, step: int) -> float:
+    """Return by how much the best move or swap of a task changes the cost: each is made, and taken back."""
+    places, old, before = problem.cluster.places, plan.where[task], _cost(plan, strain)
+    best = np.inf
+    moves = [(place, NOWHERE) for place in range(problem.n_nodes)]
+    moves += [(plan.where[other], other) for other in range(len(problem.tasks))]
+    for place, other in moves:
+        if forbidden(places, strain.until, step, task, old, other, place):
+            continue
+        copy = Plan(*(array.copy() for array in plan))
+        mine = strain._replace(
+            over=strain.over.copy(), listed=strain.listed.copy(), n_over=strain.n_over.copy()
+        )
+        remove(problem.cluster, copy, task)
+        if other != NOWHERE:
+            remove(problem.cluster, copy, other)
+            force(problem.cluster, problem.demand, copy, mine, other, old)
+        force(problem.cluster, problem.demand, copy, mine, task, place)
+        if place == old and (copy.device[task] == plan.device[task]).all():
+            continue
+        best = min(best, _cost(copy, strain) - before)
+    return best
+
+
+def test_a_task_changes_devices_where_it_is() -> None:
+    """The first GPU is for the one with affinity; the other has no other place to go to."""
+    agent = make_agent(cores=(1,), gpu_nodes=(0, None))
+    near, far = GpuRequest(600, 0, affinity=True), GpuRequest(600, 0)
+    tasks = {"a": TaskRequest(cores=("0",), gpus=(far,)), "b": TaskRequest(gpus=(near,))}
+    problem = flatten([agent], tasks)
+    plan = problem.empty_plan()
+    assert put_on(problem.cluster, problem.demand, plan, 0, 0, np.array([0]))
+    until = np.zeros((2, len(problem.cluster.places)), np.int64)
+    random = np.array([1], np.uint64)
+    assert relax(problem.cluster, problem.demand, plan, problem.free, until, random, 20)
+    assert plan.device[:, 0].tolist() == [1, 0]
 
 
 def test_what_fills_the_cluster_is_placed() -> None:
