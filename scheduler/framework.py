@@ -28,7 +28,8 @@ from scheduler.task import StatusUpdate, read_status
 
 logger = logging.getLogger(__name__)
 
-WEEK: Final = 7 * 86400.0
+WEEKS: Final = 4 * 7 * 86400.0
+"""For which tasks outlive the last controller: longer than a holiday, or than repairing a site."""
 CAPABILITIES: Final = (
     "MULTI_ROLE",
     "PARTITION_AWARE",
@@ -54,7 +55,7 @@ class FrameworkSettings:
     roles: Sequence[str] = ("sdp",)
     principal: str | None = None
     secret: str | None = None
-    failover_timeout: float = WEEK
+    failover_timeout: float = WEEKS
     """Seconds for which tasks outlive us."""
     http_timeout: float = pymesos_driver.HTTP_TIMEOUT
     missed_heartbeats: float = pymesos_driver.MISSED_HEARTBEATS

@@ -22,7 +22,7 @@ from scheduler.effects import Effects
 from scheduler.equipment import Equipment
 from scheduler.errors import FrameworkError, GraphError, RestartError, SchedulerError
 from scheduler.figures import Figures, NoFigures
-from scheduler.framework import WEEK, Framework, FrameworkSettings
+from scheduler.framework import WEEKS, Framework, FrameworkSettings
 from scheduler.goahead import GoAhead
 from scheduler.graph import PhysicalGraph
 from scheduler.graphs import Graphs
@@ -92,7 +92,7 @@ class Scheduler(Questions):
         goahead_urls: Sequence[str] = (),
         principal: str | None = None,
         secret: str | None = None,
-        failover_timeout: float = WEEK,
+        failover_timeout: float = WEEKS,
         timing: Timing | None = None,
         queues: Sequence[Queue] = (REALTIME, BATCH),
         images: ImageResolver | None = None,

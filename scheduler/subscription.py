@@ -131,6 +131,9 @@ class Subscription:
         """Unix time of the last change between connected and not."""
         self._changed_at = asyncio.get_running_loop().time()
         self._reconciled_at = 0.0
+        self._unanswered: set[str] = set()
+        """Ids of tasks that Mesos was asked for since we subscribed, and has not spoken of."""
+        self._ask_again_at, self._ask_pause = 0.0, timing.silence
         self._looked_at = 0.0
 
     # ------------------------------------------------------------------ what Mesos says
@@ -234,6 +237,7 @@ class Subscription:
         return f"no Mesos master since {since} UTC: {self.link.reason}"
 
     async def _updated(self, status: StatusUpdate) -> None:
+        self._unanswered.discard(status.task_id)
         entry = self._runs.entry(status.task_id)
         if entry is None:
             self._stranger(status)
@@ -315,6 +319,11 @@ class Subscription:
             if forgotten and doubt is not None and now - doubt > self._timing.patience:
                 await self._declare_lost(entry)
         silent = [entry for entry in entries if self._wants_news(entry, now)]
+        if self._unanswered and now >= self._ask_again_at:
+            self._ask_pause = min(2 * self._ask_pause, self._timing.reconcile)
+            self._ask_again_at = now + self._ask_pause
+            asked = {entry.task.task_id for entry in silent}
+            silent += [e for e in entries if e.task.task_id in self._unanswered - asked]
         for entry in silent:
             entry.news_at = now
         if silent:
@@ -333,11 +342,18 @@ class Subscription:
             logger.warning("the loss of %s was not recorded: %s", entry.task.task_id, exc)
 
     def _reconcile_all(self) -> None:
-        """Ask for every task that we know of, then for every task that Mesos knows of."""
+        """Ask for every task that we know of, then for every task that Mesos knows of.
+
+        A new master does not answer for an agent that has not come back to it: it is asked again, after
+        growing pauses, until it has spoken of every task.
+        """
         self._reconciled_at = asyncio.get_running_loop().time()
         if not self.connected:
             return
         known = [(e.life.task_id, e.life.agent_id) for e in self._runs.live_entries()]
+        self._unanswered = {task_id for task_id, _ in known}
+        self._ask_pause = self._timing.silence
+        self._ask_again_at = self._reconciled_at + self._ask_pause
         if known:
             self._framework.reconcile(known)
         self._framework.reconcile()

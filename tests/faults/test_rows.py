@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -108,6 +109,38 @@ async def test_row_1_offers_of_the_old_master_are_not_used(tmp_path: Path) -> No
         await scheduler.stop("w")
         with pytest.raises(LaunchError):
             await waiting
+
+
+@in_virtual_time
+async def test_row_1_a_master_is_asked_again_after_growing_pauses_until_it_has_answered(
+    tmp_path: Path,
+) -> None:
+    """It says nothing of tasks whose agents have not come back to it."""
+    async with World(tmp_path) as world, world.scheduler() as scheduler:
+        await scheduler.launch(pair(), timeout=60)
+        now, asked = asyncio.get_running_loop().time, list[float]()
+
+        def note(call: Mapping[str, Any]) -> None:
+            if call.get("reconcile", {}).get("tasks"):
+                asked.append(now())
+
+        def silent(event: Mapping[str, Any]) -> int:
+            return int("uuid" in event.get("update", {}).get("status", {"uuid": ""}))
+
+        await world.lose_master()
+        await until(lambda: not connected(scheduler))
+        world.intercept, world.filter = note, silent
+        await world.start_master()
+        await asyncio.sleep(200)
+        pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+        assert len(pauses) >= 3
+        assert pauses == sorted(pauses) and pauses[-1] >= 4 * pauses[0]
+        world.filter = lambda event: 1
+        await asyncio.sleep(200)
+        times = len(asked)
+        await asyncio.sleep(200)
+        assert len(asked) == times, "it has answered"
+        assert ready(scheduler)
 
 
 @pytest.mark.parametrize("fate", ["dropped", "lost", "unanswered", "refused"])
