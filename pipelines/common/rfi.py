@@ -5,18 +5,18 @@ The method, per product: amplitudes; their background by a running median along 
 follows the noise itself; differences as in Stoehr et al. 2008, ASP Conf. 394, 505); SumThreshold over the
 deviations (Offringa et al. 2010, MNRAS 405, 155: sums of 1, 2, 4, … neighbours against a threshold per sample
 that falls with their number, samples already flagged leave the sums). A median background with SumThreshold is
-what the ingest of MeerKAT runs, too; like there the threshold is high (10 sigma for one sample, divided by 1.2
-for every doubling): amplitudes of pure noise are Rayleigh distributed, with a longer tail than a Gaussian.
+what the ingest of MeerKAT runs, too. The threshold is 7 sigma for one sample, divided by 1.2 for each doubling:
+amplitudes of pure noise are Rayleigh distributed, with a longer tail than a Gaussian.
 
 One thing is added. Several sources together beat along frequency, and a running median cuts the tops off the
 beats: where the signal is far above the noise, that is far above any multiple of the noise. So a deviation only
 counts by what it exceeds the variation of the background within the same window: what is fainter than the
 structure of the sky around it cannot be told from it. In noise that costs about half a sigma.
 
-The rate of false flags is below 1e-5 per sample in noise, and below 1e-4 in crowded fields up to 1000 times the
-noise, for 64 channels or more; with fewer than :data:`MIN_CHANNELS` the noise cannot be told, and nothing is
-flagged. Interference wider than half of the window (which is cut at the edges of the band) is taken for
-background.
+The rate of false flags is below 1e-6 per sample in noise, and about 1e-4 at worst in crowded fields up to 1000
+times the noise, for 64 channels or more (`docs/ingest.md` has what is found, beside AOFlagger); with fewer than
+:data:`MIN_CHANNELS` the noise cannot be told, and nothing is flagged. Interference wider than half of the
+window (which is cut at the edges of the band) is taken for background.
 
 Deliberately per dump: it costs no latency and no memory. Weak and broad interference needs the time axis and is
 found later, on calibrated data.
@@ -42,7 +42,7 @@ class FlaggerSettings:
 
     half_width: int = 6
     """Channels to either side in the running median."""
-    n_sigma: float = 10.0
+    n_sigma: float = 7.0
     """Threshold of a single sample, in units of the noise."""
     falloff: float = 1.2
     """Factor by which the threshold per sample falls when the window doubles."""
