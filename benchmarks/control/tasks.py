@@ -7,7 +7,7 @@ import contextlib
 import multiprocessing.connection
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -85,6 +85,7 @@ class Task:
                 await self._ask()
             async with contextlib.AsyncExitStack() as stack:
                 for name, port in self._ports.items():
+                    stack.enter_context(self._executor.held(port, self._launch.task.id))
                     await self._serve(stack, name, port)
                 await asyncio.Event().wait()
         except Exception as exc:
@@ -152,6 +153,7 @@ class Tasks:
     def __init__(self, sensors: int = 0) -> None:
         self.sensors = sensors
         self.programs: set[Program] = set()
+        self._ports: dict[int, str] = {}
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=60)
         self.http = aiohttp.ClientSession(connector=connector, timeout=timeout)
@@ -169,6 +171,17 @@ class Tasks:
         """End what is held."""
         self.update_every(0)
         await self.http.close()
+
+    @contextlib.contextmanager
+    def held(self, port: int, task_id: str) -> Iterator[None]:
+        """Note whose a port is; no two tasks may have the same."""
+        if other := self._ports.get(port):
+            raise RuntimeError(f"port {port} of {task_id} is that of {other}")
+        self._ports[port] = task_id
+        try:
+            yield
+        finally:
+            del self._ports[port]
 
     def linked(self) -> int:
         """How many programs have a client."""

@@ -7,7 +7,7 @@ import asyncio
 from typing import Any, Final
 
 from sdpcontroller.cli.cam import Cam
-from sdpcontroller.cli.controller import add_command, say, show
+from sdpcontroller.cli.controller import add_command, listing, say
 from sdpcontroller.errors import ControllerError
 
 _PERIOD: Final = 1.0
@@ -24,7 +24,7 @@ def add_parsers(commands: Any) -> None:
     parser = add_command(
         commands,
         "agents",
-        _agents,
+        listing("agent-list", "host", ("host", "state", "free", "reason")),
         summary="list the agents",
         description="List the agents: state, what is free, and why one takes no tasks.",
     )
@@ -66,12 +66,6 @@ def _add_wait(parser: argparse.ArgumentParser, until: str) -> None:
         metavar="SECONDS",
         help=f"wait {until}, at most so long; exit status 1 if it does not come [%(default)s]",
     )
-
-
-async def _agents(cam: Cam, options: argparse.Namespace) -> int:
-    chosen = () if options.host is None else (options.host,)
-    show(options, ("host", "state", "free", "reason"), await cam.informs("agent-list", *chosen))
-    return 0
 
 
 async def _drain(cam: Cam, options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sdpcontroller.cli.cam import Cam, NotAnsweringError
 from sdpcontroller.cli.service import fail
@@ -108,8 +109,28 @@ def show(
         return
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in listed:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # brackets in it are no markup
     console().print(table)
+
+
+def listing(request: str, argument: str, columns: Sequence[str]) -> Work:
+    """Return the command that lists a request's informs: all, or those that an option's value chooses.
+
+    Parameters
+    ----------
+    argument
+        Name of the option.
+    columns
+        What the arguments of an inform are called.
+    """
+
+    async def work(cam: Cam, options: argparse.Namespace) -> int:
+        value = getattr(options, argument)
+        chosen = () if value is None else (value,)
+        show(options, columns, await cam.informs(request, *chosen))
+        return 0
+
+    return work
 
 
 def say(options: argparse.Namespace, text: str, facts: Mapping[str, Any]) -> None:

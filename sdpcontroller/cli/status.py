@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpcontroller.cli.cam import Cam
-from sdpcontroller.cli.controller import add_command, console, print_json, say, show
+from sdpcontroller.cli.controller import add_command, console, listing, print_json, say
 
 _PERIOD: Final = 1.0
 _COLOURS: Final = {
@@ -47,7 +47,7 @@ def add_parsers(commands: Any) -> None:
     parser = add_command(
         commands,
         "tasks",
-        _tasks,
+        listing("task-list", "name", ("task", "state", "host", "holds")),
         summary="list the tasks of the products",
         description="List the tasks: state, host, and what they hold.",
     )
@@ -105,6 +105,7 @@ _SYSTEM: Final = (
     ("agents-total", "agents"),
     ("agents-quarantined", "quarantined"),
     ("agents-draining", "draining"),
+    ("standbys", "standing by"),
 )
 
 
@@ -142,7 +143,7 @@ def picture(status: Status) -> RenderableType:
             Text(product.state, _COLOURS.get(product.state, "")),
             "\n".join(f"{block} {state}" for block, state in product.blocks.items()) or "–",
             ", ".join(f"{count} {state}" for state, count in sorted(product.tasks.items())),
-            product.reason,
+            Text(product.reason),
         )
     return Group(line, table if status.products else Text("no products", "dim"))
 
@@ -159,13 +160,6 @@ async def _status(cam: Cam, options: argparse.Namespace) -> int:
         while True:
             live.update(picture(await look(cam)), refresh=True)
             await asyncio.sleep(_PERIOD)
-
-
-async def _tasks(cam: Cam, options: argparse.Namespace) -> int:
-    chosen = () if options.name is None else (options.name,)
-    rows = await cam.informs("task-list", *chosen)
-    show(options, ("task", "state", "host", "holds"), rows)
-    return 0
 
 
 async def _logs(cam: Cam, options: argparse.Namespace) -> int:

@@ -28,6 +28,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
+        self.labels: dict[str, Sequence[str]] = {}
+        """Of each family, by its name."""
         self.worst_lag = 0.0
         """Seconds."""
         self._commands = self._histogram(
@@ -86,9 +88,11 @@ class Metrics:
     def _histogram(
         self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
     ) -> prometheus.Histogram:
+        self.labels[name] = labels
         return prometheus.Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> prometheus.Counter:
+        self.labels[name] = labels
         return prometheus.Counter(name, text, labels, registry=self.registry)
 
     # What is told

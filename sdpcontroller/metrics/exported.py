@@ -11,6 +11,11 @@ from pipelines.catalogue import EXPORTED_SENSORS
 from sdpcontroller.control import Listener, ProductRecord, TaskSensor
 
 
+def metric_name(kind: str, sensor: str) -> str:
+    """Return what Prometheus calls a sensor of a kind of program."""
+    return f"sdp_task_{kind}_{sensor}".replace("-", "_").replace(".", "_")
+
+
 class Exported(Listener):
     """The newest values of the task sensors that the catalogue declares for export."""
 
@@ -54,7 +59,7 @@ class Exported(Listener):
         families: dict[str, GaugeMetricFamily] = {}
         for (product, task, sensor), value in self._values.items():
             kind = self._kinds[product, task]
-            name = f"sdp_task_{kind}_{sensor}".replace("-", "_").replace(".", "_")
+            name = metric_name(kind, sensor)
             family = families.get(name)
             if family is None:
                 help_text = EXPORTED_SENSORS[kind][sensor]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sdpcontroller.control import CaptureInit, ProductState, TaskSensor
 from sdpcontroller.errors import CommandError
 from sdpcontroller.metrics import MeasuredControl, Metrics, attach, serve
+from sdpcontroller.metrics.__main__ import main as write_reference
 from tests.katcp_iface.conftest import FakeControl, product, task
 
 
@@ -147,3 +149,22 @@ def test_of_a_lag_only_what_was_computed_is_its_own() -> None:
     assert found["sdp_loop_lag_seconds_sum", ()] == 0.4
     assert found["sdp_loop_own_lag_seconds_sum", ()] == 0.025
     assert found["sdp_loop_lag_max_seconds", ()] == 0.4
+
+
+def test_the_reference_in_docs_is_what_the_code_declares(tmp_path: Path) -> None:
+    write_reference(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+    message = "docs/reference/metrics.md is stale: run python -m sdpcontroller.metrics"
+    assert page.read_text() == (tmp_path / "metrics.md").read_text(), message
+
+
+async def test_every_figure_is_in_the_reference_with_its_labels() -> None:
+    control, metrics = FakeControl(), Metrics()
+    attach(control, metrics, Waiting())
+    control.put(product("p"))
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
+    for family in metrics.registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert all(f"`{label}`" in row for label in labels), row

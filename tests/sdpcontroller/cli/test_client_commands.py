@@ -14,7 +14,7 @@ from katcp_iface import KatcpServer
 from sdpcontroller.cli.main import main
 from sdpcontroller.control import CaptureBlockState, ConfigureProduct, DeconfigureProduct
 from sdpcontroller.errors import CommandError
-from tests.katcp_iface.conftest import FakeControl, product
+from tests.katcp_iface.conftest import FakeControl, product, task
 
 Sdp = Callable[..., Awaitable[int]]
 
@@ -159,3 +159,15 @@ async def test_logs_and_events_are_shown(
     assert await sdp("events", "array_1", "--count", "2", "--json") == 0
     events = json.loads(capsys.readouterr().out)["events"]
     assert events == ["event 0 of array_1", "event 1 of array_1"]
+
+
+async def test_brackets_in_a_reason_are_shown_as_they_are(
+    sdp: Sdp, control: FakeControl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What rich takes for markup: an unbalanced one would be an error."""
+    control.put(product("p", reason="died: no such file [/data] in [red]"))
+    assert await sdp("status") == 0
+    assert "no such file [/data] in [red]" in capsys.readouterr().out
+    control.put(product("p", tasks={"t": task("t", resources="cores:[/x] [bold]")}))
+    assert await sdp("tasks") == 0
+    assert "cores:[/x] [bold]" in capsys.readouterr().out
