@@ -41,33 +41,34 @@ REPAIR: Final[Form[str]] = Form(
 
 
 class Losses:
-    """Which agents were lost lately. Pure, but for what it remembers."""
+    """Which hosts have lost their agents lately."""
 
     def __init__(self) -> None:
-        self._up: dict[str, str] = {}
-        """Host by id, of the agents that are up."""
-        self._lost: dict[str, tuple[str, float]] = {}
-        """Host and time by id, of those that were and are not any more."""
+        self._up: set[str] = set()
+        self._lost: dict[str, float] = {}
+        """When each host that was up and is not any more was lost."""
 
-    def forget(self) -> None:
-        """Begin anew: a new master knows only those agents that have registered with it."""
+    def start_anew(self) -> None:
+        """Know of none: a new master knows only those agents that have registered with it."""
         self._up.clear()
         self._lost.clear()
 
+    def forgive(self) -> None:
+        """Count those that are lost no more."""
+        self._lost.clear()
+
     def see(self, agents: Iterable[AgentRecord], now: float) -> list[str]:
-        """Take note of what there is; return the hosts of those that were lost together, if they are many."""
-        up = {agent.agent_id: agent.host for agent in agents if agent.state != "lost"}
-        self._lost = {
-            agent_id: (host, at)
-            for agent_id, (host, at) in self._lost.items()
-            if now - at <= WINDOW and agent_id not in up
-        }
-        for agent_id in self._up.keys() - up.keys():
-            self._lost[agent_id] = (self._up[agent_id], now)
+        """Take note of what there is; return the hosts that were lost together, if they are many."""
+        up = {agent.host for agent in agents if agent.state != "lost"}
+        recent = {host: at for host, at in self._lost.items() if now - at <= WINDOW}
+        self._lost = {**recent, **dict.fromkeys(self._up - up, now)}
+        for host in up:
+            self._lost.pop(host, None)
         self._up = up
-        lost = sorted(host for host, _ in self._lost.values())
-        many = len(lost) > 1 and len(lost) >= LOST_TOGETHER * (len(up) + len(lost))
-        return lost if many else []
+        many = len(self._lost) > 1 and len(self._lost) >= LOST_TOGETHER * len(
+            up | self._lost.keys()
+        )
+        return sorted(self._lost) if many else []
 
 
 class Repair:
@@ -109,14 +110,14 @@ class Repair:
             Runs what records the pause.
         """
         if link is not LinkState.CONNECTED:
-            self._losses.forget()
+            self._losses.start_anew()
             return
         agents = list(agents)
         lost = self._losses.see(agents, asyncio.get_running_loop().time())
         if not lost or self.reason:
             return
         named = ", ".join(lost[:_NAMED]) + (" …" if len(lost) > _NAMED else "")
-        known = len(lost) + sum(agent.state != "lost" for agent in agents)
+        known = len({agent.host for agent in agents} | set(lost))
         self._pause(f"{len(lost)} of {known} agents were lost within {WINDOW:g} s: {named}")
         logger.error("automatic repair pauses: %s", self.reason)
         self._changed()
@@ -155,7 +156,7 @@ class Repair:
         if reason:
             await self._table.put(_KEY, "", event=f"resumed by an operator after: {reason}")
             logger.warning("automatic repair goes on: an operator said so")
-            self._losses.forget()
+            self._losses.forgive()
             self.reason = ""
             self._allowed.set()
             self._changed()

@@ -172,8 +172,8 @@ class Capturing:
         def captured(kept: KeptProduct) -> KeptProduct:
             if kept.state is ProductState.CAPTURING:
                 kept = kept.in_state(ProductState.IDLE)
-            reason = trouble or kept.reason
-            return kept.with_block(cbid, processing, current_block=None, reason=reason)
+            kept = _with_trouble(kept, trouble)
+            return kept.with_block(cbid, processing, current_block=None)
 
         await self._keeper.change(f"captured {cbid}", captured)
         _CAPTURED.reached()
@@ -190,12 +190,13 @@ class Capturing:
 
     async def _processed(self, cbid: str, reason: str) -> None:
         """Take note that a block's postprocessing has ended."""
-        changes = {"reason": reason} if reason else {}
 
         async def die() -> None:
             await self._keeper.change(
                 f"capture block {cbid} dead",
-                lambda kept: kept.with_block(cbid, Block(state=CaptureBlockState.DEAD), **changes),
+                lambda kept: _with_trouble(kept, reason).with_block(
+                    cbid, Block(state=CaptureBlockState.DEAD)
+                ),
             )
 
         await self._keeper.insist(die)
@@ -266,6 +267,14 @@ class Capturing:
     async def _ask(self, graph: RunningGraph) -> Asked:
         tasks = [task for stage in graph.stages() for task in stage]
         return await captures.ask(tasks, graph.connections, self._services.timeouts.ask)
+
+
+def _with_trouble(kept: KeptProduct, trouble: str) -> KeptProduct:
+    """Tell what is wrong with a block; why a product is in error stays in front of it."""
+    if not trouble:
+        return kept
+    broken = kept.state is ProductState.ERROR and kept.reason
+    return dataclasses.replace(kept, reason=f"{kept.reason}; {trouble}" if broken else trouble)
 
 
 def _at(cbid: str, told: Asked, graph: RunningGraph) -> captures.Told:

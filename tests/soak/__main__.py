@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import secrets
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.soak.faults import KINDS
 from tests.soak.soak import Soak
 
 
@@ -23,10 +25,14 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="keep logs and the database here"
     )
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="of faults [all]"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sdp-soak-") as temporary:
         folder = options.keep or Path(temporary)
-        soak = Soak(folder, options.faults, options.seed, lambda line: print(line, flush=True))
+        say = functools.partial(print, flush=True)
+        soak = Soak(folder, options.faults, options.seed, say, options.kinds)
         report = asyncio.run(soak.run())
     print(report)
     report.write(options.report)

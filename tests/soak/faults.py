@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 import sdpcontroller.cli.master  # noqa: F401 - its crash points
 from scheduler.crash_points import crash_points
 from scheduler.embedded.faults import Delay, Duplicate, Reorder
-from tests.faults.bench.bench import LEASE, Bench, Controller, NobodyError
+from scheduler.embedded.membership import Membership
+from tests.faults.bench.bench import (
+    LEASE,
+    PING,
+    PINGS,
+    Bench,
+    Controller,
+    NobodyError,
+    RefusedError,
+)
 
 
 class Chaos:
@@ -34,6 +46,9 @@ class Chaos:
         self.violations: list[str] = []
         self.crash_at = ""
         """Where the next controller that is begun shall die."""
+        self.lost: set[str] = set()
+        """Hosts of the machines that went down in this fault."""
+        self._smaller: set[str] = set()
 
     # ------------------------------------------------------------------ who is there
 
@@ -151,9 +166,15 @@ class Chaos:
         await asyncio.sleep(self._rng.uniform(0.05, 1.5 * LEASE))
         await asyncio.to_thread(self.bench.start_redis)
 
+    async def pause_store(self) -> None:
+        """Let the database hang, for less or more than the lease."""
+        self.bench.signal_redis(signal.SIGSTOP)
+        await asyncio.sleep(self._rng.uniform(0.1, 2 * LEASE))
+        self.bench.signal_redis(signal.SIGCONT)
+
     async def mesos_fails_over(self) -> None:
         await self.bench.cluster.faults.fail_over(
-            down=self._rng.uniform(0.0, 0.5), recovery=0.1, agents_after=0.3
+            down=self._rng.uniform(0.0, 2.0), recovery=0.1, agents_after=0.3
         )
 
     async def updates_go_astray(self) -> None:
@@ -173,6 +194,89 @@ class Chaos:
         ready = [p for p in displays if p.server is not None]
         if ready:
             self._rng.choice(ready).die()
+
+    # ------------------------------------------------------------------ agents
+
+    async def an_agent_restarts(self) -> None:
+        """Its process ends and comes back; its tasks live on."""
+        await self.bench.cluster.faults.restart_agent(
+            self._hosts(1)[0], down=self._rng.uniform(0.0, 2.0)
+        )
+
+    async def an_agent_is_cut_off(self) -> None:
+        """It does not hear the master, for less or more than makes it unreachable; its tasks live on."""
+        (host,) = self._hosts(1)
+        self.bench.cluster.faults.partition(host)
+        await asyncio.sleep(self._rng.uniform(0.1, 2.5 * PING * PINGS))
+        self.bench.cluster.faults.heal(host)
+
+    async def a_machine_goes_down(self) -> None:
+        """It comes back, without its tasks, before or after it is unreachable."""
+        with self._without(*self._hosts(1)):
+            await asyncio.sleep(self._rng.uniform(0.1, 2.5 * PING * PINGS))
+
+    async def a_machine_returns_with_less(self) -> None:
+        """It comes back as another agent, with half a CPU less or more; the old one is given up for good."""
+        (host,) = self._hosts(1)
+        agents = self.bench.cluster.agents
+        old, resources = agents[host].info.id, agents[host].info.spec.resources
+        step = 500 if host in self._smaller else -500
+        self._smaller ^= {host}
+        self._lose(host)
+        await asyncio.sleep(self._rng.uniform(0.0, 2 * PING * PINGS))
+        scalars = {**resources.scalars, "cpus": resources.scalars["cpus"] + step}
+        self.bench.cluster.faults.start_agent(
+            host, resources=replace(resources, scalars=scalars), fresh=True
+        )
+        await asyncio.sleep(self._rng.uniform(0.0, 0.5))
+        Membership(self.bench.cluster.master).mark_gone(old)
+
+    async def many_machines_go_down(self) -> None:
+        """More than a fifth at once: repair pauses, and an alarm says so, until an operator resumes it."""
+        hosts = self._hosts(2)
+        with self._without(*hosts):
+            if not await self._alarmed(15.0):
+                self.violations.append(f"(e) no alarm says that {hosts} went down together")
+        await self._ask("repair-resume")
+
+    async def _alarmed(self, seconds: float) -> bool:
+        patience = self.bench.patience(seconds)
+        while not patience.over:
+            with contextlib.suppress(NobodyError):
+                text = (await self.bench.sensors("^alarms$")).get("alarms", "[]")
+                if any(alarm["name"] == "repair" for alarm in json.loads(text)):
+                    return True
+            await asyncio.sleep(0.1)
+        return False
+
+    async def _ask(self, request: str) -> None:
+        """Ask until somebody has done it."""
+        while True:
+            try:
+                await self.bench.ask(request)
+            except (NobodyError, RefusedError):
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    def _hosts(self, count: int) -> list[str]:
+        return self._rng.sample(sorted(spec.hostname for spec in self.bench.specs), count)
+
+    @contextlib.contextmanager
+    def _without(self, *hosts: str) -> Iterator[None]:
+        """Let machines be down."""
+        self._lose(*hosts)
+        try:
+            yield
+        finally:
+            for host in hosts:
+                self.bench.cluster.faults.start_agent(host)
+
+    def _lose(self, *hosts: str) -> None:
+        self.bench.machines_lost += 1
+        self.lost |= set(hosts)
+        for host in hosts:
+            self.bench.cluster.faults.lose_machine(host)
 
     @property
     def kinds(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -194,10 +298,16 @@ KINDS: Final = (
     "cut_from_mesos",
     "silence_mesos",
     "kill_store",
+    "pause_store",
     "mesos_fails_over",
     "updates_go_astray",
     "rescind_offers",
     "a_display_dies",
+    "an_agent_restarts",
+    "an_agent_is_cut_off",
+    "a_machine_goes_down",
+    "a_machine_returns_with_less",
+    "many_machines_go_down",
 )
 
 

@@ -9,13 +9,13 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.bench.bench import Bench, NobodyError
 from tests.faults.bench.observer import Observer
-from tests.faults.bench.oracles import judge, settled
+from tests.faults.bench.oracles import accounted, judge, settled
 from tests.soak.faults import KINDS, Chaos
 
 PRODUCTS = ("p", "q", "r")
@@ -75,13 +75,23 @@ class Soak:
         How many.
     seed
         The same one breaks the same things in the same order (what goes on meanwhile is not repeated).
+    kinds
+        Of faults, by name.
     """
 
-    def __init__(self, folder: Path, faults: int, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        faults: int,
+        seed: int,
+        say: Callable[[str], None],
+        kinds: Sequence[str] = KINDS,
+    ) -> None:
         self._folder = folder
         self._faults = faults
         self._rng = random.Random(seed)
         self._say = say
+        self._kinds = kinds
         self.report = Report(seed)
         self._upkeep = asyncio.Event()
 
@@ -115,7 +125,7 @@ class Soak:
         """Return kinds of faults: each as often as the others, in a random order."""
         kinds: list[str] = []
         while len(kinds) < self._faults:
-            turn = list(KINDS)
+            turn = list(self._kinds)
             self._rng.shuffle(turn)
             kinds += turn
         return kinds[: self._faults]
@@ -139,10 +149,15 @@ class Soak:
         steps = [asyncio.create_task(self._step(observer)) for observer in self._observers]
         await asyncio.sleep(self._rng.uniform(0.0, 0.8))
         began = time.monotonic()
+        self.chaos.lost.clear()
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(180):  # nothing waits for ever
                 await self.chaos.kinds[kind]()
                 await asyncio.gather(*steps)
+                if self.chaos.lost:
+                    await accounted(self._bench)
+                    for observer in self._observers:
+                        await observer.take_stock(self.chaos.lost)
                 await self._judge(number, kind)
         except Exception as exc:
             self.report.violations.append(f"fault {number} ({kind}): {exc!r}")
@@ -159,7 +174,7 @@ class Soak:
         if act is None:
             return
         self.report.steps[act] += 1
-        await getattr(observer, act)()
+        await observer.act(act)
 
     def _next(self, observer: Observer) -> str | None:
         (state,) = observer.expected.states
@@ -167,6 +182,7 @@ class Soak:
             "absent": ["configure"],
             "idle": ["capture_init", "capture_init", "deconfigure"],
             "capturing": ["capture_done", None, None],
+            "error": ["deconfigure"],
         }
         return self._rng.choice(choices[state])
 

@@ -25,11 +25,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from scheduler.embedded import AgentSpec, Cluster
 from sdpcontroller.cli.cluster import agent_specs
 from tests.conftest import free_port, port_block, wait_for_port
+from tests.faults.bench.patience import Patience, Waits
 from tests.faults.bench.programs import Diary, Programs
 from tests.faults.bench.proxy import Link
 
 LEASE: Final = 1.0
 """Seconds; short, so that many controllers can die in little time."""
+PING: Final = 0.4
+PINGS: Final = 3
+"""An agent that has not answered so often, so many seconds each, is unreachable."""
 MACHINE: Final = "package:1 [numa(memory=64GB)] core:12 pu:2"
 
 
@@ -92,6 +96,9 @@ class Bench:
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._begun: asyncio.Queue[int] = asyncio.Queue()
         self._redis: subprocess.Popen[bytes] | None = None
+        self._waits = Waits()
+        self.machines_lost = 0
+        """How often an agent's machine went down: a product that had a task there may be in error."""
 
     # ------------------------------------------------------------------ life
 
@@ -109,12 +116,14 @@ class Bench:
         self.start_redis()
         self._stack.callback(self.stop_redis)
         first = self._stack.enter_context(port_block(600))
-        specs = await asyncio.to_thread(_specs, self.folder, f"{first}-{first + 599}")
+        self.specs = await asyncio.to_thread(_specs, self.folder, f"{first}-{first + 599}")
         self.cluster = Cluster(
-            specs,
+            self.specs,
             work_dir=self.folder / "cluster",
             port=0,
             allocation_interval=0.1,
+            agent_ping_timeout=PING,
+            max_agent_ping_timeouts=PINGS,
             executor=Programs(self.diary),
         )
         await self._stack.enter_async_context(self.cluster)
@@ -212,7 +221,7 @@ class Bench:
         else:
             await self.ended(name, pid)
 
-    async def ended(self, name: str, pid: int = 0, timeout: float = 20.0) -> int:
+    async def ended(self, name: str, pid: int = 0, timeout: float = 60.0) -> int:
         """Wait for the end of a controller; return its status."""
         pid = pid or self.controllers[name].pid
         if not pid:
@@ -242,6 +251,19 @@ class Bench:
             self._redis.kill()
             self._redis.wait(10)
             self._redis = None
+
+    def patience(self, seconds: float) -> Patience:
+        """Return a deadline that is later by what we all have to wait for a processor."""
+        return Patience(seconds, self._waited)
+
+    def _waited(self) -> float:
+        pids = [controller.pid for controller in self.controllers.values() if controller.pid]
+        return self._waits.total([*pids, *([self._redis.pid] if self._redis is not None else [])])
+
+    def signal_redis(self, number: signal.Signals) -> None:
+        """Send the database a signal."""
+        assert self._redis is not None
+        self._redis.send_signal(number)
 
     # ------------------------------------------------------------------ asking
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from tests.faults.bench.bench import Bench, NobodyError, RefusedError
-from tests.faults.bench.oracles import Expectation, judge, settled
+from tests.faults.bench.oracles import EXPENDABLE, Expectation, judge, settled
 from tests.sdpcontroller.documents import make_config
 
 IMAGE: dict[str, Any] = {
@@ -39,6 +39,7 @@ class Observer:
         self.expected = Expectation()
         self.cbids: list[str] = []
         """Every block id that was told."""
+        self._lost_before = 0
         self._mend = mend
 
     async def _do(self, request: str, *args: object) -> str | None:
@@ -63,25 +64,27 @@ class Observer:
 
     async def configure(self) -> None:
         """Bring the product up."""
-        self.expected = Expectation(frozenset({"absent", "idle"}))
+        self.expected = Expectation(frozenset({"absent", "idle", *self._broken()}))
         while True:
             try:
                 if await self._do("product-configure", DOCUMENT) is not None:
                     break
             except RefusedError as exc:
                 # What had begun was rolled back, and says so.
-                if not any(words in str(exc) for words in _ROLLED_BACK):
+                if not any(words in str(exc) for words in _ROLLED_BACK) and not self._excused:
                     raise
                 await asyncio.sleep(0.05)
+                if self._excused and await self._state() == "error":
+                    await self._try("product-deconfigure")
         own = await self._own_tasks()
-        self.expected = Expectation(frozenset({"idle"}), own)
+        self.expected = Expectation(frozenset({"idle", *self._broken()}), own)
 
     async def _own_tasks(self) -> frozenset[str]:
         graph_id = (await self.bench.table("product"))[self.name]["graph_id"]
         return frozenset(
             task_id
             for task_id in self.bench.running()
-            if task_id.startswith(f"{graph_id}.") and ".display." not in task_id
+            if task_id.startswith(f"{graph_id}.") and task_id.split(".")[1] not in EXPENDABLE
         )
 
     async def capture_init(self) -> None:
@@ -92,7 +95,8 @@ class Observer:
             cbid = await self._try("capture-init")
             if cbid:
                 self.cbids.append(cbid)
-            if cbid or await self._state() == "capturing":
+            state = "capturing" if cbid else await self._state()
+            if state == "capturing" or (state == "error" and self._excused):
                 break
         self.expected = Expectation(frozenset({"capturing"}), before.tasks)
 
@@ -108,19 +112,45 @@ class Observer:
     async def deconfigure(self) -> None:
         """Take the product down."""
         before = self.expected
-        self.expected = Expectation(frozenset({"idle", "absent"}), before.tasks)
+        self.expected = Expectation(before.states | {"absent"}, before.tasks)
         while await self._try("product-deconfigure") is None and await self._state() != "absent":
             pass
         self.expected = Expectation()
+
+    async def take_stock(self, hosts: Collection[str]) -> None:
+        """See what became of the product after machines went down: whatever had a task there is in error.
+
+        A product without one must be as it was.
+        """
+        state = await self._state()
+        if state != "error":
+            self.expected = Expectation(self.expected.states - {"error"}, self.expected.tasks)
+            return
+        reason = (await self.bench.table("product"))[self.name]["reason"]
+        assert any(f" on {host} died" in reason for host in hosts), (self.name, hosts, reason)
+        self.expected = Expectation(frozenset({"error"}))
+
+    @property
+    def _excused(self) -> bool:
+        """Whether a machine went down since the present act began."""
+        return self.bench.machines_lost > self._lost_before
+
+    def _broken(self) -> tuple[str, ...]:
+        return ("error",) if self._excused else ()
+
+    async def act(self, name: str) -> None:
+        """Do one of the above."""
+        self._lost_before = self.bench.machines_lost
+        await getattr(self, name)()
 
     async def _try(self, request: str) -> str | None:
         """Ask; None also when the controller was about to end, or another had done it already."""
         try:
             return await self._do(request)
         except RefusedError as exc:
-            if "was closed, but" in str(exc):  # a display died just now
+            if "was closed, but" in str(exc) and self._excused:
                 return str(exc)
-            if not any(words in str(exc) for words in _AGAIN):
+            if not any(words in str(exc) for words in _AGAIN) and not self._excused:
                 raise
             await asyncio.sleep(0.05)
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from tests.faults.bench.bench import Bench
 
 _CHANGING = ("configuring", "deconfiguring", "postprocessing")
+EXPENDABLE = ("display", "quality", "meta_writer")
+"""Kinds of tasks that are started again."""
 SOON = 5.0
 """Seconds within which sensors and lists must be true."""
 
@@ -37,26 +39,55 @@ class Verdict:
 
 
 async def settled(bench: Bench, timeout: float = 20.0) -> dict[str, str]:
-    """Wait until no product is on its way to another state; return the states."""
-    deadline = time.monotonic() + timeout
+    """Wait until no product is on its way to another state, and no task is to be started again.
+
+    Returns the states. A task without which an observation is whole may be away for as long as the pauses
+    before its restarts take; that its sensor says so is judged by :func:`judge`.
+    """
+    patience = bench.patience(timeout)
     while True:
         states = await bench.products()
+        sensors = await bench.sensors(r"\.(state|capture-block-state)$")
         busy = {n: s for n, s in states.items() if s in _CHANGING}
-        blocks = {n: await bench.blocks(n) for n in states}
+        blocks = {n: json.loads(sensors.get(f"{n}.capture-block-state", "{}")) for n in states}
         moving = {n: b for n, b in blocks.items() if set(b.values()) - {"capturing"}}
-        if not busy and not moving:
+        away = {s: v for s, v in _expendable(states, sensors).items() if v != "ready"}
+        if not busy and not moving and not away:
             return states
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not settled within {timeout:g} s: {busy} {moving}")
+        if patience.over:
+            raise AssertionError(f"not settled within {timeout:g} s: {busy} {moving} {away}")
         await asyncio.sleep(0.05)
+
+
+async def accounted(bench: Bench, timeout: float = 20.0) -> None:
+    """Wait until all that went down with machines is known to be gone; :func:`judge` tells if it is not."""
+    patience = bench.patience(timeout)
+    while not patience.over:
+        verdict = Verdict()
+        _known(verdict, bench.running(), await bench.table("task"))
+        if not verdict.violations:
+            return
+        await asyncio.sleep(0.1)
+
+
+def _expendable(states: dict[str, str], sensors: dict[str, str]) -> dict[str, str]:
+    """Return the states of the tasks that are started again when they die, by sensor."""
+    return {
+        sensor: value
+        for sensor, value in sensors.items()
+        if sensor.count(".") >= 2
+        and sensor.endswith(".state")
+        and sensor.split(".")[1] in EXPENDABLE
+        and states.get(sensor.partition(".")[0]) in ("idle", "capturing")
+    }
 
 
 async def judge(bench: Bench, expected: dict[str, Expectation]) -> list[str]:
     """Return all that is wrong; what may be late for a moment is looked at until it is late."""
-    deadline = time.monotonic() + SOON
+    patience = bench.patience(SOON)
     while True:
         violations = await _judge(bench, expected)
-        if not violations or time.monotonic() > deadline:
+        if not violations or patience.over:
             return violations
         await asyncio.sleep(0.1)
 
@@ -81,7 +112,7 @@ async def _judge(bench: Bench, expected: dict[str, Expectation]) -> list[str]:
         _whole(verdict, name, state, own, sensors)
         _truth(verdict, name, state, own, kept.get(name, {}))
         if want.tasks and state in ("idle", "capturing"):
-            same = {i for i in own if i.split(".")[1] != "display"}
+            same = {i for i in own if i.split(".")[1] not in EXPENDABLE}
             verdict.check(same == want.tasks, "d", f"tasks of {name}: {same ^ want.tasks}")
     return verdict.violations
 
