@@ -16,6 +16,7 @@ from sdpcontroller.errors import CommandError, ControllerError
 from sdpcontroller.products.keeper import Keeper
 from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
+from sdpcontroller.store.redis_store import take_graph_number
 from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import realtime
 from sdpcontroller.workflows.containers import in_containers
@@ -54,7 +55,7 @@ class Launching:
             stream: await self._services.multicast.take(self._keeper.name, count)
             for stream, count in needs.items()
         }
-        number = await self._services.store.take_numbers("graph", at_least=1)
+        number = await take_graph_number(self._services.store)
         workflow, physical = await asyncio.to_thread(self._build, groups, number)
         graph = await self._choose(physical, workflow.roles, groups)
         chosen(graph)

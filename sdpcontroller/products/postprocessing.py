@@ -16,6 +16,7 @@ from sdpcontroller.errors import CommandError, ControllerError, StoreError
 from sdpcontroller.products.record import BATCHES, KeptBatch
 from sdpcontroller.products.services import Services
 from sdpcontroller.store.records import Table
+from sdpcontroller.store.redis_store import take_graph_number
 from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import imaging
 from sdpcontroller.workflows.containers import in_containers
@@ -83,7 +84,7 @@ class Postprocessing:
             logger.info("%s %s: %s", self._product, cbid, line)
         if not plan.images:
             return ""
-        number = await self._services.store.take_numbers("graph", at_least=1)
+        number = await take_graph_number(self._services.store)
         logical = in_containers(plan.graph, config.config, self._services.image)
         graph = instantiate(logical, f"{plan.graph.name}-{number}")
         batch = KeptBatch(self._product, cbid, graph)

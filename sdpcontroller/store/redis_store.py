@@ -322,6 +322,15 @@ class Store:
         return int(end) - count
 
 
+async def take_graph_number(store: Store) -> int:
+    """Return the number of a new graph, part of its id and of those of its tasks.
+
+    It grows with the clock, as capture block ids do: a database that has lost its last second, with the number
+    that was taken in it, must not give that again while tasks of the first one may still run.
+    """
+    return await store.take_numbers("graph", at_least=int(time.time()))
+
+
 async def uncut(exchange: Awaitable[T]) -> T:
     """Wait for an exchange with Redis; when we are cancelled, it goes on by itself.
 

@@ -36,7 +36,6 @@ class Report:
     """What products went through."""
     takeovers: list[float] = field(default_factory=list)
     handovers: list[float] = field(default_factory=list)
-    stalls: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         total = sum(self.faults.values())
@@ -47,7 +46,6 @@ class Report:
             "observing: " + ", ".join(f"{count} {step}" for step, count in self.steps.items()),
             f"standby takes over after kill -9: {_spread(self.takeovers)}",
             f"standby takes over from an end in order: {_spread(self.handovers)}",
-            f"loop stalls above 100 ms of computing: {len(self.stalls)}",
             f"violations: {len(self.violations)}",
             *(f"  {violation}" for violation in self.violations[:20]),
         ]
@@ -115,7 +113,6 @@ class Soak:
                 keeping.cancel()
                 await asyncio.gather(keeping, return_exceptions=True)
             self.report.controllers = bench.starts
-            self.report.stalls = bench.stalls()
         self.report.takeovers = self.chaos.takeovers
         self.report.handovers = self.chaos.handovers
         self.report.seconds = time.monotonic() - began
@@ -199,6 +196,7 @@ class Soak:
         if len(set(cbids)) < len(cbids):
             violations.append("(b) a capture block id was given twice")
         violations += self.chaos.violations
+        violations += [f"(g) {stall}" for stall in self._bench.stalls()]
         self.report.violations += [f"fault {number} ({kind}): {text}" for text in violations]
 
 
