@@ -337,7 +337,10 @@ class Runs:
 
     def _settle(self, entry: TaskEntry, life: TaskLife, event: Event) -> None:
         before, entry.life = entry.life, life
-        entry.news_at = asyncio.get_running_loop().time()
+        if (
+            not isinstance(event, KillAsked) or life.state is not before.state
+        ):  # a kill again is no news
+            entry.news_at = asyncio.get_running_loop().time()
         if isinstance(event, KillAsked) and before.state is not TaskState.DEAD:
             entry.expected_death = True
         for step in life.history[len(before.history) :]:

@@ -188,7 +188,9 @@ class Execution:
         run.running = await container.started()
         if run.running is not None:
             self._runs(run, launch, container, run.running)
-        self._end(run, await container.wait())
+        outcome = await container.wait()
+        if self.runs.get(run.key) is run:  # else its machine went down: nobody is left to report it
+            self._end(run, outcome)
 
     async def _resume(self, run: Run, container: Container | None) -> None:
         if container is not None:

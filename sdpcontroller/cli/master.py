@@ -161,7 +161,10 @@ def run(options: argparse.Namespace) -> int:
     set_up_logging(options)
     calm()
     work = serve_interface if options.interface_mode else serve
-    return run_until_signal(lambda stop: work(options, stop))
+    # Not so in interface mode: its Redis ends with this process.
+    return run_until_signal(
+        lambda stop: work(options, stop), abandon_threads=not options.interface_mode
+    )
 
 
 async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:

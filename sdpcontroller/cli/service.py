@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from typing import NoReturn
 
 from scheduler.errors import SchedulerError
 from sdpcontroller import logs
@@ -37,29 +40,48 @@ def set_up_logging(options: argparse.Namespace) -> None:
     logs.set_up(options.log_level, options.log_format)
 
 
-def run_until_signal(serve: Serve) -> int:
+def run_until_signal(serve: Serve, *, abandon_threads: bool = False) -> int:
     """Run a service until SIGTERM or SIGINT, and return its exit status.
 
     The end may take as long as what the service has to take down; a further signal changes nothing.
-    """
 
-    async def body() -> None:
+    Parameters
+    ----------
+    abandon_threads
+        End the process there and then when the service has ended in an expected way, and do not return: threads
+        that compute (a compiler does, for half a minute after the very first start) are not waited for. Whoever
+        is told to end, or has lost the leadership, must not be seen alive after it.
+    """
+    end = _end_process if abandon_threads else _return
+
+    async def body() -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await serve(stop)
+        try:
+            await serve(stop)
+        except (ControllerError, SchedulerError, OSError) as exc:
+            return end(fail(exc))
+        except ExceptionGroup as group:
+            expected, rest = group.split((ControllerError, SchedulerError, OSError))
+            if rest is not None or expected is None:
+                raise
+            return end(fail(_first(expected)))
+        return end(0)
 
-    try:
-        asyncio.run(body())
-    except (ControllerError, SchedulerError, OSError) as exc:
-        return fail(exc)
-    except ExceptionGroup as group:
-        expected, rest = group.split((ControllerError, SchedulerError, OSError))
-        if rest is not None or expected is None:
-            raise
-        return fail(_first(expected))
-    return 0
+    return asyncio.run(body())
+
+
+def _return(status: int) -> int:
+    return status
+
+
+def _end_process(status: int) -> NoReturn:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _first(group: BaseException) -> BaseException:

@@ -700,6 +700,10 @@ async def test_row_27_a_kill_that_is_not_obeyed(tmp_path: Path) -> None:
         assert "b is stopping" in scheduler.explain("g")
         kills = [call["task_id"]["value"] for call in world.called("KILL")]
         assert kills.count("g.b.0") >= 10
+        asked = [
+            t["task_id"]["value"] for c in world.called("RECONCILE") for t in c.get("tasks", ())
+        ]
+        assert asked.count("g.b.0") >= 4, "Mesos may have told its end, and we have not heard it"
         world.program("b").exit(0)
         await stop
         assert world.running() == {}

@@ -8,7 +8,7 @@ import json
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -234,10 +234,20 @@ class Chaos:
     async def many_machines_go_down(self) -> None:
         """More than a fifth at once: repair pauses, and an alarm says so, until an operator resumes it."""
         hosts = self._hosts(2)
+        await self._seen(hosts)
         with self._without(*hosts):
-            if not await self._alarmed(15.0):
+            if not await self._alarmed(30.0):
                 self.violations.append(f"(e) no alarm says that {hosts} went down together")
         await self._ask("repair-resume")
+
+    async def _seen(self, hosts: Collection[str]) -> None:
+        """Wait until whoever leads knows that the agents are there: else it cannot miss them."""
+        while True:
+            with contextlib.suppress(NobodyError):
+                _, agents = await self.bench.ask("agent-list")
+                if {host for host, state, *_ in agents if state == "up"} >= set(hosts):
+                    return
+            await asyncio.sleep(0.1)
 
     async def _alarmed(self, seconds: float) -> bool:
         patience = self.bench.patience(seconds)

@@ -517,7 +517,7 @@ class TestStoreAway:
         with pytest.raises(StoreError, match="does not answer"):
             await up.master.execute(DeconfigureProduct("p", force=True))
 
-        async def refuse(graph_id: str) -> None:
+        async def refuse(graph_id: str, *, force: bool = False) -> None:
             raise SchedulerError("an operator must act")
 
         with monkeypatch.context() as patch:
