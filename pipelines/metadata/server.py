@@ -72,6 +72,7 @@ class MetadataServer(ProgramServer):
         self._failures = self.add_sensor(
             int, "write-failures", "Files that could not be written", warn_above=0
         )
+        self._ending: asyncio.Task[list[str]] | None = None
         self._owed: set[tuple[str, str]] = set()
         """Blocks that are over and streams whose files are not written."""
         self._owed_sensor = self.add_sensor(
@@ -101,8 +102,17 @@ class MetadataServer(ProgramServer):
         cbid = self._block.value
         if not cbid:
             raise aiokatcp.FailReply("no capture block is on")
-        self._block.value = ""
-        await self._write_or_fail(cbid)
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(cbid), name=f"end of {cbid}")
+        # The files are written though the client that asked has gone; whoever asks again waits for them.
+        _check(await asyncio.shield(self._ending))
+
+    async def _end(self, cbid: str) -> list[str]:
+        try:
+            return await self._write_finals(cbid)
+        finally:
+            self._block.value = ""
+            self._ending = None
 
     async def request_write_meta(self, ctx: aiokatcp.RequestContext, cbid: str) -> int:
         """Write the files of a block that is over, again if they are there: write-meta CBID.
@@ -115,11 +125,13 @@ class MetadataServer(ProgramServer):
         check_capture_block_id(cbid)
         if cbid == self._block.value:
             raise aiokatcp.FailReply(f"capture block {cbid} is on: capture-done writes its files")
-        await self._write_or_fail(cbid)
+        _check(await self._write_finals(cbid))
         return int(self._keys.value)
 
     async def on_stop(self) -> None:
         """Leave files of the block that is on: its own if its data are complete, else lite ones."""
+        if self._ending is not None:
+            await asyncio.wait({self._ending})
         cbid, self._block.value = self._block.value, ""
         if cbid:
             logger.warning("stopped in capture block %s", cbid)
@@ -129,7 +141,7 @@ class MetadataServer(ProgramServer):
     async def _keep_writing(self) -> None:
         while True:
             await asyncio.sleep(self._period)
-            if self._block.value:
+            if self._block.value and self._ending is None:
                 await self._write_lite(self._block.value)
             await self._write_owed()
 
@@ -141,12 +153,11 @@ class MetadataServer(ProgramServer):
             except MetadataError as exc:
                 self.set_device_status(aiokatcp.DeviceStatus.DEGRADED, str(exc))
 
-    async def _write_or_fail(self, cbid: str) -> None:
-        failures = [
+    async def _write_finals(self, cbid: str) -> list[str]:
+        """Write the files of a block that is over; return what could not be written, and why."""
+        return [
             failure for stream in self._streams if (failure := await self._try_final(cbid, stream))
         ]
-        if failures:
-            raise aiokatcp.FailReply(f"{failures[0]}; it will be tried again")
 
     async def _try_final(self, cbid: str, stream: str) -> str:
         """Write a data set's own file in the place of its lite one; return why not, if not."""
@@ -206,3 +217,8 @@ class MetadataServer(ProgramServer):
         self._keys.value = keys
         self._when.value = time.time()
         logger.info("%s: %d keys", path, keys)
+
+
+def _check(failures: list[str]) -> None:
+    if failures:
+        raise aiokatcp.FailReply(f"{failures[0]}; it will be tried again")

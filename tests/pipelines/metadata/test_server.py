@@ -137,6 +137,29 @@ async def test_what_is_there_of_a_block_can_be_opened_and_then_all_of_it(
             await client.request("capture-done")
 
 
+async def test_a_client_that_asks_again_waits_for_the_same_files(
+    telstate: TelescopeState, tmp_path: Path
+) -> None:
+    """A controller was killed while the files were written; the next one finds the block on, and ends it."""
+    writer = Writer(telstate, tmp_path)
+    await writer.begin()
+    async with metadata(telstate, tmp_path) as (server, client):
+        await client.request("capture-init", CBID)
+        await writer.end(1)
+        async with server._writing:  # the disk is busy
+            asked = [asyncio.create_task(client.request("capture-done")) for _ in range(2)]
+            for _ in range(100):
+                await asyncio.sleep(0)
+            await client.request("watchdog")
+            assert server.sensors["capture-block-id"].value == CBID
+            asked[0].cancel()
+        async with asyncio.timeout(30):
+            await asked[1]
+        assert server.sensors["capture-block-id"].value == ""
+        assert server.sensors["files-written"].value == 2
+    assert rdb_path(tmp_path, CBID, "sdp_l0").exists()
+
+
 async def test_a_block_whose_writer_died_is_what_is_on_the_disk(
     telstate: TelescopeState, tmp_path: Path
 ) -> None:
@@ -210,5 +233,6 @@ async def test_it_writes_again_while_a_block_goes_on(
         reached = server.sensors["files-written"]
         written = asyncio.Event()
         reached.attach(lambda _, reading: written.set() if reading.value >= before + 2 else None)
-        await written.wait()
+        async with asyncio.timeout(30):
+            await written.wait()
         assert dumps_of(lite) == [0, 1]
