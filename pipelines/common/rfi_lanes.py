@@ -219,6 +219,40 @@ def _thresholds(x: Any, background: Any, n_sigma: float, floor: float, work: Any
 
 
 @njit(nogil=True, cache=True)
+def _flag_lanes(
+    x: Any,
+    background: Any,
+    variation: Any,
+    threshold: Any,
+    falloff: float,
+    doublings: int,
+    flags: Any,
+    first: int,
+) -> int:
+    """Flag the products from `first` on that have something above a threshold; return how many samples."""
+    n_chans, lanes = x.shape
+    # No mean of neighbours exceeds a threshold unless one of them does.
+    least = np.float32(_SURE / falloff**doublings)
+    count = np.empty(lanes, np.int32)
+    _count_above(x, background, variation, least * threshold, count)
+    excess, hit = np.empty(n_chans, np.float32), np.empty(n_chans, np.bool_)
+    flagged = 0
+    for i in range(lanes):
+        if count[i] == 0:
+            continue
+        for c in range(n_chans):
+            good = x[c, i] < _NONE
+            excess[c] = x[c, i] - background[c, i] - variation[c, i] if good else np.nan
+        hit[:] = False
+        sum_threshold(excess, threshold[i], falloff, doublings, hit)
+        for c in range(n_chans):
+            if hit[c]:
+                flags[c, first + i] |= FLAG_INGEST_RFI
+                flagged += 1
+    return flagged
+
+
+@njit(nogil=True, cache=True)
 def flag_products(
     vis: Any,
     flags: Any,
@@ -256,33 +290,13 @@ def flag_products(
         n_chans,
         LANES,
     )  # each on its own: parts of one array would not be known to be contiguous
-    x, background, work = (
-        np.empty(shape, np.float32),
-        np.empty(shape, np.float32),
-        np.empty(shape, np.float32),
-    )
-    threshold, count = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
-    excess, hit = np.empty(n_chans, np.float32), np.empty(n_chans, np.bool_)
-    # No mean of neighbours exceeds a threshold unless one of them does.
-    least = np.float32(_SURE / falloff**doublings)
+    x, background = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    work, threshold = np.empty(shape, np.float32), np.empty(LANES, np.float32)
     flagged = 0
     for first in range(start, stop, LANES):
-        size = min(LANES, stop - first)
-        _gather(vis, flags, first, size, x)
+        _gather(vis, flags, first, min(LANES, stop - first), x)
         running_medians(x, half_width, background)
         _thresholds(x, background, n_sigma, floor, work, threshold)
         _variations(background, half_width, work)
-        _count_above(x, background, work, least * threshold, count)
-        for i in range(size):
-            if count[i] == 0:
-                continue
-            for c in range(n_chans):
-                good = x[c, i] < _NONE
-                excess[c] = x[c, i] - background[c, i] - work[c, i] if good else np.nan
-            hit[:] = False
-            sum_threshold(excess, threshold[i], falloff, doublings, hit)
-            for c in range(n_chans):
-                if hit[c]:
-                    flags[c, first + i] |= FLAG_INGEST_RFI
-                    flagged += 1
+        flagged += _flag_lanes(x, background, work, threshold, falloff, doublings, flags, first)
     return flagged
