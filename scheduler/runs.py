@@ -151,6 +151,11 @@ class TaskEntry:
         )
 
 
+def _marks(entry: TaskEntry) -> dict[str, str]:
+    """Return what a log line is about, for logs with fields."""
+    return {"task": entry.name, "graph": entry.graph_id}
+
+
 def _harmless(entry: TaskEntry) -> bool:
     """Whether nobody needs to look at the end of a task."""
     return entry.expected_death or entry.finished
@@ -346,7 +351,8 @@ class Runs:
         for step in life.history[len(before.history) :]:
             log = logger.warning if entry.dead and not _harmless(entry) else logger.info
             source, target = step.source.value, step.target.value
-            log("task %s: %s → %s (%s)", life.task_id, source, target, step.cause)
+            words = life.task_id, source, target, step.cause
+            log("task %s: %s → %s (%s)", *words, extra=_marks(entry))
 
     def _do(self, effect: Effect, entry: TaskEntry) -> None:
         act = {

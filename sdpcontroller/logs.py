@@ -16,6 +16,9 @@ from contextvars import ContextVar
 from typing import Final
 
 FIELDS: Final = ("product", "task", "capture_block")
+"""What both formats show."""
+JSON_FIELDS: Final = (*FIELDS, "graph")
+"""The scheduler knows graphs, not products: a product's graph is named PRODUCT-NUMBER."""
 LOG_FORMATS: Final = ("text", "json")
 _TEXT: Final = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(about)s%(message)s"
 
@@ -61,7 +64,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        for name in FIELDS:
+        for name in JSON_FIELDS:
             if value := getattr(record, name, None):
                 line[name] = str(value)
         if record.exc_info:

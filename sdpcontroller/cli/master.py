@@ -7,9 +7,11 @@ import asyncio
 import logging
 import os
 import shlex
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, Final, cast
 
 from katcp_iface import KatcpServer
@@ -24,7 +26,7 @@ from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_lo
 from sdpcontroller.election import Election, ElectionTiming, Leadership
 from sdpcontroller.interface_mode import StandInScheduler, private_redis
 from sdpcontroller.master import FORMS, Master
-from sdpcontroller.metrics import MeasuredControl, Metrics, Queues, attach
+from sdpcontroller.metrics import MeasuredControl, Metrics, Queues, attach, tls_context
 from sdpcontroller.metrics import serve as serve_metrics
 from sdpcontroller.multicast import DEFAULT_POOL
 from sdpcontroller.products.services import Timeouts
@@ -66,7 +68,23 @@ def _add_interface_options(group: argparse._ArgumentGroup) -> None:
         help="answer Prometheus at http://HOST:PORT/metrics, and /health; 0 for any port",
     )
     group.add_argument(
-        "--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="where to listen for that"
+        "--metrics-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen for that; who asks for the figures must have the token of "
+        "SDP_METRICS_TOKEN, if that is set",
+    )
+    group.add_argument(
+        "--metrics-certificate",
+        type=Path,
+        metavar="FILE.pem",
+        help="serve that over TLS with this certificate (and chain)",
+    )
+    group.add_argument(
+        "--metrics-key",
+        type=Path,
+        metavar="FILE.pem",
+        help="its key, where it is not in the same file",
     )
     group.add_argument(
         "--interface-mode",
@@ -78,6 +96,11 @@ def _add_interface_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--mesos", default="127.0.0.1:5050", help="address of the Mesos master")
+    group.add_argument(
+        "--mesos-principal",
+        metavar="NAME",
+        help="who this framework is to Mesos; the secret is taken from SDP_MESOS_SECRET",
+    )
     group.add_argument("--framework-name", default="sdp", help="name shown by Mesos")
     group.add_argument(
         "--goahead-host",
@@ -251,6 +274,8 @@ async def _lead(
         master=options.mesos,
         journal=StoreJournal(store),
         framework_name=options.framework_name,
+        principal=options.mesos_principal,
+        secret=os.environ.get("SDP_MESOS_SECRET"),
         goahead_host=options.goahead_host,
         goahead_port=options.goahead_port,
         goahead_urls=options.goahead_url,
@@ -326,7 +351,19 @@ async def _measured(
         stack.callback(watching.cancel)
         if options.metrics_port is not None:
             port = await stack.enter_async_context(
-                serve_metrics(metrics, options.metrics_host, options.metrics_port)
+                serve_metrics(
+                    metrics,
+                    options.metrics_host,
+                    options.metrics_port,
+                    token=os.environ.get("SDP_METRICS_TOKEN", ""),
+                    tls=_tls(options),
+                )
             )
-            logger.info("figures are at http://%s:%d/metrics", options.metrics_host, port)
+            logger.info("figures are at %s:%d/metrics", options.metrics_host, port)
         yield
+
+
+def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
+    if options.metrics_certificate is None:
+        return None
+    return tls_context(options.metrics_certificate, options.metrics_key)

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
 from sdpcontroller.control import ControlPlane
+from sdpcontroller.errors import ControllerError
 from sdpcontroller.metrics.counted import Metrics
 from sdpcontroller.metrics.exported import Exported
 from sdpcontroller.metrics.records import ControlCollector, Queues
 
 
 @asynccontextmanager
-async def serve(metrics: Metrics, host: str, port: int) -> AsyncIterator[int]:
+async def serve(
+    metrics: Metrics, host: str, port: int, *, token: str = "", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
     """Answer ``/metrics`` and ``/health`` until the context ends; gives the port (0 takes a free one).
+
+    Parameters
+    ----------
+    token
+        Who asks for the figures must have it, as ``Authorization: Bearer``; empty: nobody must.
+    tls
+        Certificate and key; None: plain HTTP.
 
     Raises
     ------
@@ -24,13 +37,13 @@ async def serve(metrics: Metrics, host: str, port: int) -> AsyncIterator[int]:
     """
 
     async def figures(request: web.Request) -> web.Response:
-        """``/metrics``: in Prometheus' text format."""
+        if token and not _may_ask(request, token):
+            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         return web.Response(
             body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"}
         )
 
     async def health(request: web.Request) -> web.Response:
-        """``/health``: that the event loop answers."""
         return web.Response(text="ok\n")
 
     app = web.Application(client_max_size=1024)
@@ -39,10 +52,39 @@ async def serve(metrics: Metrics, host: str, port: int) -> AsyncIterator[int]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
+
+
+def _may_ask(request: web.Request, token: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    right = secrets.compare_digest(given.strip().encode(), token.encode())
+    return scheme.lower() == "bearer" and right
+
+
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """Read what is needed to serve over TLS.
+
+    Parameters
+    ----------
+    certificate
+        PEM, with the chain.
+    key
+        PEM; None: it is in the same file.
+
+    Raises
+    ------
+    ControllerError
+        If they cannot be read, or do not belong together.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as exc:  # of ssl, too
+        raise ControllerError(f"no TLS with {certificate}: {exc}") from exc
+    return context
 
 
 def attach(

@@ -94,7 +94,7 @@ class Keeper:
             )
             self._unanswered = None
             self.kept = new
-        logger.info("%s: %s", self.name, event)
+        logger.info("%s: %s", self.name, event, extra={"product": self.name})
         self._show()
 
     async def _find_out(self) -> None:
@@ -111,7 +111,7 @@ class Keeper:
             if self._version or self._unanswered:  # or the record, if there is one, is not ours
                 await self._table.delete(self.name, event=f"dead: {event}")
             self.kept = self.kept.dead(reason)
-        logger.info("%s: dead: %s", self.name, event)
+        logger.info("%s: dead: %s", self.name, event, extra={"product": self.name})
         self._show()
 
     async def insist(self, act: Callable[[], Awaitable[None]]) -> None:

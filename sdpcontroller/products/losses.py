@@ -13,6 +13,7 @@ from scheduler.task import Outcome, TaskState
 from scheduler.views import TaskView
 from sdpcontroller.control import CaptureBlockState, ProductState
 from sdpcontroller.errors import CommandError
+from sdpcontroller.logs import about
 from sdpcontroller.products import captures
 from sdpcontroller.products.keeper import Keeper
 from sdpcontroller.products.record import KeptProduct
@@ -55,7 +56,8 @@ class Losses:
                 self._counted.add(view.task_id)
                 outcome = "" if view.death is None else view.death.outcome.value
                 self._services.figures.died(view.kind, outcome)
-            self._services.background.create_task(self._lost(graph, view))
+            with about(product=self._keeper.name, task=view.name):
+                self._services.background.create_task(self._lost(graph, view))
 
     async def _lost(self, graph: RunningGraph, view: TaskView) -> None:
         """A task died by itself: nobody waits for it any more; without a critical one there is an error."""

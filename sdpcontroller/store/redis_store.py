@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -139,13 +140,16 @@ class Store:
     ) -> Store:
         """Connect, and check the schema version; an empty database is claimed.
 
-        A password should be given apart from the URL, which is shown in messages.
+        A user of an ACL stands in the URL, ``redis://user@host:6379/0``; the password does not: addresses are
+        shown in messages, and command lines to everybody on the machine.
 
         Raises
         ------
         StoreError
-            If Redis does not answer, or holds what this program can neither read nor migrate.
+            If Redis does not answer, or holds what this program can neither read nor migrate; if there is a
+            password in the URL.
         """
+        _refuse_password(url)
         try:
             client = redis.asyncio.from_url(
                 url,
@@ -329,6 +333,15 @@ async def take_graph_number(store: Store) -> int:
     that was taken in it, must not give that again while tasks of the first one may still run.
     """
     return await store.take_numbers("graph", at_least=int(time.time()))
+
+
+def _refuse_password(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        raise StoreError(
+            "there is a password in the address of the database, where everybody can read it: "
+            "give it in SDP_REDIS_PASSWORD"
+        )
 
 
 async def uncut(exchange: Awaitable[T]) -> T:

@@ -70,3 +70,13 @@ def test_text_says_it_in_front_and_exceptions_come_along(
         logging.getLogger("test").exception("failed")
     line = json.loads(capsys.readouterr().err)
     assert "ValueError: why" in line["exception"]
+
+
+def test_the_schedulers_graph_is_a_field_of_json_only(capsys: pytest.CaptureFixture[str]) -> None:
+    marks = {"task": "ingest.0", "graph": "array_1-7"}
+    for form in ("text", "json"):
+        logs.set_up("info", form)
+        logging.getLogger("test").info("ready", extra=marks)
+    text, line = capsys.readouterr().err.splitlines()
+    assert "[ingest.0] ready" in text and "array_1-7" not in text
+    assert {k: v for k, v in json.loads(line).items() if k in marks} == marks

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sdpcontroller.control import CaptureInit, ProductState, TaskSensor
-from sdpcontroller.errors import CommandError
-from sdpcontroller.metrics import MeasuredControl, Metrics, attach, serve
+from sdpcontroller.errors import CommandError, ControllerError
+from sdpcontroller.metrics import MeasuredControl, Metrics, attach, serve, tls_context
 from sdpcontroller.metrics.__main__ import main as write_reference
 from tests.katcp_iface.conftest import FakeControl, product, task
 
@@ -168,3 +171,49 @@ async def test_every_figure_is_in_the_reference_with_its_labels() -> None:
         (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         assert all(f"`{label}`" in row for label in labels), row
+
+
+async def test_figures_are_for_who_has_the_token() -> None:
+    async with (
+        serve(Metrics(), "127.0.0.1", 0, token="s3cret") as port,  # noqa: S106
+        aiohttp.ClientSession() as http,
+    ):
+        url = f"http://127.0.0.1:{port}"
+        for headers, status in (
+            ({}, 401),
+            ({"Authorization": "Bearer wrong"}, 401),
+            ({"Authorization": "Basic s3cret"}, 401),
+            ({"Authorization": "Bearer s3cret"}, 200),
+        ):
+            async with http.get(f"{url}/metrics", headers=headers) as answer:
+                assert answer.status == status, headers
+        async with http.get(f"{url}/health") as answer:
+            assert answer.status == 200
+
+
+async def test_figures_over_tls(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    both = tmp_path / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    command += [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(both),
+        "-out",
+        str(tmp_path / "c"),
+    ]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
+    assert done.returncode == 0
+    certificate = (tmp_path / "c").read_text()
+    both.write_text(both.read_text() + certificate)
+    trust = ssl.create_default_context(cadata=certificate)
+    async with (
+        serve(Metrics(), "127.0.0.1", 0, tls=tls_context(both, None)) as port,
+        aiohttp.ClientSession() as http,
+        http.get(f"https://127.0.0.1:{port}/metrics", ssl=trust) as answer,
+    ):
+        assert "sdp_loop_lag_seconds" in await answer.text()
+    with pytest.raises(ControllerError, match="no TLS with"):
+        tls_context(tmp_path / "absent", None)

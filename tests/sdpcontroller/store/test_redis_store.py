@@ -290,3 +290,28 @@ async def test_a_write_whose_caller_is_cancelled_is_done_all_the_same(store: Sto
     assert writing.cancelled()
     found = await store.get("t", "a")
     assert found is not None and found.value == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hunter2@127.0.0.1:1/0", "redis://127.0.0.1:1/0?password=hunter2"]
+)
+async def test_a_password_in_the_address_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(StoreError, match="SDP_REDIS_PASSWORD") as caught:
+        await Store.connect(url)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_user_of_an_acl_stands_in_the_address(redis_server: Any) -> None:
+    async with redis.asyncio.from_url(redis_server.url) as client:
+        await client.acl_setuser(
+            "sdp", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all"]
+        )
+        try:
+            url = redis_server.url.replace("redis://", "redis://sdp@")
+            store = await Store.connect(url, password="pw", prefix="acl")  # noqa: S106
+            assert await store.client.acl_whoami() == "sdp"
+            await store.close()
+            with pytest.raises(StoreError):
+                await Store.connect(url, password="another", prefix="acl")  # noqa: S106
+        finally:
+            await client.acl_deluser("sdp")
