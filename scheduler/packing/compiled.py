@@ -3,8 +3,8 @@
 Compiled functions are kept on disk. Numba notices changes of the module that a function is in, not of those
 whose functions it calls; so when any module here is not the one that was compiled, all is compiled anew.
 
-Named tuples are taken apart once at the top of a function that loops: handing one to a function costs more
-than a small function does.
+Handing a named tuple of arrays to a function that is merely compiled costs more than a small function does; to
+an inlined one it costs nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from scheduler.packing.arrays import Ints
 from scheduler.packing.compiled import compiled
 from scheduler.quantities import Ranges
+
+Intervals = tuple[tuple[int, int], ...]
+"""Of a set of integers: disjoint and in order, as in `Ranges`."""
 
 
 def count_common(one: Ranges, other: Ranges) -> int:
@@ -28,10 +31,10 @@ def starts(lengths: Ints) -> Ints:
     return found
 
 
-def laid(sets: Sequence[Ranges]) -> tuple[Ints, Ints]:
+def laid(sets: Sequence[Intervals]) -> tuple[Ints, Ints]:
     """Return the intervals of all sets (any, 2), and where those of each begin (sets + 1,)."""
-    flat: Iterable[int] = chain.from_iterable(chain.from_iterable(s.intervals for s in sets))
-    lengths = np.array([len(s.intervals) for s in sets], np.int64)
+    lengths = np.fromiter(map(len, sets), np.int64, len(sets))
+    flat = chain.from_iterable(chain.from_iterable(sets))
     return np.fromiter(flat, np.int64).reshape(-1, 2), starts(lengths)
 
 

@@ -50,7 +50,7 @@ def lay_out(
         (kinds,) mean of what is free in the counted slots of each :class:`Kind`, 0 where there is none.
     """
     by_zone, by_device = tickets
-    main = main_slots(agents, [frame.shape for frame in frames])
+    main = main_slots(agents, frames)
     if names.whole_cores:
         count_whole_cores(agents, main)
     more = MoreSlots(len(main.free))

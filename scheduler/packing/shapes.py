@@ -23,6 +23,7 @@ from scheduler.packing.arrays import (
     WHOLE,
     Ints,
 )
+from scheduler.packing.counting import Intervals
 from scheduler.quantities import Millis
 from scheduler.topology import Gpu, Nic, Topology
 
@@ -62,7 +63,7 @@ class Shape:
     """(slots,) of which there is always enough: whole cores, unless somebody asks, and memory of nodes of an
     agent that does not count it."""
     nodes: Ints
-    """(nodes, 9) rows of `Cluster.places`."""
+    """(nodes, 9) rows of `Cluster.places`, but for the number of logical CPUs."""
     agent: Ints
     """(1, 9) row of `Cluster.places`."""
     device: Ints
@@ -71,10 +72,6 @@ class Shape:
     """(devices,) such as these, except for names and addresses."""
     whole_mem: Ints
     """(devices,) memory of a GPU of which nothing is taken; 0 for interfaces, and where it is not told."""
-    cores: Ints
-    """(any, 2) intervals of logical CPUs, node by node."""
-    n_intervals: Ints
-    """(nodes,) how many of these each node has."""
     silent: bool
     """Whether an interface has no multicast loopback."""
 
@@ -84,6 +81,10 @@ class Frame:
     """All that is used of a topology in every layout."""
 
     shape: Shape
+    cores: tuple[Intervals, ...]
+    """By node: its logical CPUs."""
+    n_cores: tuple[int, ...]
+    """By node: how many they are."""
     priority: Millis
     for_all: bool
     """Whether the agent serves tasks of no subsystem."""
@@ -105,7 +106,13 @@ def frame_of(topology: Topology) -> Frame:
     key = _key(topology)
     if (shape := _shapes.get(key)) is None:
         shape = _shapes[key] = _shape(topology)
-    frame = Frame(shape, topology.effective_priority, not topology.subsystems)
+    frame = Frame(
+        shape,
+        tuple([node.cores.intervals for node in topology.numa]),
+        tuple([len(node.cores) for node in topology.numa]),
+        topology.effective_priority,
+        not topology.subsystems,
+    )
     _frames[id(topology)] = topology, frame
     return frame
 
@@ -113,7 +120,7 @@ def frame_of(topology: Topology) -> Frame:
 def _key(topology: Topology) -> Hashable:
     """Return what makes the shape."""
     return (
-        tuple([(node.cores.intervals, node.mem_mib is None) for node in topology.numa]),
+        tuple([node.mem_mib is None for node in topology.numa]),
         tuple([(g.name, g.compute_capability, g.mem_mib, g.numa) for g in topology.gpus]),
         tuple(
             [(n.networks, bool(n.infiniband), n.multicast_loopback, n.numa) for n in topology.nics]
@@ -129,17 +136,13 @@ def _shape(topology: Topology) -> Shape:
     uncounted = np.zeros(len(names), np.bool_)
     uncounted[slots + WHOLE] = True
     uncounted[slots + MEM] = [node.mem_mib is None for node in topology.numa]
-    nodes = [
-        (0, n, 0, slot, 0, len(parts), NOWHERE, 1, len(node.cores))
-        for n, (node, slot) in enumerate(zip(topology.numa, slots.tolist(), strict=True))
-    ]
+    nodes = [(0, n, 0, slot, 0, len(parts), NOWHERE, 1, 0) for n, slot in enumerate(slots.tolist())]
     agent = (0, NOWHERE, 0, NOWHERE, 0, len(parts), NOWHERE, 1, 0)
     device = [
         (OWN_SLOTS + 2 * d, NOWHERE if part.numa is None else part.numa)
         for d, part in enumerate(parts)
     ]
     whole_mem = [1000 * (p.mem_mib or 0) if isinstance(p, Gpu) else 0 for p in parts]
-    intervals = [node.cores.intervals for node in topology.numa]
     return Shape(
         names=tuple(names),
         kinds=np.array(kinds, np.int64),
@@ -149,8 +152,6 @@ def _shape(topology: Topology) -> Shape:
         device=np.array(device, np.int64).reshape(-1, 2),
         parts=parts,
         whole_mem=np.array(whole_mem, np.int64),
-        cores=np.array([i for of_node in intervals for i in of_node], np.int64).reshape(-1, 2),
-        n_intervals=np.array(list(map(len, intervals)), np.int64),
         silent=not all(nic.multicast_loopback for nic in topology.nics),
     )
 

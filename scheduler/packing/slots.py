@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from scheduler.packing.arrays import (
     L3,
     MOST,
     NODE,
+    NODE_CORES,
     NOWHERE,
     OWN,
     PLACE_COLUMNS,
@@ -26,9 +27,9 @@ from scheduler.packing.arrays import (
     Ints,
 )
 from scheduler.packing.cores import caches, physical_cores, whole_ones, wholly_free
-from scheduler.packing.counting import count_all, count_common, laid, starts
+from scheduler.packing.counting import Intervals, count_all, count_common, laid, starts
 from scheduler.packing.relations import EXCLUSIVE, MULTICAST, Tickets
-from scheduler.packing.shapes import Kind, Shape
+from scheduler.packing.shapes import Frame, Kind
 from scheduler.quantities import Ranges
 from scheduler.topology import AgentSnapshot
 
@@ -67,8 +68,9 @@ class MainSlots:
     device: Ints
 
 
-def main_slots(agents: Agents, shapes: Sequence[Shape]) -> MainSlots:
-    """Lay out agents of these shapes, one behind the other."""
+def main_slots(agents: Agents, frames: Sequence[Frame]) -> MainSlots:
+    """Lay out agents, of which the topologies are known, one behind the other."""
+    shapes = [frame.shape for frame in frames]
     kinds = np.concatenate([_none(), *(shape.kinds for shape in shapes)])
     nodes = np.concatenate([_none(PLACE_COLUMNS), *(shape.nodes for shape in shapes)])
     own = np.concatenate([_none(PLACE_COLUMNS), *(shape.agent for shape in shapes)])
@@ -81,12 +83,13 @@ def main_slots(agents: Agents, shapes: Sequence[Shape]) -> MainSlots:
     offset[:, OWN] = offset[:, CORES] = first_slot[:-1]
     offset[:, DEVICE] = offset[:, DEVICE_END] = starts(n_devices)[:-1]
     nodes += np.repeat(offset, n_nodes, axis=0)
+    nodes[:, NODE_CORES] = _flat([frame.n_cores for frame in frames])
     own += offset
     own[:, NODE] = own[:, CORES] = NOWHERE
     unknown = device[:, 1] == NOWHERE
     device += np.repeat(offset[:, (OWN, NODE)], n_devices, axis=0)
     device[unknown, 1] = NOWHERE
-    return MainSlots(_free(agents, shapes, nodes, own), kinds, nodes, own, device)
+    return MainSlots(_free(agents, frames, nodes, own), kinds, nodes, own, device)
 
 
 def _none(columns: int | None = None) -> Ints:
@@ -94,18 +97,21 @@ def _none(columns: int | None = None) -> Ints:
     return np.zeros(0 if columns is None else (0, columns), np.int64)
 
 
-def _free(agents: Agents, shapes: Sequence[Shape], nodes: Ints, own: Ints) -> Ints:
+def _flat(rows: Sequence[Sequence[int]]) -> Ints:
+    return np.fromiter(chain.from_iterable(rows), np.int64)
+
+
+def _free(agents: Agents, frames: Sequence[Frame], nodes: Ints, own: Ints) -> Ints:
     """Return what is free in every slot."""
     amounts: list[int] = []
-    for agent, shape in zip(agents, shapes, strict=True):
-        amounts += map(agent.free.scalars.get, shape.names, repeat(0))
+    for agent, frame in zip(agents, frames, strict=True):
+        amounts += map(agent.free.scalars.get, frame.shape.names, repeat(0))
     free = bounded(amounts, MOST - 1)
     free[own[:, OWN] + Kind.PORTS] = _n_ports(agents)
-    cores, first = laid([agent.free.ranges.get("cores", _NOTHING) for agent in agents])
-    of_nodes = np.concatenate([_none(2), *(shape.cores for shape in shapes)])
-    lengths = np.concatenate([_none(), *(shape.n_intervals for shape in shapes)])
-    free[nodes[:, CORES]] = count_all(cores, first, nodes[:, AGENT], of_nodes, starts(lengths))
-    uncounted = [np.zeros(0, np.bool_), *(shape.uncounted for shape in shapes)]
+    cores, first = laid(_intervals(agents, "cores"))
+    of_nodes = laid(list(chain.from_iterable(frame.cores for frame in frames)))
+    free[nodes[:, CORES]] = count_all(cores, first, nodes[:, AGENT], *of_nodes)
+    uncounted = [np.zeros(0, np.bool_), *(frame.shape.uncounted for frame in frames)]
     free[np.concatenate(uncounted)] = PLENTY
     return free
 
@@ -113,9 +119,14 @@ def _free(agents: Agents, shapes: Sequence[Shape], nodes: Ints, own: Ints) -> In
 _NOTHING: Final = Ranges()
 
 
+def _intervals(agents: Agents, name: str) -> list[Intervals]:
+    """Return what each agent has free of a resource that is a set of integers."""
+    return [agent.free.ranges.get(name, _NOTHING).intervals for agent in agents]
+
+
 def _n_ports(agents: Agents) -> Ints:
     """Return how many ports each agent has that a task can be given."""
-    intervals, first = laid([agent.free.ranges.get("ports", _NOTHING) for agent in agents])
+    intervals, first = laid(_intervals(agents, "ports"))
     ((least, most),) = PORTS.intervals
     begin, end = np.maximum(intervals[:, 0], least), np.minimum(intervals[:, 1], most)
     return np.diff(starts(np.maximum(end - begin + 1, 0))[first])
