@@ -218,7 +218,7 @@ CALIBRATION_BATCH: Final = 8
 """Solution intervals that calibration solves together; as many again are filled meanwhile."""
 BYTES_PER_GAIN: Final = 8
 """complex64"""
-_CALIBRATION_GAINS: Final = 12
+_CALIBRATION_GAINS: Final = 6
 """Arrays of a gain per channel and input that calibration has at a time, at most."""
 _CALIBRATION_FIXED: Final = 64 * 2**20
 """Bytes: delay spectra of some pairs, averages of a batch over the band, gains of a long scan, plots."""

@@ -69,17 +69,23 @@ def peak(n_antennas: int, n_chans: int, n_dumps: int, batch: int) -> tuple[int, 
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(("n_antennas", "n_chans"), [(16, 1024), (24, 512), (6, 2048)])
-def test_the_formula_is_what_is_allocated(n_antennas: int, n_chans: int) -> None:
-    """The arrays that are held exactly; with what solving takes, never more, and not much less."""
-    batch = 4
-    held, most = peak(n_antennas, n_chans, 4, batch)
+@pytest.mark.parametrize(
+    ("n_antennas", "n_chans", "fixed"), [(4, 8192, 0.5), (16, 1024, 8.0), (24, 512, 8.0)]
+)
+def test_the_formula_is_what_is_allocated(n_antennas: int, n_chans: int, fixed: float) -> None:
+    """The arrays that are held exactly; with what solving takes, never more, and not much less.
+
+    Of what does not depend on the array, delay spectra are some MiB where there are many pairs; the report,
+    which has the rest, is not drawn here.
+    """
+    batch = 2
+    held, most = peak(n_antennas, n_chans, batch, batch)
     n_pairs = n_antennas * (n_antennas - 1) // 2
     interval = catalogue.calibration_interval_bytes(n_chans, n_antennas, 4 * n_pairs)
     assert held == pytest.approx((2 * batch + 1) * interval, rel=0.01, abs=64e3)
-    assert most <= catalogue.calibration_bytes(n_chans, n_antennas, batch)
-    fixed = catalogue.calibration_bytes(0, 0)
-    assert most >= 0.75 * (catalogue.calibration_bytes(n_chans, n_antennas, batch) - fixed)
+    of_the_array = catalogue.calibration_bytes(n_chans, n_antennas, batch)
+    of_the_array -= catalogue.calibration_bytes(0, 0)
+    assert 0.9 * of_the_array <= most <= of_the_array + fixed * 2**20
 
 
 def test_it_does_not_depend_on_how_long_a_scan_is() -> None:

@@ -94,6 +94,16 @@ def test_without_noise_everything_is_recovered(simulate: Simulate, batch: int) -
     np.testing.assert_allclose(solutions.delays, observed.delays, rtol=0, atol=2e-12)
 
 
+def test_channels_that_come_only_later_fit_in(simulate: Simulate) -> None:
+    """The first bandpass has the edges of the band only, the last all of it: its level is another."""
+    scan = simulate(3, noise=0.0).scan
+    weights = scan.weights.copy()
+    weights[:, :2, 16:48] = 0
+    solutions, applied = solved(scan.with_weights(weights), batch=2)
+    vis = corrected(scan, total_gains(scan, applied, solutions))
+    np.testing.assert_allclose(vis, 1, atol=2e-3)
+
+
 def test_a_scan_of_any_length_takes_no_more_memory_and_is_known_better(simulate: Simulate) -> None:
     """The sums are all that is kept: ten times the dumps, a third of the error."""
     errors = []
