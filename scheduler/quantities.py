@@ -156,14 +156,23 @@ class Ranges:
 
     def __sub__(self, other: Ranges) -> Ranges:
         """Take `other` away; what `self` does not have is ignored (see :meth:`Resources.__sub__`)."""
-        left = list(self.intervals)
-        for begin, end in other.intervals:
-            left = [
-                piece
-                for b, e in left
-                for piece in ((b, min(e, begin - 1)), (max(b, end + 1), e))
-                if piece[0] <= piece[1]
-            ]
+        left: list[tuple[int, int]] = []
+        for begin, end in self.intervals:
+            for (
+                b,
+                e,
+            ) in (
+                other.intervals
+            ):  # in order, so that what is left of the interval begins later and later
+                if b > end:
+                    break
+                if e < begin:
+                    continue
+                if b > begin:
+                    left.append((begin, b - 1))
+                begin = e + 1
+            if begin <= end:
+                left.append((begin, end))
         return Ranges(tuple(left))
 
     def issuperset(self, other: Ranges) -> bool:

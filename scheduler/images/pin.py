@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from scheduler.graph import PhysicalGraph, TaskTemplate
 from scheduler.images.resolver import ImageResolver
+
+logger = logging.getLogger(__name__)
 
 
 async def pinned(graph: PhysicalGraph, images: ImageResolver) -> PhysicalGraph:
@@ -24,7 +29,9 @@ async def pinned(graph: PhysicalGraph, images: ImageResolver) -> PhysicalGraph:
     found: dict[str, str] = {}
 
     async def look_up(name: str) -> None:
-        found[name] = (await images.resolve(name)).reference
+        image = await images.resolve(name)
+        found[name] = image.reference
+        logger.info("%s: %s is %s%s", graph.graph_id, name, image.digest, _origin(image.labels))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -45,6 +52,17 @@ async def pinned(graph: PhysicalGraph, images: ImageResolver) -> PhysicalGraph:
         for template in templates
     }
     return replace(graph, logical=logical, tasks=tasks)
+
+
+_ORIGIN: Final = tuple(f"org.opencontainers.image.{what}" for what in ("version", "revision"))
+
+
+def _origin(labels: Mapping[str, str]) -> str:
+    """Say of which code an image is made, as far as its labels do."""
+    told = [
+        f"{name.rpartition('.')[2]} {labels[name][:60]!r}" for name in _ORIGIN if name in labels
+    ]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _leaf(error: Exception) -> Exception:

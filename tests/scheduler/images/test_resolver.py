@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,17 @@ async def test_one_who_gives_up_does_not_take_the_answer_from_others() -> None:
     one.cancel()
     assert (await other).digest == DIGEST
     await images.close()
+
+
+async def test_what_code_an_image_is_made_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Labelled(Source):
+        async def resolve(self, name: str) -> ResolvedImage:
+            labels = {"org.opencontainers.image.version": "1.2\n", "other": "x"}
+            return replace(await super().resolve(name), labels=labels)
+
+    with caplog.at_level("INFO", logger="scheduler.images.pin"):
+        await pinned(physical("g", shell("a", "true", image="cal")), Labelled())
+    assert caplog.messages == [f"g: cal is {DIGEST} (version '1.2\\n')"]
 
 
 async def test_a_graph_is_pinned_as_a_whole() -> None:
