@@ -11,13 +11,39 @@ import aiokatcp
 from aiokatcp.server import RequestContext
 
 from katcp_iface.bounded import BoundedServer
+from katcp_iface.patterns import PatternError, compiled
 
 PIECE: Final = 500
 """Informs that are written before others have their turn, and before the client must have read them."""
+SEARCH_SECONDS: Final = 5.0
+"""For which the sensors of a pattern are looked for."""
+TURN_SECONDS: Final = 0.01
+"""After which others have their turn."""
 
 
 class SensorRequests(BoundedServer):
     """Twenty thousand sensors are listed without holding anybody up."""
+
+    async def _chosen(self, name: str | None) -> list[aiokatcp.Sensor[Any]]:
+        """Return the sensors that a client means; looking for them holds nobody up."""
+        if name is None or not (len(name) > 1 and name.startswith("/") and name.endswith("/")):
+            return self._get_sensors(name)
+        try:
+            pattern = compiled(name[1:-1])
+        except PatternError as exc:
+            raise aiokatcp.FailReply(str(exc)) from exc
+        loop = asyncio.get_running_loop()
+        begun = turn = loop.time()
+        found = []
+        for sensor in sorted(self.sensors.values(), key=lambda sensor: sensor.name):
+            if pattern.search(sensor.name):
+                found.append(sensor)
+            if (now := loop.time()) - begun > SEARCH_SECONDS:
+                raise aiokatcp.FailReply(f"the search takes longer than {SEARCH_SECONDS:g} s")
+            if now - turn > TURN_SECONDS:
+                await asyncio.sleep(0)
+                turn = loop.time()
+        return found
 
     async def request_sensor_list(self, ctx: RequestContext, name: str | None = None) -> int:
         """List the sensors.
@@ -45,7 +71,7 @@ class SensorRequests(BoundedServer):
         informs : int
             Number of sensors.
         """
-        sensors = self._get_sensors(name)
+        sensors = await self._chosen(name)
         for piece in _pieces(sensors):
             ctx.informs(
                 ((s.name, s.description, s.units, s.type_name, *s.params) for s in piece),
@@ -80,7 +106,7 @@ class SensorRequests(BoundedServer):
         informs : int
             Number of sensors.
         """
-        sensors = self._get_sensors(name)
+        sensors = await self._chosen(name)
         for piece in _pieces(sensors):
             ctx.informs(
                 ((s.timestamp, 1, s.name, s.status, s.value) for s in piece), send_reply=False

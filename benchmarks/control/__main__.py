@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.control.measures import MEASURES
+from benchmarks.control.site import SDP
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := set(options.measure) - MEASURES.keys():
         parser.error(f"there is no measure {', '.join(unknown)}")
     be_nice(options.nice)
+    subprocess.run([SDP, "warm-up"], check=True, stdout=subprocess.DEVNULL)
     for name in options.measure or MEASURES:
         print(f"{name} (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
         asyncio.run(MEASURES[name]())

@@ -62,7 +62,7 @@ async def recovery() -> None:
         async with Probe(successor) as busy:
             await site.until_linked(tasks)
             adopted = time.monotonic() - successor.began
-            cpu = successor.cpu()
+            cpu, delayed = successor.cpu(), successor.delayed()
             for number in range(10):
                 await request(client, "capture-init", f"p{number}")
             captures = time.monotonic() - successor.began
@@ -70,6 +70,7 @@ async def recovery() -> None:
         print(f"  {tasks} tasks with KATCP, and a telescope state for each product")
         say("from start to the first answer", answers, None, "s")
         say("from start to all tasks adopted", adopted, 10.0, "s")
+        print(f"    of which {cpu:.1f} s computing, {delayed:.1f} s ready and without a CPU")
         say("from start to all products capturing", captures, None, "s")
         say_requests(None, busy)
         say_ratio("CPU", cpu, await yardsticks.start_alone(site), "s", "one that finds nothing")

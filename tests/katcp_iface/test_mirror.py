@@ -326,3 +326,5 @@ async def test_thousands_of_sensors_are_listed_while_others_are_answered(connect
     assert informs[0].arguments[1:4] == [b"1", f"{TASK}.figure-0".encode(), b"nominal"]
     with pytest.raises(aiokatcp.FailReply, match="Unknown sensor"):
         await other.request("sensor-value", "nothing")
+    with pytest.raises(aiokatcp.FailReply, match="could take for ever"):
+        await other.request("sensor-value", "/(e+)+x/")
