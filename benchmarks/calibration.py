@@ -35,9 +35,10 @@ from numpy.typing import NDArray
 
 from benchmarks import referees
 from pipelines.calibration.bandpass import solve_bandpass
+from pipelines.calibration.cross_hands import CrossHands
 from pipelines.calibration.interval import Interval
 from pipelines.calibration.pairs import Pairs
-from pipelines.calibration.polarisation import CrossHands, solve_polarisation
+from pipelines.calibration.polarisation import solve_polarisation
 from pipelines.calibration.sky import Sky
 from pipelines.calibration.solutions import Applied, Products
 from pipelines.calibration.solver import ScanSolver

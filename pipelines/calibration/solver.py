@@ -10,13 +10,13 @@ referred to the final delays and bandpass.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.calibration.bandpass import levels, solve_bandpass
+from pipelines.calibration.cross_hands import CrossHands
 from pipelines.calibration.delay import (
     BaselinePeaks,
     baseline_peaks,
@@ -29,7 +29,7 @@ from pipelines.calibration.delay import (
 )
 from pipelines.calibration.interval import Interval
 from pipelines.calibration.pairs import N_PARALLEL
-from pipelines.calibration.polarisation import CrossHands, solve_polarisation
+from pipelines.calibration.polarisation import solve_polarisation
 from pipelines.calibration.refant import Reference, choose_refant
 from pipelines.calibration.sky import Sky
 from pipelines.calibration.solutions import (
@@ -125,7 +125,7 @@ class ScanSolver:
     def _know_delays(self, intervals: Sequence[Interval]) -> bool:
         """Choose the reference antenna and find first delays, if they are not there; whether there are any."""
         peaks: list[BaselinePeaks] = []
-        wants_delays = self._wanted.delay and self._delays is None and len(self._freqs) > 1
+        wants_delays = self._wanted.delay and self._delays is None
         if wants_delays or self.reference is None:
             peaks = [
                 baseline_peaks(intervals, pol, self._freqs, self._channels.delay)
@@ -198,59 +198,74 @@ class ScanSolver:
         return gains
 
     def finish(self) -> tuple[Solutions, Applied] | None:
-        """Return what was solved, and what is in force from now on; None if there was too little data."""
+        """Return what was solved, and what is in force from now on; None if there was too little data.
+
+        The last delays and bandpass differ from those that the gains were solved with. Gains and bandpass are
+        turned and scaled against that, so that all together they are what was solved.
+        """
         if self.reference is None or self._start is None:
             return None
-        applied, turn = self._applied, np.ones(1, np.complex64)
-        delays = bandpass = delay_snr = bandpass_snr = None
-        if self._wanted.delay and self._delays is not None:
-            left, delay_snr = self._left_of_delays()
-            delays = self._delays + left
-            applied = replace(applied, delays=delays)
-            centre = self._freqs.mean()
-            turn = np.exp(-2j * np.pi * left * centre)
-        if self._wanted.bandpass and self._bandpass is not None:
-            bandpass, bandpass_snr = solve_bandpass(self._scan, self._refant)
-            scale = levels(bandpass)
-            bandpass /= scale
+        left, delay_snr = self._left_of_delays()
+        bandpass, bandpass_snr, scale = self._last_bandpass()
         polarisation = self._polarisation(bandpass)
+        centre = self._freqs[self._channels.gain].mean()
+        turn = scale * np.exp(-2j * np.pi * left * centre)
         if bandpass is not None:
-            if delays is not None:
-                bandpass *= fringe(-left, self._freqs - centre).transpose(1, 0, 2)
-            turn = turn * scale
-            applied = replace(applied, bandpass=bandpass)
-        if polarisation.leakage is not None:
-            applied = replace(applied, leakage=polarisation.leakage)
-        gains = tuple((gain * turn).astype(np.complex64) for gain in self._gains)
+            bandpass *= fringe(-left, self._freqs - centre).transpose(1, 0, 2)
         wants_gains = self._wanted.gain
-        return Solutions(
+        solutions = Solutions(
             refant=self._refant,
             n_antennas=self._scan.pairs.n_antennas,
             start=self._start,
-            delays=delays,
+            delays=None if delay_snr is None or self._delays is None else self._delays + left,
             bandpass=bandpass,
             gain_times=tuple(self._times) if wants_gains else (),
-            gains=gains if wants_gains else (),
+            gains=tuple((gain * turn).astype(np.complex64) for gain in self._gains)
+            if wants_gains
+            else (),
             phase_rms=float(np.sqrt(np.divide(*self._phase))) if self._phase[1] else float("nan"),
             delay_snr=delay_snr,
             bandpass_snr=bandpass_snr,
             gain_snr=tuple(self._snr) if wants_gains else (),
             polarisation=polarisation,
             flagged=self._flagged(),
-        ), applied
+        )
+        return solutions, self._in_force(solutions)
+
+    def _in_force(self, solutions: Solutions) -> Applied:
+        """Return what is in force with what was solved."""
+        old, leakage = self._applied, solutions.polarisation.leakage
+        return Applied(
+            old.delays if solutions.delays is None else solutions.delays,
+            old.bandpass if solutions.bandpass is None else solutions.bandpass,
+            old.leakage if leakage is None else leakage,
+        )
 
     def _flagged(self) -> npt.NDArray[np.float32]:
         """Return the part of the samples, (chan, ant), that was flagged or lost."""
         of_antenna = N_PARALLEL * (self._scan.pairs.n_antennas - 1)
         return (1 - self._good / (of_antenna * max(1, self._n_dumps))).astype(np.float32)
 
-    def _left_of_delays(self) -> tuple[Delays, Quality]:
-        """Return what is left of the delays in the sums of the scan, and its signal to noise."""
+    def _left_of_delays(self) -> tuple[Delays, Quality | None]:
+        """Return what is left of the delays in the sums of the scan, and the signal to noise.
+
+        Nothing is left, and there is no quality, where no delays were solved.
+        """
         scan = self._scan
+        if not self._wanted.delay or self._delays is None:
+            return np.zeros((N_PARALLEL, scan.pairs.n_antennas)), None
         ones = np.ones((N_PARALLEL, scan.n_chans, scan.pairs.n_antennas), np.complex64)
         only(ones, self._channels.delay)
         left = residual_delays([scan.band_sums(ones)], scan.pairs, self._freqs, self._refant)
         return left.delays, left.snr
+
+    def _last_bandpass(self) -> tuple[ComplexGains | None, Quality | None, npt.NDArray[np.float32]]:
+        """Return the bandpass of the scan, its quality, and the level (pol, ant) that it was divided by."""
+        if not self._wanted.bandpass or self._bandpass is None:
+            return None, None, np.ones((N_PARALLEL, self._scan.pairs.n_antennas), np.float32)
+        bandpass, snr = solve_bandpass(self._scan, self._refant)
+        level = levels(bandpass)
+        return np.asarray(bandpass / level), snr, level
 
     def _polarisation(self, bandpass: ComplexGains | None) -> Polarisation:
         if not self._wanted.polarisation or not self.sky.known:

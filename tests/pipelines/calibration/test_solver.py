@@ -122,9 +122,23 @@ def test_a_gain_calibrator_uses_the_delays_and_bandpass_in_force(simulate: Simul
     later = simulate(1, n_dumps=2)
     solutions, after = solved(later.scan, Products(gain=True), applied=applied)
     assert solutions.delays is None and solutions.bandpass is None
-    assert after is applied
+    assert after.delays is applied.delays and after.bandpass is applied.bandpass
     assert len(solutions.gains) == 2
     assert solutions.phase_rms < 0.1
+
+
+def test_delays_are_renewed_under_the_bandpass_in_force(simulate: Simulate) -> None:
+    """Of some of the channels; gains that were solved with the first delays go with the last."""
+    _, applied = solved(simulate(1, noise=0.03).scan)
+    later = simulate(1, noise=0.03, max_delay=20e-9)
+    wanted = Products(delay=True, gain=True)
+    channels = Channels(slice(10, 40), slice(20, 60))
+    solutions, after = solved(later.scan, wanted, applied=applied, channels=channels, batch=2)
+    assert solutions.bandpass is None
+    ratio = total_gains(later.scan, after, solutions) / later.gains
+    ratio = ratio * np.abs(ratio[..., :1]) / ratio[..., :1]
+    assert np.sqrt((np.abs(ratio - 1) ** 2).mean()) < 0.03
+    assert np.abs(np.angle(ratio).mean(axis=2)).max() < 0.02
 
 
 def test_gains_of_longer_intervals_are_dated_at_their_middle(simulate: Simulate) -> None:
