@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from importlib import resources
 from typing import Final
 
 from aiohttp import web
 
+from pipelines.common.web import served
 from pipelines.display.errors import DisplayError
 from pipelines.display.server import DisplayServer
 
@@ -68,8 +69,7 @@ def _static(name: str, kind: str) -> Callable[[web.Request], Awaitable[web.Respo
     return answer
 
 
-@asynccontextmanager
-async def serve(server: DisplayServer, host: str, port: int) -> AsyncIterator[int]:
+def serve(server: DisplayServer, host: str, port: int) -> AbstractAsyncContextManager[int]:
     """Serve the page until the context ends; gives the port (0 takes a free one).
 
     Raises
@@ -77,10 +77,4 @@ async def serve(server: DisplayServer, host: str, port: int) -> AsyncIterator[in
     OSError
         The address cannot be listened on.
     """
-    runner = web.AppRunner(application(server), access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
+    return served(application(server), host, port)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from pipelines.calibration.report.place import STYLE, report_path
+from pipelines.common.web import served
 
 MAX_LISTED: Final = 200
 """Reports in the list, the newest."""
@@ -80,8 +80,7 @@ def _when(cbid: str) -> str:
         return ""
 
 
-@asynccontextmanager
-async def serve(root: Path | None, stream: str, host: str, port: int) -> AsyncIterator[int]:
+def serve(root: Path | None, stream: str, host: str, port: int) -> AbstractAsyncContextManager[int]:
     """Serve the reports until the context ends; gives the port (0 takes a free one).
 
     Raises
@@ -89,10 +88,4 @@ async def serve(root: Path | None, stream: str, host: str, port: int) -> AsyncIt
     OSError
         The address cannot be listened on.
     """
-    runner = web.AppRunner(application(root, stream), access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
+    return served(application(root, stream), host, port)
