@@ -72,6 +72,7 @@ async def recovery() -> None:
         say("from start to all tasks adopted", adopted, 10.0, "s")
         print(f"    of which {cpu:.1f} s computing, {delayed:.1f} s ready and without a CPU")
         say("from start to all products capturing", captures, None, "s")
+        say("memory", successor.resident(), None, "MiB")
         say_requests(None, busy)
         say_ratio("CPU", cpu, await yardsticks.start_alone(site), "s", "one that finds nothing")
 

@@ -14,6 +14,7 @@ from aiokatcp.client import AbstractSensorWatcher, SyncState
 
 from sdpcontroller.control import TaskSensor
 from sdpcontroller.errors import CommandError
+from sdpcontroller.products.task_client import TaskClient
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class TaskConnection:
         self._endpoint = f"{host}:{port}"
         self._closed = False
         self._limits: set[asyncio.Timeout] = set()
-        self._client = aiokatcp.Client(host, port)
+        self._client = TaskClient(host, port)
         self._client.add_sensor_watcher(_Mirror(product, task, callback))
 
     async def request(self, name: str, *args: object, timeout: float) -> Sequence[str]:
