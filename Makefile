@@ -63,7 +63,7 @@ unit: environment environment-katcp environment-dp3  ## Unit and component tests
 	scripts/docker-engine $(BIN)/pytest -m "not e2e and not ansible and not slow"
 
 faults: environment  ## A controller killed at every crash point, and 200 faults at random, judged (minutes)
-	$(BIN)/pytest -m slow tests/faults
+	$(BIN)/pytest -m slow -o faulthandler_timeout=0 tests/faults
 
 e2e: environment  ## The whole system in real processes (minutes)
 	scripts/docker-engine $(BIN)/pytest -m e2e

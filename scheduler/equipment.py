@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 JOURNAL_PAUSE: Final = 0.5
 
 
-class Offers(Protocol):
-    """The calls to Mesos that dispose of offers; see :class:`scheduler.framework.Framework`."""
+class Calls(Protocol):
+    """The calls to Mesos that a launch makes; see :class:`scheduler.framework.Framework`."""
 
     async def accept(
         self,
@@ -36,12 +36,15 @@ class Offers(Protocol):
     def decline(self, offer_ids: Sequence[str], *, refuse_seconds: float) -> None:
         """Give offers back."""
 
+    def reconcile(self, tasks: Sequence[tuple[str, str]] = ()) -> None:
+        """Ask for the states of tasks, by id and agent; of all that Mesos knows, if none are given."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equipment:
     """What a launch works with."""
 
-    framework: Offers
+    framework: Calls
     gates: GoAhead
     journal: Journal
     queue: LaunchQueue

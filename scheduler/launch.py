@@ -155,15 +155,17 @@ async def _go_on(equipment: Equipment, run: GraphRun, deadline: float, priority:
     Tasks are recorded as launching, all of them, before the first ACCEPT. So if one is not yet, none runs and
     the graph is placed anew; if one ended or was told to, nothing of this attempt is of use. Whether the
     ACCEPTs were made reconciliation tells: what Mesos does not know is as good as dropped.
+
+    Placed anew is under new ids: the journal may have lost its last writes, and what runs under the old ids is
+    killed then.
     """
     states = {entry.life.state for entry in run.entries.values()}
-    if states == {TaskState.PLANNED}:
-        await _launch_once(equipment, run, deadline, priority)
-    elif states & _USELESS or any(map(_died, run.entries.values())):
+    if states & _USELESS or any(map(_died, run.entries.values())):
         await unwind(equipment, run, "the launch begins anew after a change of controllers")
         if not run.dead:
             raise LaunchError(f"graph {run.graph.graph_id}: what was launched of it does not end")
         _renew(equipment, run)
+        equipment.framework.reconcile()  # what was heard of the old ids before, meant nothing then
         await _launch_once(equipment, run, deadline, priority)
     else:
         await bring_up(equipment, run, run.entries)
@@ -249,8 +251,11 @@ async def _bring_up_task(equipment: Equipment, run: GraphRun, entry: TaskEntry) 
     await run.until(lambda: needs.met or needs.missed is not None or entry.dead)
     if (dead := needs.missed) is not None:
         raise TaskDied(dead)
-    if entry.token and entry.life.state is TaskState.WAITING:
-        await _let_through(equipment, run, entry)
+    if entry.life.state is TaskState.WAITING:
+        if entry.token:
+            await _let_through(equipment, run, entry)
+        else:  # it asks nobody: a predecessor died before that was recorded
+            await apply_recorded(equipment, entry, LetThrough())
     if entry.life.state is TaskState.STARTING:
         await _within(entry, max(budget, 0.01), until_ready(run, entry))
     if entry.life.state is TaskState.STARTING:

@@ -342,9 +342,7 @@ class Runs:
 
     def _settle(self, entry: TaskEntry, life: TaskLife, event: Event) -> None:
         before, entry.life = entry.life, life
-        if (
-            not isinstance(event, KillAsked) or life.state is not before.state
-        ):  # a kill again is no news
+        if life is not before:  # a kill again is no news, nor is an answer to it that knows nothing
             entry.news_at = asyncio.get_running_loop().time()
         if isinstance(event, KillAsked) and before.state is not TaskState.DEAD:
             entry.expected_death = True

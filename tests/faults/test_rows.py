@@ -299,6 +299,22 @@ async def test_row_7_a_dead_host_keeps_its_resources_until_mesos_says_gone(tmp_p
 
 
 @in_virtual_time
+async def test_row_7_a_host_that_dies_while_its_tasks_are_killed(tmp_path: Path) -> None:
+    """It comes back without them: Mesos says so only to who asks and names the agent."""
+    async with World(tmp_path, agents=1) as world, world.scheduler() as scheduler:
+        await scheduler.launch(pair(), timeout=60)
+        spec = world.agents["agent0"].info.spec
+        world.agents.reboot("agent0")
+        stop = asyncio.create_task(scheduler.stop("g"))
+        await asyncio.sleep(200)
+        assert not stop.done(), "it may still run"
+        world.agents.start(spec)
+        async with asyncio.timeout(60):
+            await stop
+        assert world.running() == {}
+
+
+@in_virtual_time
 async def test_row_8_what_may_still_run_is_not_replaced(tmp_path: Path) -> None:
     a = shell("a", "x", restart=Restart.ANYWHERE, request=BIG)
     async with World(tmp_path, agents=2) as world, world.scheduler() as scheduler:
