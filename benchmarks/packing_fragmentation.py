@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -272,7 +273,7 @@ def table(stay: float, found: Mapping[str, Mapping[str, float]]) -> Iterator[str
         yield f"{name:20}" + "".join(f"{of[measure]:18.2f}" for measure in mine)
     for name, of in found.items():
         if of is not mine:
-            ratios = (mine[m] / of[m] if of[m] else float("nan") for m in mine)
+            ratios = (mine[m] / of[m] if of[m] else math.inf for m in mine)
             yield f"{'ours / ' + name:20}" + "".join(f"{ratio:18.2f}" for ratio in ratios)
 
 
