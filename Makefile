@@ -10,7 +10,7 @@ SYSTEM_TEST := chromium=chromium wsclean=wsclean busybox=busybox-static
 # What the test of the deployment makes machines of.
 SYSTEM_DEPLOY := mmdebstrap=mmdebstrap
 
-.PHONY: help demo test environment environment-katcp environment-dp3 environment-matvis environment-deploy referees system system-test lint types imports unit faults e2e ansible soak demo-docker format lock clean
+.PHONY: help demo test environment environment-katcp environment-dp3 environment-matvis environment-deploy referees observation system system-test lint types imports unit faults e2e ansible soak demo-docker format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ imports: environment  ## Import contracts: the arrows of docs/architecture.md
 referees: environment environment-dp3 environment-matvis  ## Compare with simulators of other people: DP3 and matvis (installs 1 GB)
 	$(BIN)/pytest -m referee
 
+observation: environment system-test  ## Observe for ten minutes in real time; look with katdal, mvftoms, wsclean (MINUTES=N)
+	$(BIN)/python -m benchmarks.observation $(if $(MINUTES),--minutes $(MINUTES))
+
 unit: environment environment-katcp environment-dp3  ## Unit and component tests
 	scripts/docker-engine $(BIN)/pytest -m "not e2e and not ansible and not slow"
 
@@ -82,4 +85,4 @@ lock: environment  ## Pin what is installed now
 	$(BIN)/pip freeze --exclude-editable --exclude sdp-controller --exclude http-parser --exclude python-lzf > requirements.lock
 
 clean:  ## Remove the environment and everything generated
-	rm -rf $(VENV) demo-output build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) demo-output observation-output build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

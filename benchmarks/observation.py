@@ -154,7 +154,7 @@ def katdal_session(rdb: Path, sky: Sequence[str]) -> Session:
         spread.append(float(np.degrees(np.ma.std(np.ma.angle(vis)))))
     model = katpoint.Target(demo_config.CALIBRATOR).flux_density(calibrated.freqs / 1e6)
     ratio = np.ma.mean(vis.real / model[np.newaxis, :, np.newaxis])
-    raw.select(reset="")
+    raw.select()
     lost = float(np.mean((raw.raw_flags[:] & 0x08) != 0))
     fluxes = fitted_fluxes(calibrated, sky)
     return Session(text, (spread[0], spread[1]), float(ratio), lost, fluxes)
@@ -163,7 +163,7 @@ def katdal_session(rdb: Path, sky: Sequence[str]) -> Session:
 def fitted_fluxes(data: DataSet, sky: Sequence[str]) -> dict[str, complex]:
     """Fit the flux densities of point sources to every 16th dump and channel of the field, by least squares."""
     centre, sources = katpoint.Target(demo_config.FIELD), list(map(katpoint.Target, sky))
-    data.select(reset="", targets=centre.name, scans="track", corrprods="cross", pol="HH")
+    data.select(targets=centre.name, scans="track", corrprods="cross", pol="HH")
     names = [antenna.name for antenna in data.ants]
     pairs = np.array([[names.index(label[:-1]) for label in pair] for pair in data.corr_products])
     reference = data.ants[0].array_reference_antenna()

@@ -270,7 +270,7 @@ METADATA_COPIES: Final = 4
 """Copies of one sensor's samples that are in memory while it is written to a file, as measured."""
 METADATA_BANDPASSES: Final = 4
 """Bandpass solutions of a capture block, its largest sensor."""
-METADATA_PYTHON_MIB: Final = 96
+METADATA_PYTHON_MIB: Final = 128
 """Resident memory of the metadata writer's interpreter, which has no radio libraries loaded, MiB."""
 
 
