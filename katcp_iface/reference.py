@@ -1,19 +1,25 @@
-"""The reference page of the requests, from their docstrings."""
+"""The reference page of requests and sensors, from docstrings and readings."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Iterator
+from typing import Any
 
+import aiokatcp
+
+from katcp_iface.aggregates import RULES, task_counts
 from katcp_iface.bounded import BoundedServer
 from katcp_iface.cluster_requests import ClusterRequests, SystemRequests
+from katcp_iface.readings import product_sensors, system_sensors, task_sensors
 from katcp_iface.requests import CaptureRequests, ProductRequests
+from sdpcontroller.control import ProductRecord, ProductState, SystemRecord, TaskRecord
 
 _INTRODUCTION = """\
-# KATCP requests
+# KATCP requests and sensors
 
-<!-- Made from the docstrings by `python -m katcp_iface`: change those, not this page. -->
+<!-- Made from the code by `python -m katcp_iface`: change those, not this page. -->
 
 What clients can ask of the controller, by default on port 5001 of the loopback interface. The controller
 itself gives the same texts in answer to `?help` and `?help REQUEST`. A reply begins with `ok`, or with
@@ -31,6 +37,14 @@ _GROUPS = (
     ("The whole", SystemRequests),
     ("Refused", BoundedServer),
 )
+_SENSORS = """\
+## Sensors
+
+NAME is a product's, TASK one of its tasks', PORT one of the task's ports. A task's own sensors are here as
+`NAME.TASK.SENSOR`, with type, units and status, at most every half second under the strategy `auto`;
+`unreachable` when the task is gone. What clients may search sensors with: a name, or between slashes a
+regular expression that repeats nothing that repeats, with at most four repetitions.
+"""
 _HEADINGS = {
     "Parameters": "Arguments",
     "Informs": "Informs, each with",
@@ -41,7 +55,33 @@ _ITEM = re.compile(r"(\w+) : (.+)")
 
 def reference_page() -> str:
     """Return the page, in Markdown."""
-    return _INTRODUCTION + "\n".join(_sections()) + "\n"
+    return _INTRODUCTION + "\n".join((*_sections(), *_sensors())) + "\n"
+
+
+def _sensors() -> Iterator[str]:
+    """Yield the tables of the sensors, from what the readings of an example show."""
+    task = TaskRecord(
+        name="TASK", kind="", task_id="", state="ready", ports={"PORT": ("10.0.0.1", 1)}
+    )
+    product = ProductRecord(name="NAME", state=ProductState.IDLE, config="{}")
+    system = SystemRecord("ON", "ON", "connected", "")
+    yield _SENSORS
+    yield "| sensor | type | meaning |\n| --- | --- | --- |"
+    for shown in (
+        *system_sensors(system, {}, (), ()),
+        *product_sensors(product),
+        *task_counts(product),
+    ):
+        yield _row(shown.name, shown.kind, shown.description)
+    for name, rule in RULES.items():
+        yield _row(f"NAME.{name}", rule.kind, rule.description, rule.units)
+    for shown in task_sensors("NAME", task):
+        yield _row(shown.name, shown.kind, shown.description)
+
+
+def _row(name: str, kind: type[Any], description: str, units: str = "") -> str:
+    told = f"{description} [{units}]" if units else description
+    return f"| `{name}` | {aiokatcp.core.get_type(kind).name} | {told} |"
 
 
 def _sections() -> Iterator[str]:
