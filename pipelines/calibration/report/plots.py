@@ -120,7 +120,7 @@ def _delays(record: BlockRecord) -> Plot:
         axes[0, pol].set_title(name)
         _antenna_axis(record, axes[0, pol])
     axes[0, 0].set_ylabel("delay [ns]")
-    what = f"{len(record.delays)} solutions, the newest darkest; relative to {record.refant}."
+    what = f"Of {len(record.delays)} scans, the newest darkest; relative to {record.refant}."
     return Plot("Delays (K)", what, _png(figure))
 
 
@@ -137,7 +137,7 @@ def _gains(record: BlockRecord) -> Plot:
     start = datetime.fromtimestamp(record.gain_times[0], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     for pol in range(len(POLARISATIONS)):
         axes[1, pol].set_xlabel(f"minutes since {start}")
-    return Plot("Gains (G)", f"{len(record.gains)} solutions against time.", _png(figure))
+    return Plot("Gains (G)", f"Against time, {len(record.gains)} of each input.", _png(figure))
 
 
 def _leakage(record: BlockRecord, leakage: npt.NDArray[np.complex64]) -> Plot:
