@@ -202,30 +202,34 @@ class CalServer(L0Server):
         self, block: _Block, scan: _Scan, batch: list[Interval], *, last: bool
     ) -> None:
         """Solve a batch; after the last, publish what the scan gave."""
-        if scan.solver is None:
-            sky = Sky.of(scan.calibrator.description, self._freqs)
-            if not sky.known:
-                logger.warning(
-                    "%s has no flux model in this band: 1 Jy assumed", scan.calibrator.name
-                )
-                _warn(self._no_flux)
-            scan.solver = ScanSolver(
-                self._memory.scan,
-                self._freqs,
-                sky,
-                scan.calibrator.products,
-                block.applied,
-                block.reference,
-                self._settings.preferred_refants,
-                self._settings.channels,
-            )
-        work = asyncio.get_running_loop().run_in_executor(None, _add, scan.solver, batch)
+        work = asyncio.get_running_loop().run_in_executor(None, self._add, block, scan, batch)
         # Whoever does not wait any more, the intervals are in use until the thread is through.
         work.add_done_callback(lambda _: self._memory.free.extend(batch))
-        await asyncio.shield(work)
+        solver = await asyncio.shield(work)
         if last:
-            outcome = await asyncio.to_thread(scan.solver.finish)
-            await self._conclude_scan(block, scan, scan.solver, outcome)
+            outcome = await asyncio.to_thread(solver.finish)
+            await self._conclude_scan(block, scan, solver, outcome)
+
+    def _add(self, block: _Block, scan: _Scan, batch: Sequence[Interval]) -> ScanSolver:
+        """Add a batch to a scan's solver, the first to a new one; in a thread: its memory is large."""
+        try:
+            if scan.solver is None:
+                scan.solver = ScanSolver(
+                    self._memory.scan,
+                    self._freqs,
+                    Sky.of(scan.calibrator.description, self._freqs),
+                    scan.calibrator.products,
+                    block.applied,
+                    block.reference,
+                    self._settings.preferred_refants,
+                    self._settings.channels,
+                )
+            if batch:
+                scan.solver.add(batch)
+            return scan.solver
+        finally:
+            for interval in batch:
+                interval.clear()
 
     async def _conclude_scan(
         self,
@@ -235,6 +239,9 @@ class CalServer(L0Server):
         outcome: tuple[Solutions, Applied] | None,
     ) -> None:
         name = scan.calibrator.name
+        if not solver.sky.known:
+            logger.warning("%s has no flux model in this band: 1 Jy assumed", name)
+            _warn(self._no_flux)
         if outcome is None or solver.reference is None or outcome[0].empty:
             why = "too little data for a solution" if outcome is None else "no solution"
             logger.warning("scan of %s: %s", name, why)
@@ -279,15 +286,6 @@ class CalServer(L0Server):
         """Finish the block with what has come, and the reports."""
         await super().on_stop()
         await self._reports.finish()
-
-
-def _add(solver: ScanSolver, batch: Sequence[Interval]) -> None:
-    try:
-        if batch:
-            solver.add(batch)
-    finally:
-        for interval in batch:
-            interval.clear()
 
 
 def _warn(sensor: aiokatcp.Sensor[int]) -> None:
