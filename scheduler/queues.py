@@ -136,6 +136,8 @@ class LaunchQueue:
     figures: Figures = field(default_factory=NoFigures)
     _entries: dict[int, _Entry] = field(default_factory=dict)
     _serial: itertools.count[int] = field(default_factory=itertools.count)
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when all that placing needs is loaded."""
     _poked: asyncio.Event = field(default_factory=asyncio.Event)
     _reservations: Mapping[int, Reservation] = field(default_factory=dict)
     _failed: Mapping[int, object] = field(default_factory=dict)
@@ -287,6 +289,7 @@ class LaunchQueue:
     async def work(self) -> None:
         """Try whoever waits, for ever."""
         await asyncio.to_thread(warm_up)
+        self.loaded.set()
         while True:
             await self._poked.wait()
             self._poked.clear()

@@ -202,6 +202,10 @@ class Scheduler(Questions):
         ):
             self._background.spawn(work)
 
+    async def loaded(self) -> None:
+        """Wait until all that placing needs is loaded; the first graph waits for that, too."""
+        await self._queue.loaded.wait()
+
     async def close(self, *, teardown: bool) -> None:
         """End the link to Mesos.
 

@@ -18,7 +18,6 @@ from katcp_iface import KatcpServer
 from scheduler import crash_points
 from scheduler.collector import calm, settle
 from scheduler.images import ImageResolver
-from scheduler.packing import warm_up
 from scheduler.service import Scheduler
 from scheduler.subscription import Timing
 from sdpcontroller.cli.image_options import add_image_options, open_images
@@ -304,15 +303,15 @@ async def _lead(
         await schema.migrate(store, FORMS)
         running = group.create_task(master.run(ready, stop))
         group.create_task(_serve_katcp(master, metrics, options, ready, running, scheduler))
-        loading = group.create_task(_load())
+        settling = group.create_task(_settle(scheduler))
         await asyncio.wait({running})
         keeping.cancel()
-        loading.cancel()
+        settling.cancel()
 
 
-async def _load() -> None:
-    """Load the packing, as the scheduler does too, and let the collector pass over its many objects."""
-    await asyncio.to_thread(warm_up)
+async def _settle(scheduler: Scheduler) -> None:
+    """Let the collector pass over the many objects that the packing consists of, once it is loaded."""
+    await scheduler.loaded()
     settle()
 
 
