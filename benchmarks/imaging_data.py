@@ -51,6 +51,8 @@ class Simulation:
         Hz; Jy in the real and the imaginary part of one sample.
     sky : tuple of (float, float, float) or (float, float, float, float)
         l, m, flux density at 1284 MHz, spectral index (0 if left out).
+    lines : tuple of (float, float, float, float, float)
+        l, m, peak, channel of the peak, and width (standard deviation, in channels) of spectral lines.
     seed : int
         Of antennas and noise.
     """
@@ -61,6 +63,7 @@ class Simulation:
     channel_width: float = 856e6 / 1024
     noise: float = 0.05
     sky: tuple[tuple[float, ...], ...] = SKY
+    lines: tuple[tuple[float, float, float, float, float], ...] = ()
     seed: int = 1
 
     @property
@@ -117,6 +120,9 @@ def visibilities(simulation: Simulation, uvw: Floats) -> npt.NDArray[np.complex1
     for l, m, flux, *index in simulation.sky:  # noqa: E741
         fluxes = flux * (frequencies / CENTRE) ** (index[0] if index else 0.0)
         _add_source(vis, uvw, frequencies, l, m, fluxes)
+    for l, m, peak, channel, width in simulation.lines:  # noqa: E741
+        offsets = (np.arange(frequencies.size) - channel) / width
+        _add_source(vis, uvw, frequencies, l, m, peak * np.exp(-(offsets**2) / 2))
     return vis
 
 

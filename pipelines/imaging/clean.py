@@ -83,12 +83,15 @@ class CleanSettings:
         Loop gain of the minor cycle.
     major_cycles : int
         Major cycles at most.
+    sigmas : float
+        Depth within the mask, in units of the noise.
     """
 
     iterations: int = 20_000
     threshold: float | None = None
     gain: float = 0.1
     major_cycles: int = 40
+    sigmas: float = FINAL_SIGMAS
 
     def __post_init__(self) -> None:
         if self.iterations < 0 or self.major_cycles < 1:
@@ -97,6 +100,10 @@ class CleanSettings:
             math.isfinite(self.threshold) and self.threshold > 0
         ):
             raise SettingsError(f"threshold {self.threshold:g} Jy/beam: must be positive")
+        if not 0.5 <= self.sigmas <= MASK_SIGMAS:
+            raise SettingsError(
+                f"depth {self.sigmas:g} sigma: must be between 0.5 and {MASK_SIGMAS:g}"
+            )
         if not 0 < self.gain < 1:
             raise SettingsError(f"loop gain {self.gain:g}: must be between 0 and 1")
 
@@ -291,7 +298,7 @@ def _floor(state: _State, noise: float, settings: CleanSettings) -> float:
     threshold = settings.threshold or 0.0
     if state.stage is _Stage.FINISH:
         return threshold
-    sigmas = MASK_SIGMAS if state.stage is _Stage.SEARCH else FINAL_SIGMAS
+    sigmas = MASK_SIGMAS if state.stage is _Stage.SEARCH else settings.sigmas
     return max(sigmas * noise, threshold)
 
 

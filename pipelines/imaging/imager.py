@@ -22,7 +22,7 @@ from pipelines.imaging.quality import Quality, assess
 from pipelines.imaging.restore import restore
 from pipelines.imaging.selection import Observation
 from pipelines.imaging.settings import ImagingSettings
-from pipelines.imaging.source import VisibilitySource, open_source
+from pipelines.imaging.source import VisibilitySource, open_source, require_some
 from pipelines.imaging.sources import Source, find_sources, with_indices
 from pipelines.imaging.spectrum import Basis, power_laws
 from pipelines.imaging.visibilities import VisibilitySpool
@@ -102,6 +102,7 @@ def make_image(settings: ImagingSettings) -> Product:
     report = progress.stage(f"read visibilities of {source.observation.name}", 0.05, 0.35)
     channels = range(source.observation.frequencies.size)
     with source.read(settings.output, channels, report) as spool:
+        require_some(spool, source.observation.name)
         product = image_visibilities(spool, source, settings, progress)
     report = progress.stage("write files", 0.92, 1.0)
     write_product(product, settings)

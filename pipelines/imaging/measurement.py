@@ -6,7 +6,6 @@ terms (see `spectrum`); with one term it is the ordinary image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +15,9 @@ from pipelines.imaging.arrays import Image
 from pipelines.imaging.errors import NoVisibilitiesError
 from pipelines.imaging.geometry import SPEED_OF_LIGHT, ImageGrid
 from pipelines.imaging.gridder import Gridder
-from pipelines.imaging.nodes import Nodes, Piece, all_nodes, plan
+from pipelines.imaging.nodes import Nodes, Tracks
 from pipelines.imaging.spectrum import Basis, make_basis
-from pipelines.imaging.visibilities import BLOCK_SAMPLES, VisibilitySpool
+from pipelines.imaging.visibilities import BLOCK_SAMPLES, Visibilities
 from pipelines.imaging.weighting import Weighting, WeightScheme
 
 NODE_TOLERANCE = 0.5
@@ -47,7 +46,7 @@ class WeightTotals:
     channels: npt.NDArray[np.float64]
 
 
-def longest_baseline(spool: VisibilitySpool) -> float:
+def longest_baseline(spool: Visibilities) -> float:
     """Longest baseline with a weight, in wavelengths, in the uv plane."""
     longest = 0.0
     for block in spool.blocks():
@@ -58,7 +57,7 @@ def longest_baseline(spool: VisibilitySpool) -> float:
     return longest / SPEED_OF_LIGHT
 
 
-def weigh(spool: VisibilitySpool, grid: ImageGrid, scheme: WeightScheme) -> WeightTotals:
+def weigh(spool: Visibilities, grid: ImageGrid, scheme: WeightScheme) -> WeightTotals:
     """Fill in the imaging weights.
 
     Raises
@@ -83,13 +82,13 @@ def weigh(spool: VisibilitySpool, grid: ImageGrid, scheme: WeightScheme) -> Weig
     return _totals(spool)
 
 
-def _all_resolved(spool: VisibilitySpool, grid: ImageGrid) -> bool:
+def _all_resolved(spool: Visibilities, grid: ImageGrid) -> bool:
     """Whether every sample is well within the uv plane of the image, flagged or not."""
     scale = grid.pixel * float(np.max(spool.frequencies)) / SPEED_OF_LIGHT
     return float(np.abs(spool.uvw[..., :2]).max()) * scale < 0.499
 
 
-def _totals(spool: VisibilitySpool) -> WeightTotals:
+def _totals(spool: Visibilities) -> WeightTotals:
     channels = np.zeros(spool.shape[2])
     samples = unflagged = 0
     natural = spool.imaging_weights is spool.weights
@@ -106,12 +105,18 @@ def _totals(spool: VisibilitySpool) -> WeightTotals:
     return WeightTotals(total, samples, unflagged, channels / total)
 
 
+def tracks_of(spool: Visibilities, epsilon: float) -> Tracks:
+    """Nodes of the baselines' tracks, for images of all channels together of an accuracy."""
+    tolerance = NODE_TOLERANCE * epsilon
+    return Tracks(spool.uvw, spool.times, spool.frequencies, tolerance, BLOCK_SAMPLES)
+
+
 class Measurement:
     """Weighted visibilities and the images that they make.
 
     Parameters
     ----------
-    spool : VisibilitySpool
+    spool : Visibilities
         Visibilities with imaging weights.
     gridder : Gridder
         From visibilities to images.
@@ -119,29 +124,29 @@ class Measurement:
         Of the imaging weights.
     terms : int
         Spectral terms at most.
+    tracks : Tracks, optional
+        Nodes of the baselines' tracks, if they have been made already.
     """
 
     def __init__(
-        self, spool: VisibilitySpool, gridder: Gridder, totals: WeightTotals, terms: int = 1
+        self,
+        spool: Visibilities,
+        gridder: Gridder,
+        totals: WeightTotals,
+        terms: int = 1,
+        tracks: Tracks | None = None,
     ) -> None:
         self.spool, self.gridder, self.totals = spool, gridder, totals
         self.basis: Basis = make_basis(spool.frequencies, totals.channels, terms)
-        self._pieces = self._plan(gridder)
+        self._tracks = tracks or tracks_of(spool, gridder.epsilon)
         self._dirty: Image | None = None
-
-    def _plan(self, gridder: Gridder) -> list[Piece]:
-        spool = self.spool
-        tolerance = NODE_TOLERANCE * gridder.epsilon
-        return plan(spool.uvw, spool.times, spool.frequencies, gridder.grid, tolerance)
-
-    def _nodes(self, pieces: list[Piece]) -> Iterator[Nodes]:
-        return all_nodes(pieces, self.spool.uvw, self.spool.shape[2], BLOCK_SAMPLES)
 
     @property
     def compression(self) -> float:
         """Samples per node."""
         n_baselines, n_dumps, _ = self.spool.shape
-        return float(n_baselines * n_dumps / self._pieces[-1].rows.stop)
+        nodes = sum(len(part.uvw) for part in self._tracks.nodes(self.gridder.grid))
+        return n_baselines * n_dumps / nodes
 
     def dirty_image(self) -> Image:
         """Dirty images of all terms, float32 (terms, size, size), Jy/beam; made once."""
@@ -178,8 +183,7 @@ class Measurement:
         """Images of visibilities (or of ones) times each spectrum."""
         spool, size = self.spool, gridder.grid.size
         images = np.zeros((len(spectra), size, size), np.float32)
-        pieces = self._pieces if gridder is self.gridder else self._plan(gridder)
-        for nodes in self._nodes(pieces):
+        for nodes in self._tracks.nodes(gridder.grid):
             vis = nodes.gather(spool.vis if of_visibilities else None, spool.imaging_weights)
             self._add(images, gridder, nodes, vis, spectra)
         images /= np.float32(self.totals.total)
@@ -211,7 +215,7 @@ class Measurement:
         """
         explained = np.zeros_like(model)
         spectra = list(self.basis.values)
-        for nodes in self._nodes(self._pieces):
+        for nodes in self._tracks.nodes(self.gridder.grid):
             vis = self._predicted(nodes, model)
             vis = nodes.weigh(vis, self.spool.imaging_weights)
             self._add(explained, self.gridder, nodes, vis, spectra)

@@ -89,6 +89,7 @@ class MeasurementSetSource:
         field_ids, self._flag_row = main.getcol("FIELD_ID"), main.getcol("FLAG_ROW")
         name, field = _choose_field(path, main, field_ids, target)
         self._rows = _rows_of(main, np.flatnonzero(field_ids == field))
+        self.shape = (self._rows.n_baselines, self._rows.times.size)
         window, self._hands = _description(path, main, self._rows.numbers)
         frequencies = np.asarray(window.getcell("CHAN_FREQ", 0), np.float64)
         self._descending = frequencies.size > 1 and frequencies[0] > frequencies[-1]
@@ -116,32 +117,24 @@ class MeasurementSetSource:
             rows.times,
         )
         try:
-            usable = self._fill(spool, channels, progress)
-            if not usable or not np.all(np.isfinite(spool.uvw)):
-                raise NoVisibilitiesError(
-                    f"target {self.observation.name!r}: none of {int(np.prod(spool.shape))} samples"
-                    f" in {rows.times.size} dumps is unflagged in both hands"
-                )
-        except RuntimeError as error:
+            self._fill(spool, channels, progress)
+        except BaseException as error:
             spool.close()
-            raise ImagingError(f"cannot read {self._path}: {_line(error)}") from error
-        except BaseException:
-            spool.close()
+            if isinstance(error, RuntimeError):
+                raise ImagingError(f"cannot read {self._path}: {_line(error)}") from error
             raise
         return spool
 
-    def _fill(self, spool: VisibilitySpool, channels: range, progress: Progress) -> int:
+    def _fill(self, spool: VisibilitySpool, channels: range, progress: Progress) -> None:
         rows, n_hands = self._rows, self._n_correlations()
         step = max(READ_BYTES // (len(channels) * n_hands * 8), 1)
-        usable, n_rows = 0, rows.numbers.size
+        n_rows = rows.numbers.size
         for start in range(0, n_rows, step):
             part = slice(start, min(start + step, n_rows))
             place = (rows.baseline[part], rows.dump[part])
             vis, weights, uvw = self._read_rows(rows.numbers[part], channels)
             spool.vis[place], spool.weights[place], spool.uvw[place] = vis, weights, uvw
-            usable += int(np.count_nonzero(weights))
             progress(part.stop / n_rows)
-        return usable
 
     def _n_correlations(self) -> int:
         return int(self._main.getcell(self._column, int(self._rows.numbers[0])).shape[1])

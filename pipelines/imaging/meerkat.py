@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.common.dataset import open_dataset
-from pipelines.imaging.errors import ImagingError, NoVisibilitiesError
+from pipelines.imaging.errors import ImagingError
 from pipelines.imaging.parallel_hands import HandPairs, stokes_i
 from pipelines.imaging.selection import observe_target
 from pipelines.imaging.source import Progress
@@ -33,6 +33,7 @@ class MeerkatSource:
     def __init__(self, path: Path, target: str | None, *, applycal: bool) -> None:
         self._dataset, self.applied = _open_calibrated(path, applycal=applycal)
         self.observation, self._pairs = observe_target(self._dataset, target)
+        self.shape = (len(self._pairs.baselines), int(self._dataset.shape[0]))
 
     def read(self, directory: Path, channels: range, progress: Progress) -> VisibilitySpool:
         """Read some channels."""
@@ -48,16 +49,10 @@ class MeerkatSource:
             # u, v, w of both hands of a baseline are the same.
             for axis, coordinate in enumerate((dataset.u, dataset.v, dataset.w)):
                 spool.uvw[:, :, axis] = np.asarray(coordinate)[:, pairs.hh].T
-            usable = 0
             cut = list(tiles((n_dumps, len(channels), n_products)))
             for number, tile in enumerate(cut, 1):
-                usable += _read_tile(dataset, pairs, spool, tile, channels.start)
+                _read_tile(dataset, pairs, spool, tile, channels.start)
                 progress(number / len(cut))
-            if not usable or not np.all(np.isfinite(spool.uvw)):
-                raise NoVisibilitiesError(
-                    f"target {self.observation.name!r}: none of {int(np.prod(spool.shape))} samples"
-                    f" in {n_dumps} dumps is unflagged in both hands"
-                )
         except BaseException:
             spool.close()
             raise
@@ -81,8 +76,8 @@ def _open_calibrated(path: Path, *, applycal: bool) -> tuple[DataSet, tuple[str,
 
 def _read_tile(
     dataset: DataSet, pairs: HandPairs, spool: VisibilitySpool, tile: Tile, first_channel: int
-) -> int:
-    """Read one tile into the spool; return how many samples are usable."""
+) -> None:
+    """Read one tile into the spool."""
     from katdal.lazy_indexer import DaskLazyIndexer
 
     channels = slice(tile.channels.start + first_channel, tile.channels.stop + first_channel)
@@ -95,4 +90,3 @@ def _read_tile(
     place = (slice(None), tile.dumps, tile.channels)
     spool.vis[place] = stokes.transpose(2, 0, 1)
     spool.weights[place] = weight.transpose(2, 0, 1)
-    return int(np.count_nonzero(weight))

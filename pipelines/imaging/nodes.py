@@ -137,6 +137,13 @@ class Nodes:
             predicted[piece.rows] = _collected(piece, values * weight)
         return predicted
 
+    def spread(
+        self, predicted: npt.NDArray[np.complex64]
+    ) -> Iterator[tuple[Piece, npt.NDArray[np.complex64]]]:
+        """Visibilities of all samples by pieces, (baselines, dumps, channels), of those at the nodes."""
+        for piece in self.pieces:
+            yield piece, _spread(piece, predicted[piece.rows], piece.baselines.size)
+
 
 def _collected(piece: Piece, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """Samples (baselines, dumps, channels) to nodes (rows, channels)."""
@@ -248,7 +255,16 @@ def plan(
 def _half_phases(
     uvw: npt.NDArray[np.float64], wavenumber: float, grid: ImageGrid, tolerance: float
 ) -> npt.NDArray[np.float64]:
-    """Half the phase that a corner of the image turns through in a track, for each baseline.
+    """Half the phase that a corner of the image turns through in a track, for each baseline."""
+    step = max(PIECE_SAMPLES // max(uvw.shape[1], 1), 1)  # a hundred megabytes of differences
+    parts = [uvw[i : i + step] for i in range(0, len(uvw), step)]
+    return np.concatenate([_half_phases_of(p, wavenumber, grid, tolerance) for p in parts])
+
+
+def _half_phases_of(
+    uvw: npt.NDArray[np.float64], wavenumber: float, grid: ImageGrid, tolerance: float
+) -> npt.NDArray[np.float64]:
+    """The same of some baselines.
 
     The fastest step counts for all. Infinite where u, v, w do not follow a smooth curve.
     """
@@ -342,3 +358,41 @@ def _bundled(pieces: list[Piece], uvw: npt.NDArray[np.float64]) -> Nodes:
     start = pieces[0].rows.start
     coordinates = np.concatenate([node_coordinates(uvw, piece) for piece in pieces])
     return Nodes(tuple(piece.moved(-start) for piece in pieces), coordinates)
+
+
+class Tracks:
+    """The nodes of one observation, for whatever images are made of it.
+
+    Parameters
+    ----------
+    uvw : float64 (baselines, dumps, 3)
+        Metres.
+    times : float64 (dumps,), optional
+        Seconds.
+    frequencies : float64 (channels,)
+        Hz; of those that are imaged together, or one after the other.
+    tolerance : float
+        Error of the kernel.
+    samples : int
+        Samples at the nodes that are worked on at once.
+    """
+
+    def __init__(
+        self,
+        uvw: npt.NDArray[np.float64],
+        times: npt.NDArray[np.float64] | None,
+        frequencies: npt.NDArray[np.float64],
+        tolerance: float,
+        samples: int,
+    ) -> None:
+        self._uvw, self._times, self._frequencies = uvw, times, frequencies
+        self._tolerance, self._samples = tolerance, samples
+        self._made: dict[ImageGrid, list[Nodes]] = {}
+
+    def nodes(self, grid: ImageGrid) -> list[Nodes]:
+        """Nodes for an image; made once."""
+        if grid not in self._made:
+            pieces = plan(self._uvw, self._times, self._frequencies, grid, self._tolerance)
+            made = all_nodes(pieces, self._uvw, self._frequencies.size, self._samples)
+            self._made[grid] = list(made)
+        return self._made[grid]

@@ -7,8 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.common.endpoints import parse_endpoint
-from pipelines.common.program import option
+from pipelines.common.endpoints import Endpoint
 from pipelines.imaging.clean import CleanSettings
 from pipelines.imaging.geometry import ARCSEC
 from pipelines.imaging.gridder import EPSILON
@@ -23,8 +22,38 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="python3 -m pipelines.imaging",
         description="Make a CLEANed Stokes I image of one target of a data set, with a source list.",
-        epilog="Writes NAME.fits, NAME-residual.fits, NAME.png, sources.json and quality.json.",
+        epilog="Writes NAME.fits (restored image), NAME-residual.fits, NAME-components.fits (what CLEAN"
+        " has found, for `python3 -m pipelines.imaging.spectral --subtract`), NAME-alpha.fits (spectral"
+        " indices, with --terms), NAME.png, sources.json and quality.json.",
     )
+    add_data_options(result, name="image")
+    yes_no = argparse.BooleanOptionalAction
+    result.add_argument("--sources", action=yes_no, default=True, help="look for sources [yes]")
+    result.add_argument("--picture", action=yes_no, default=True, help="draw the picture [yes]")
+    result.add_argument(
+        "--quality-queue",
+        metavar="HOST:PORT",
+        type=_endpoint,
+        help="server of the telescope state beside which the image's figures are told [nowhere]",
+    )
+    result.add_argument(
+        "--task", default="imager", metavar="NAME", help="who tells them [%(default)s]"
+    )
+    image = add_image_options(result)
+    image.add_argument(
+        "--terms",
+        metavar="N",
+        type=int,
+        default=1,
+        help="terms of the polynomial that spectra are fitted with; from 2 on there are spectral"
+        " indices [%(default)s]",
+    )
+    add_clean_options(result)
+    return result
+
+
+def add_data_options(result: argparse.ArgumentParser, name: str) -> None:
+    """Add what says which data, whither, and how loudly."""
     add = result.add_argument
     add(
         "dataset",
@@ -41,43 +70,26 @@ def parser() -> argparse.ArgumentParser:
         help="apply the calibration solutions that the data set has; of a MeasurementSet, take"
         " CORRECTED_DATA if it has that [yes]",
     )
-    add("--name", default="image", help="what file names begin with [%(default)s]")
+    add("--name", default=name, help="what file names begin with [%(default)s]")
     add("--threads", metavar="N", type=int, default=_cores(), help="threads [%(default)s]")
-    yes_no = argparse.BooleanOptionalAction
-    add("--sources", action=yes_no, default=True, help="look for sources [yes]")
-    add("--picture", action=yes_no, default=True, help="draw the picture [yes]")
-    add(
-        "--quality-queue",
-        metavar="HOST:PORT",
-        type=option(parse_endpoint),
-        help="server of the telescope state beside which the image's figures are told [nowhere]",
-    )
-    add("--task", default="imager", metavar="NAME", help="who tells them [%(default)s]")
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    _add_image_options(result)
-    _add_clean_options(result)
-    return result
 
 
-def _add_image_options(result: argparse.ArgumentParser) -> None:
-    add = result.add_argument_group("image").add_argument
+def add_image_options(result: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add what says which image; return the group."""
+    group = result.add_argument_group("image")
+    add = group.add_argument
     add("--size", metavar="PIXELS", type=int, help="pixels along a side [1.2 primary beams]")
     add("--pixel", metavar="ARCSEC", type=float, help="side of a pixel [a fifth of the beam]")
     kinds = [kind.value for kind in Weighting]
     add("--weighting", choices=kinds, default=Weighting.BRIGGS.value, help="[%(default)s]")
     add("--robust", metavar="R", type=float, default=0.0, help="for briggs, -2 to 2 [%(default)s]")
-    add(
-        "--terms",
-        metavar="N",
-        type=int,
-        default=1,
-        help="terms of the polynomial that spectra are fitted with; from 2 on there are spectral"
-        " indices [%(default)s]",
-    )
     add("--epsilon", type=float, default=EPSILON, help="accuracy of the gridder [%(default)s]")
+    return group
 
 
-def _add_clean_options(result: argparse.ArgumentParser) -> None:
+def add_clean_options(result: argparse.ArgumentParser) -> None:
+    """Add what says how CLEAN goes."""
     add = result.add_argument_group("CLEAN").add_argument
     add(
         "--niter",
@@ -86,7 +98,19 @@ def _add_clean_options(result: argparse.ArgumentParser) -> None:
         default=DEFAULTS.iterations,
         help="components at most; 0: dirty image [%(default)s]",
     )
-    add("--threshold", metavar="JY", type=float, help="do not clean below [the noise decides]")
+    add(
+        "--sigmas",
+        metavar="S",
+        type=float,
+        default=DEFAULTS.sigmas,
+        help="clean what has been found down to so many times the noise [%(default)s]",
+    )
+    add(
+        "--threshold",
+        metavar="JY",
+        type=float,
+        help="clean everywhere down to this, and nothing below [the noise decides]",
+    )
     add("--gain", type=float, default=DEFAULTS.gain, help="loop gain [%(default)s]")
     add(
         "--major-cycles",
@@ -113,9 +137,7 @@ def settings_of(arguments: argparse.Namespace) -> ImagingSettings:
         size=arguments.size,
         pixel=None if arguments.pixel is None else arguments.pixel * ARCSEC,
         weights=WeightScheme(Weighting(arguments.weighting), arguments.robust),
-        cleaning=CleanSettings(
-            arguments.niter, arguments.threshold, arguments.gain, arguments.major_cycles
-        ),
+        cleaning=clean_settings_of(arguments),
         name=arguments.name,
         threads=arguments.threads,
         epsilon=arguments.epsilon,
@@ -125,9 +147,34 @@ def settings_of(arguments: argparse.Namespace) -> ImagingSettings:
     )
 
 
+def clean_settings_of(arguments: argparse.Namespace) -> CleanSettings:
+    """Check what was said about CLEAN.
+
+    Raises
+    ------
+    SettingsError
+        Something is out of range.
+    """
+    return CleanSettings(
+        iterations=arguments.niter,
+        threshold=arguments.threshold,
+        gain=arguments.gain,
+        major_cycles=arguments.major_cycles,
+        sigmas=arguments.sigmas,
+    )
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the process with a message if it cannot."""
     return parser().parse_args(arguments)
+
+
+def _endpoint(text: str) -> Endpoint:
+    # Loads what servers need, which an image for nobody else does not.
+    from pipelines.common.endpoints import parse_endpoint
+    from pipelines.common.program import option
+
+    return option(parse_endpoint)(text)
 
 
 def _cores() -> int:

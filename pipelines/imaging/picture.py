@@ -72,14 +72,15 @@ def _draw(
         norm=AsinhNorm(4 * noise, vmin=-5 * noise, vmax=max(quality.peak * scale, 10 * noise)),
         interpolation="nearest",
     )
-    _dress_axes(axes)
+    dress_axes(axes)
     _mark_sources(axes, facts, sources)
     _draw_beam(axes, facts)
     _draw_scale(figure, shown, noise, quality.peak * scale, f"{unit}/beam")
     _write_title(figure, facts, quality)
 
 
-def _dress_axes(axes: WCSAxes) -> None:
+def dress_axes(axes: WCSAxes) -> None:
+    """Give a map its coordinates."""
     axes.set_facecolor("black")
     axes.coords[0].set_axislabel("Right ascension (ICRS)", minpad=0.8)
     axes.coords[1].set_axislabel("Declination (ICRS)", minpad=0.4)

@@ -66,13 +66,24 @@ class ImagingSettings:
     picture: bool = True
 
     def __post_init__(self) -> None:
-        if not FILE_NAME.fullmatch(self.name):
-            raise SettingsError(
-                f"name {self.name!r}: letters, digits and _.+- only, beginning with a letter or digit"
-            )
-        if not 1 <= self.threads <= MAX_THREADS:
-            raise SettingsError(f"{self.threads} threads: must be between 1 and {MAX_THREADS}")
-        if not 1e-6 <= self.epsilon <= 0.1:
-            raise SettingsError(f"accuracy {self.epsilon:g}: must be between 1e-6 and 0.1")
+        check_common(self.name, self.threads, self.epsilon)
         if not 1 <= self.terms <= MAX_TERMS:
             raise SettingsError(f"{self.terms} spectral terms: must be between 1 and {MAX_TERMS}")
+
+
+def check_common(name: str, threads: int, epsilon: float) -> None:
+    """Check what all programs of this package are told.
+
+    Raises
+    ------
+    SettingsError
+        Something is out of range.
+    """
+    if not FILE_NAME.fullmatch(name):
+        raise SettingsError(
+            f"name {name!r}: letters, digits and _.+- only, beginning with a letter or digit"
+        )
+    if not 1 <= threads <= MAX_THREADS:
+        raise SettingsError(f"{threads} threads: must be between 1 and {MAX_THREADS}")
+    if not 1e-6 <= epsilon <= 0.1:
+        raise SettingsError(f"accuracy {epsilon:g}: must be between 1e-6 and 0.1")

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.imaging.errors import ImagingError
+import numpy as np
+
+from pipelines.imaging.errors import ImagingError, NoVisibilitiesError
 from pipelines.imaging.selection import Observation
-from pipelines.imaging.visibilities import VisibilitySpool
+from pipelines.imaging.visibilities import Visibilities, VisibilitySpool
 
 Progress = Callable[[float], None]
 
@@ -22,19 +24,43 @@ class VisibilitySource(Protocol):
         What was observed; all channels.
     applied : tuple of str
         Calibration that the visibilities have undergone.
+    shape : tuple of int
+        Baselines and dumps.
     """
 
     observation: Observation
     applied: tuple[str, ...]
+    shape: tuple[int, int]
 
     def read(self, directory: Path, channels: range, progress: Progress) -> VisibilitySpool:
-        """Read some channels into a spool in a directory.
+        """Read some channels into a spool in a directory; they may all be flagged.
 
         Raises
         ------
-        NoVisibilitiesError
-            Every sample is flagged.
+        ImagingError
+            They cannot be read.
         """
+
+
+def require_some(spool: Visibilities, name: str) -> None:
+    """Insist on visibilities that can be imaged.
+
+    Parameters
+    ----------
+    name : str
+        Of the target, for the message.
+
+    Raises
+    ------
+    NoVisibilitiesError
+        Every sample is flagged, or it is not known where it was taken.
+    """
+    if spool.weights.any() and np.all(np.isfinite(spool.uvw)):
+        return
+    raise NoVisibilitiesError(
+        f"target {name!r}: none of {spool.vis.size} samples in {spool.shape[1]} dumps is unflagged"
+        " in both hands"
+    )
 
 
 def open_source(path: Path, target: str | None, *, applycal: bool) -> VisibilitySource:

@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-TILE_BYTES = 128 * 2**20
+TILE_BYTES = 32 * 2**20
 """Visibilities, weights and flags of one tile; katdal and its calibration take about four times this."""
 
 BYTES_PER_SAMPLE = 8 + 4 + 1
@@ -57,8 +57,66 @@ class Tile:
     channels: slice
 
 
-class VisibilitySpool:
-    """Stokes I visibilities on disk, in unnamed files that vanish with the process.
+@dataclass
+class Visibilities:
+    """Stokes I visibilities of one target.
+
+    Attributes
+    ----------
+    frequencies : float64 (channels,)
+        Hz.
+    uvw : float64 (baselines, dumps, 3)
+        Metres.
+    vis : complex64 (baselines, dumps, channels)
+        Jy.
+    weights, imaging_weights : float32 (baselines, dumps, channels)
+        Weights of their noise (zero where flagged) and in the image.
+    times : float64 (dumps,), optional
+        Centres of the dumps, seconds. Without them, `uvw` is not taken to go on smoothly from dump to dump.
+    """
+
+    frequencies: npt.NDArray[np.float64]
+    uvw: npt.NDArray[np.float64]
+    vis: npt.NDArray[np.complex64]
+    weights: npt.NDArray[np.float32]
+    imaging_weights: npt.NDArray[np.float32]
+    times: npt.NDArray[np.float64] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Baselines, dumps, channels."""
+        return self.vis.shape
+
+    def blocks(self, samples: int = BLOCK_SAMPLES) -> Iterator[Block]:
+        """All visibilities, in blocks of at most `samples`, but at least a row."""
+        n_baselines, n_dumps, n_channels = self.shape
+        rows = n_baselines * n_dumps
+        step = max(samples // n_channels, 1)
+        uvw = self.uvw.reshape(rows, 3)
+        vis = self.vis.reshape(rows, n_channels)
+        weights, imaging = (
+            a.reshape(rows, n_channels) for a in (self.weights, self.imaging_weights)
+        )
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            yield Block(uvw[part], vis[part], weights[part], imaging[part])
+
+    def channel(self, number: int) -> Visibilities:
+        """One channel, in memory, without imaging weights."""
+        part = np.s_[:, :, number : number + 1]
+        weights = np.ascontiguousarray(self.weights[part])
+        return Visibilities(
+            self.frequencies[number : number + 1],
+            self.uvw,
+            np.ascontiguousarray(self.vis[part]),
+            weights,
+            np.zeros_like(weights),
+            self.times,
+        )
+
+
+class VisibilitySpool(Visibilities):
+    """Visibilities on disk, in unnamed files that vanish with the process.
 
     Parameters
     ----------
@@ -69,7 +127,7 @@ class VisibilitySpool:
     directory : Path
         Where the files are made. Space is reserved at once: 16 bytes per sample.
     times : float64 (dumps,), optional
-        Centres of the dumps, seconds. Without them, `uvw` is not taken to go on smoothly from dump to dump.
+        Centres of the dumps, seconds.
 
     Raises
     ------
@@ -84,17 +142,20 @@ class VisibilitySpool:
         directory: Path,
         times: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        self.shape = shape
-        self.frequencies = frequencies
-        self.times = times
-        self.uvw = np.zeros((*shape[:2], 3))
         self._files: list[IO[bytes]] = []
-        self.vis = self._reserve(np.dtype(np.complex64), directory)
-        self.weights = self._reserve(np.dtype(np.float32), directory)
-        self.imaging_weights = self._reserve(np.dtype(np.float32), directory)
+        super().__init__(
+            frequencies,
+            np.zeros((*shape[:2], 3)),
+            self._reserve(shape, np.dtype(np.complex64), directory),
+            self._reserve(shape, np.dtype(np.float32), directory),
+            self._reserve(shape, np.dtype(np.float32), directory),
+            times,
+        )
 
-    def _reserve(self, dtype: np.dtype[Any], directory: Path) -> npt.NDArray[Any]:
-        size = int(np.prod(self.shape)) * dtype.itemsize
+    def _reserve(
+        self, shape: tuple[int, int, int], dtype: np.dtype[Any], directory: Path
+    ) -> npt.NDArray[Any]:
+        size = int(np.prod(shape)) * dtype.itemsize
         spool = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by close()
         self._files.append(spool)
         try:
@@ -103,18 +164,7 @@ class VisibilitySpool:
         except OSError:
             self.close()
             raise
-        return np.memmap(spool, dtype, mode="r+", shape=self.shape)
-
-    def blocks(self, samples: int = BLOCK_SAMPLES) -> Iterator[Block]:
-        """All visibilities, in blocks of at most `samples`, but at least a row."""
-        n_baselines, n_dumps, n_channels = self.shape
-        rows = n_baselines * n_dumps
-        step = max(samples // n_channels, 1)
-        uvw = self.uvw.reshape(rows, 3)
-        flat = [a.reshape(rows, n_channels) for a in (self.vis, self.weights, self.imaging_weights)]
-        for start in range(0, rows, step):
-            part = slice(start, min(start + step, rows))
-            yield Block(uvw[part], flat[0][part], flat[1][part], flat[2][part])
+        return np.memmap(spool, dtype, mode="r+", shape=shape)
 
     def close(self) -> None:
         """Give the files back."""

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.imaging_data import Simulation, coordinates, visibilities, write_measurement_set
 from pipelines.imaging.errors import ImagingError, NoVisibilitiesError, UnknownTargetError
-from pipelines.imaging.source import open_source
+from pipelines.imaging.source import open_source, require_some
 
 SIMULATION = Simulation(antennas=5, dumps=7, channels=6, noise=0.0)
 ALL = range(SIMULATION.channels)
@@ -114,8 +114,11 @@ def test_what_cannot_be_imaged_is_told_in_one_line(path: Path, tmp_path: Path) -
     with pytest.raises(ImagingError, match="cannot read"):
         open_source(tmp_path / "empty.ms", None, applycal=True)
     change(path, "FLAG", lambda flags: np.ones_like(flags))
-    with pytest.raises(NoVisibilitiesError, match="none of 420 samples"):
-        open_source(path, None, applycal=True).read(tmp_path, ALL, silent)
+    with (
+        open_source(path, None, applycal=True).read(tmp_path, ALL, silent) as spool,
+        pytest.raises(NoVisibilitiesError, match="none of 420 samples"),
+    ):
+        require_some(spool, "it")
     with casacore.tables.table(f"{path}::POLARIZATION", readonly=False, ack=False) as table:
         table.putcell("CORR_TYPE", 0, np.array([10, 11], np.int32))
     with pytest.raises(NoVisibilitiesError, match="parallel hands"):

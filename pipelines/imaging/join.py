@@ -1,0 +1,88 @@
+"""``python3 -m pipelines.imaging.join``: parts become a cube, with a picture and a report; the parts go."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.imaging.command import run
+from pipelines.imaging.cube import CubeReader, join
+from pipelines.imaging.cube_quality import assess_cube, peak_map, spectrum_at
+from pipelines.imaging.errors import ImagingError
+from pipelines.imaging.files import write_json
+
+logger = logging.getLogger("pipelines.imaging")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    result = argparse.ArgumentParser(
+        prog="python3 -m pipelines.imaging.join",
+        description="Join the parts of a cube that lie in a directory into NAME.fits, with NAME.png"
+        " and quality.json, and remove them.",
+    )
+    result.add_argument("output", metavar="DIR", type=Path, help="directory with the parts")
+    result.add_argument("--name", default="cube", help="what file names begin with [%(default)s]")
+    result.add_argument(
+        "--log-level", default="info", choices=["debug", "info", "warning", "error"]
+    )
+    return result
+
+
+def find_parts(directory: Path, name: str) -> list[Path]:
+    """Parts of a cube.
+
+    Raises
+    ------
+    ImagingError
+        There are none.
+    """
+    parts = sorted(directory.glob(f"{name}-part-*-*.fits"))
+    if not parts:
+        raise ImagingError(f"no {name}-part-FIRST-END.fits in {directory}")
+    return parts
+
+
+def make_cube(parts: Sequence[Path], directory: Path, name: str) -> None:
+    """Join parts and look at the cube; the report is written last, and then the parts are removed.
+
+    Raises
+    ------
+    ImagingError
+        They do not make a cube.
+    """
+    path = directory / f"{name}.fits"
+    join(parts, path)
+    cube = CubeReader(path)
+    try:
+        brightest = peak_map(cube)
+        spectrum = spectrum_at(cube, brightest)
+        quality = assess_cube(cube, brightest, cpu_seconds=time.process_time())
+        # Importing matplotlib takes a second that an error before this point need not wait for.
+        from pipelines.imaging.cube_picture import write_cube_picture
+
+        write_cube_picture(directory / f"{name}.png", cube, brightest, spectrum, quality)
+    finally:
+        cube.close()
+    write_json(directory / "quality.json", quality.document())
+    for part in parts:
+        part.unlink()
+    logger.info("%s: %s", path.name, quality)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Join; return the exit status."""
+    options = parser().parse_args(arguments)
+
+    def work() -> None:
+        make_cube(find_parts(options.output, options.name), options.output, options.name)
+
+    return run(work, options.log_level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
