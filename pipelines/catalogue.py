@@ -73,6 +73,8 @@ METADATA: Final = Program("meta_writer", "pipelines.metadata", ("katcp",), Captu
 DISPLAY: Final = Program("display", "pipelines.display", ("katcp", "http"), CaptureStage.DISPLAY)
 QUALITY: Final = Program("quality", "pipelines.quality", ("katcp",))
 IMAGING: Final = Program("imager", "pipelines.imaging", (), katcp=False)
+SPECTRAL_IMAGING: Final = Program("spectral_imager", "pipelines.imaging.spectral", (), katcp=False)
+CUBE_JOINING: Final = Program("cube_joiner", "pipelines.imaging.join", (), katcp=False)
 
 PROGRAMS: Final = {
     program.kind: program
@@ -88,6 +90,8 @@ PROGRAMS: Final = {
         DISPLAY,
         QUALITY,
         IMAGING,
+        SPECTRAL_IMAGING,
+        CUBE_JOINING,
     )
 }
 
@@ -318,3 +322,63 @@ def bandpass_bytes(n_chans: int, n_antennas: int) -> int:
 def flags_rate(n_chans: int, n_antennas: int, int_time: float) -> float:
     """Bit rate of a stream of flags in real time on the wire, bit/s; as :func:`correlation_rate`."""
     return n_chans * n_products(n_antennas) * 8 / int_time * STREAM_OVERHEAD
+
+
+IMAGE_SIZE: Final = 2048
+"""Pixels along a side that imagers choose at most by themselves."""
+MAX_IMAGE_SIZE: Final = 16384
+"""Pixels along a side that they make at all."""
+MAX_SPECTRAL_TERMS: Final = 4
+"""Terms of the polynomials that spectra are fitted with, at most."""
+CUBE_CHANNELS: Final = 64
+"""Channels of a cube that one task images."""
+IMAGING_BLOCK_BYTES: Final = 3 * 2**24 * 8
+"""Imager: visibilities at the nodes of the tracks, of a block: predicted, weighted, and times a spectrum."""
+IMAGING_READ_BYTES: Final = 4 * 32 * 2**20
+"""Reading through katdal: a tile, and what its calibration makes of it."""
+
+
+def image_bytes(size: int, terms: int = 1) -> int:
+    """Memory of the images of one CLEAN and of the gridder, bytes.
+
+    Of each term a dozen images, and a byte or four of each pixel for masks; point spread functions of twice the
+    size for each pair of terms; the gridder's grid for the largest of them, at its highest oversampling.
+
+    Parameters
+    ----------
+    size
+        Pixels along a side.
+    terms
+        Spectral terms.
+    """
+    images = (12 * terms + 4) * 4 * size**2
+    responses = terms * (terms + 1) // 2 * 4 * (2 * size) ** 2
+    grid = 8 * (2 * 2 * size) ** 2
+    return images + responses + grid
+
+
+def imager_bytes(size: int, terms: int = 1) -> int:
+    """Memory of the arrays of an imager, bytes, without the interpreter; parameters as :func:`image_bytes`."""
+    return image_bytes(size, terms) + max(IMAGING_BLOCK_BYTES, IMAGING_READ_BYTES)
+
+
+def spectral_imager_bytes(size: int, n_antennas: int, dumps: int) -> int:
+    """Memory of the arrays of a spectral imager, bytes, without the interpreter.
+
+    It works on one channel at a time, so it does not depend on how many there are: coordinates (24 bytes a
+    sample, and again for the nodes of three grids), visibilities, weights, and what is made of them.
+
+    Parameters
+    ----------
+    size
+        Pixels along a side.
+    n_antennas, dumps
+        Of what was observed.
+    """
+    samples = n_antennas * (n_antennas - 1) // 2 * dumps
+    return image_bytes(size) + samples * (4 * 24 + 16 + 24) + IMAGING_READ_BYTES
+
+
+def cube_joiner_bytes(size: int) -> int:
+    """Memory of whoever joins a cube, bytes: some planes and the picture, however many channels there are."""
+    return 8 * 4 * size**2

@@ -68,6 +68,7 @@ def write_components(path: Path, components: Components, facts: ImageFacts) -> N
     table = fits.BinTableHDU.from_columns(columns, name=EXTENSION)
     header = table.header
     header["REFFREQ"] = (components.reference, "[Hz] FLUX is a polynomial in f/REFFREQ - 1")
+    header["NTERMS"] = components.flux.shape[1]
     header["SIZE"] = (facts.grid.size, "pixels along a side; rows to the north")
     header["PIXEL"] = (facts.grid.pixel, "[rad] side of a pixel; columns to the west")
     header["RA"], header["DEC"] = (facts.ra, "[rad] ICRS, centre"), (facts.dec, "[rad]")
@@ -88,7 +89,7 @@ def read_components(path: Path) -> tuple[Components, ImageGrid, tuple[float, flo
         with fits.open(path) as hdus:
             table, header = hdus[EXTENSION].data, hdus[EXTENSION].header
             grid = ImageGrid(int(header["SIZE"]), float(header["PIXEL"]))
-            flux = np.asarray(table["FLUX"], np.float64).reshape(len(table), -1)
+            flux = np.asarray(table["FLUX"], np.float64).reshape(len(table), int(header["NTERMS"]))
             found = Components(
                 np.asarray(table["ROW"], np.int64),
                 np.asarray(table["COLUMN"], np.int64),

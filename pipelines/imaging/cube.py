@@ -231,6 +231,12 @@ def part_path(directory: Path, name: str, channels: range) -> Path:
     return directory / f"{name}-part-{channels.start:05d}-{channels.stop:05d}.fits"
 
 
+def channels_of_part(path: Path) -> range:
+    """Channels of a part, by its name."""
+    first, end = path.stem.rsplit("-", 2)[1:]
+    return range(int(first), int(end))
+
+
 class CubeReader:
     """A cube on disk, mapped: planes are read when they are asked for.
 

@@ -245,9 +245,8 @@ def write_product(product: Product, settings: ImagingSettings) -> None:
     place, name = settings.output, settings.name
     write_fits(place / f"{name}.fits", product.images[0], header)
     write_fits(place / f"{name}-residual.fits", product.result.residual[0], header)
-    if product.result.iterations:
-        parts = components_of(product.result.model, product.basis)
-        write_components(place / f"{name}-components.fits", parts, product.facts)
+    parts = components_of(product.result.model, product.basis)
+    write_components(place / f"{name}-components.fits", parts, product.facts)
     if product.basis.terms > 1:
         write_fits(place / f"{name}-alpha.fits", index_map(product), index_header(product.facts))
     if settings.picture:

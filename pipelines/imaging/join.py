@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.imaging.command import run
-from pipelines.imaging.cube import CubeReader, join
+from pipelines.imaging.cube import CubeReader, channels_of_part, join
 from pipelines.imaging.cube_quality import assess_cube, peak_map, spectrum_at
 from pipelines.imaging.errors import ImagingError
 from pipelines.imaging.files import write_json
+from pipelines.imaging.spectral_settings import channel_range
 
 logger = logging.getLogger("pipelines.imaging")
 
@@ -28,23 +29,46 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("output", metavar="DIR", type=Path, help="directory with the parts")
     result.add_argument("--name", default="cube", help="what file names begin with [%(default)s]")
     result.add_argument(
+        "--channels",
+        metavar="FIRST:END",
+        help="channels that the cube must have; with it, to join again what is joined is no error",
+    )
+    result.add_argument(
         "--log-level", default="info", choices=["debug", "info", "warning", "error"]
     )
     return result
 
 
-def find_parts(directory: Path, name: str) -> list[Path]:
-    """Parts of a cube.
+def find_parts(directory: Path, name: str, channels: range | None) -> list[Path]:
+    """Parts of a cube, of certain channels or of whichever there are.
 
     Raises
     ------
     ImagingError
-        There are none.
+        There are none, or some are missing.
     """
     parts = sorted(directory.glob(f"{name}-part-*-*.fits"))
     if not parts:
         raise ImagingError(f"no {name}-part-FIRST-END.fits in {directory}")
+    if channels is not None:
+        missing = set(channels).difference(*(channels_of_part(part) for part in parts))
+        if missing:
+            raise ImagingError(
+                f"{directory}: {len(missing)} of channels {channels.start}:{channels.stop} are in no"
+                f" part, {min(missing)} the first of them"
+            )
     return parts
+
+
+def is_joined(directory: Path, name: str, channels: range | None) -> bool:
+    """Whether the cube is whole already: who was interrupted while the parts went is started again."""
+    path = directory / f"{name}.fits"
+    if channels is None or not (directory / "quality.json").exists() or not path.exists():
+        return False
+    cube = CubeReader(path)
+    numbers = [channel.channel for channel in cube.channels]
+    cube.close()
+    return numbers == list(channels)
 
 
 def make_cube(parts: Sequence[Path], directory: Path, name: str) -> None:
@@ -79,7 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work() -> None:
-        make_cube(find_parts(options.output, options.name), options.output, options.name)
+        directory, name = options.output, options.name
+        channels = None if options.channels is None else channel_range(options.channels)
+        if is_joined(directory, name, channels):
+            logger.info("%s.fits is there already", name)
+            for part in directory.glob(f"{name}-part-*-*.fits"):
+                part.unlink()
+            return
+        make_cube(find_parts(directory, name, channels), directory, name)
 
     return run(work, options.log_level)
 

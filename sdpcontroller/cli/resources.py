@@ -16,7 +16,8 @@ from sdpcontroller.cli.products import read_document
 from sdpcontroller.cli.service import fail
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.errors import ControllerError
-from sdpcontroller.workflows import realtime
+from sdpcontroller.workflows import imaging, realtime
+from sdpcontroller.workflows.imaging import ImagingPlan
 from sdpcontroller.workflows.plan import Workflow
 
 _ADDRESS: Final = "239.0.0.1"
@@ -46,12 +47,16 @@ def run(options: argparse.Namespace) -> int:
         workflow = workflow_of(document)
     except (ControllerError, OSError) as exc:
         return fail(exc)
+    images = imaging.of_one_target(document, "product")
     if options.json:
-        print_json(as_data(workflow))
+        print_json({**as_data(workflow), "postprocessing": as_data(images)})
     elif options.why:
-        sys.stdout.writelines(f"{line}\n" for line in reasons(workflow))
+        sys.stdout.writelines(f"{line}\n" for part in (workflow, images) for line in reasons(part))
     else:
         console().print(table(workflow))
+        if images.graph.tasks:
+            console().print("\nWhen a capture block has ended, for each target:\n")
+            console().print(table(images))
     return 0
 
 
@@ -77,7 +82,7 @@ def _row(request: TaskRequest) -> dict[str, float]:
     }
 
 
-def as_data(workflow: Workflow) -> dict[str, Any]:
+def as_data(workflow: Workflow | ImagingPlan) -> dict[str, Any]:
     """Return tasks, totals and quantities as plain data."""
     rows = {task.name: _row(task.request) for task in workflow.graph.tasks}
     return {
@@ -111,7 +116,7 @@ def totals(rows: dict[str, dict[str, float]]) -> dict[str, float]:
     return total
 
 
-def table(workflow: Workflow) -> Table:
+def table(workflow: Workflow | ImagingPlan) -> Table:
     """Return the table of tasks and totals; columns that are empty are left out."""
     rows = {task.name: _row(task.request) for task in workflow.graph.tasks}
     total = totals(rows)
@@ -127,7 +132,7 @@ def table(workflow: Workflow) -> Table:
     return result
 
 
-def reasons(workflow: Workflow) -> Iterator[str]:
+def reasons(workflow: Workflow | ImagingPlan) -> Iterator[str]:
     """Yield lines that say why each task asks for what it asks for."""
     for task in workflow.graph.tasks:
         yield task.name

@@ -1,48 +1,29 @@
-"""The imaging workflow: one batch task for every target of a capture block that was observed long enough.
+"""What is made of a capture block when it has ended: images, and cubes, of what was observed long enough.
 
-Pure: made from the configuration and from what was observed, when the block has ended.
+Pure: made from the configuration and from what was observed.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
 
 from pipelines import catalogue
-from scheduler.graph import LogicalGraph, ReadyCheck, ReadyKind, TaskTemplate
-from sdpcontroller.config import Cal, ContinuumImage, ProductConfig, Vis
-from sdpcontroller.workflows import resources
+from scheduler.graph import Edge, LogicalGraph, ReadyCheck, ReadyKind, TaskTemplate
+from sdpcontroller.config import ContinuumImage, ProductConfig, SpectralImage, Vis
+from sdpcontroller.workflows import cubes, resources
+from sdpcontroller.workflows.resources import Asked, Quantity
+from sdpcontroller.workflows.targets import (
+    MAX_RUN_TIME,
+    Chosen,
+    ImageTask,
+    ObservedTarget,
+    choose,
+    data_options,
+    options,
+)
 
-MAX_RUN_TIME: Final = 4 * 3600.0
-"""Seconds that an imager may run when the document says nothing."""
-
-_MAX_FOLDER: Final = 100
-"""Characters of a target's name that its folder keeps; a file system takes 255 bytes in all."""
-
-_CALIBRATOR_TAGS: Final = frozenset({"bpcal", "gaincal", "delaycal", "fluxcal", "polcal"})
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedTarget:
-    """A target of a capture block."""
-
-    name: str
-    tags: frozenset[str]
-    duration: float
-    """Seconds on the target."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageTask:
-    """One image that will be made."""
-
-    stream: str
-    target: str
-    task: str
-    directory: str
-    """Folder under the data volume where it will lie."""
+__all__ = ["ImageTask", "ImagingPlan", "ObservedTarget", "build", "of_one_target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +34,8 @@ class ImagingPlan:
     images: tuple[ImageTask, ...]
     skipped: tuple[str, ...]
     """Targets that are not imaged, with the reason, for people."""
+    asked: Mapping[str, tuple[Quantity, ...]] = field(default_factory=dict)
+    """What each task asks for and why, by its name."""
 
 
 def build(
@@ -73,87 +56,80 @@ def build(
     telstate
         Server of the product's telescope state, beside which images tell their figures; None: nowhere.
     """
-    tasks: list[TaskTemplate] = []
+    made: list[tuple[TaskTemplate, Asked]] = []
     images: list[ImageTask] = []
     skipped: list[str] = []
     for stream, model in config.outputs_of(ContinuumImage).items():
-        seen = observed.get(config.source(stream, Vis)[0], ())
-        wanted = [t for t in seen if not t.tags & _CALIBRATOR_TAGS] or seen
-        directories = _directories(cbid, stream, wanted)
-        for number, target in enumerate(wanted):
-            if target.duration < model.min_time:
-                skipped.append(
-                    f"{stream}: {target.name} was observed for {target.duration:.1f} s, "
-                    f"images need {model.min_time:g} s (min_time)"
-                )
-                continue
-            image = ImageTask(
-                stream, target.name, f"imager.{stream}.{cbid}.{number}", directories[number]
-            )
-            images.append(image)
-            tasks.append(_imager(config, cbid, image, telstate))
-    graph = LogicalGraph(f"{product}-{cbid}", tuple(tasks))
-    return ImagingPlan(graph, tuple(images), tuple(skipped))
+        vis = config.source(stream, Vis)[0]
+        chosen, left_out = choose(stream, cbid, observed.get(vis, ()), model.min_time)
+        skipped += left_out
+        for one in chosen:
+            task, asked = _imager(config, stream, cbid, one, telstate)
+            images.append(ImageTask(stream, one.target.name, task.name, one.directory))
+            made.append((task, asked))
+    edges: list[Edge] = []
+    for stream in config.outputs_of(SpectralImage):
+        vis = config.source(stream, Vis)[0]
+        plan = cubes.build(config, stream, cbid, observed.get(vis, ()), images)
+        images += plan.images
+        skipped += plan.skipped
+        made += plan.tasks
+        edges += plan.edges
+    graph = LogicalGraph(f"{product}-{cbid}", tuple(task for task, _ in made), tuple(edges))
+    quantities = {task.name: asked.quantities for task, asked in made}
+    return ImagingPlan(graph, tuple(images), tuple(skipped), quantities)
 
 
-def _directories(cbid: str, stream: str, targets: Sequence[ObservedTarget]) -> list[str]:
-    """Name a folder for each target, after it as far as a folder's name can be, no two alike."""
-    safe = [re.sub(r"[^A-Za-z0-9_+-]", "_", target.name)[:_MAX_FOLDER] for target in targets]
-    names: list[str] = []
-    for number, name in enumerate(safe):
-        # A dot makes it differ from every name that needs no number.
-        names.append(name if name not in safe[:number] else f"{name}.{number}")
-    return [f"{cbid}/{stream}-{name}" for name in names]
-
-
-def _is_calibrated(config: ProductConfig, stream: str) -> bool:
-    """Whether a stream is made from a calibration: directly, or by flags that are."""
-    try:
-        config.source(stream, Cal)
-    except KeyError:
-        return False
-    return True
+def of_one_target(config: ProductConfig, product: str) -> ImagingPlan:
+    """Return what is made for each target that is observed as long as every image needs."""
+    needs = [image.min_time for image in config.outputs_of(ContinuumImage).values()]
+    needs += [image.min_time for image in config.outputs_of(SpectralImage).values()]
+    target = ObservedTarget("TARGET", frozenset(), max(needs, default=0.0))
+    return build(config, product, "BLOCK", {vis: [target] for vis in config.outputs_of(Vis)})
 
 
 def _imager(
-    config: ProductConfig, cbid: str, image: ImageTask, telstate: tuple[str, int] | None
-) -> TaskTemplate:
-    _, model = config.source(image.stream, ContinuumImage)
-    vis, _ = config.source(image.stream, Vis)
-    calibrated = _is_calibrated(config, image.stream)
-    volume = f"{{volume[{resources.DATA_VOLUME}].path}}"
-    return TaskTemplate(
-        name=image.task,
+    config: ProductConfig,
+    stream: str,
+    cbid: str,
+    chosen: Chosen,
+    telstate: tuple[str, int] | None,
+) -> tuple[TaskTemplate, Asked]:
+    name = f"imager.{stream}.{cbid}.{chosen.number}"
+    _, model = config.source(stream, ContinuumImage)
+    asked = resources.imager(
+        size=_at_most(model.parameters.get("size"), catalogue.IMAGE_SIZE, catalogue.MAX_IMAGE_SIZE),
+        terms=_at_most(model.parameters.get("terms"), 1, catalogue.MAX_SPECTRAL_TERMS),
+    )
+    task = TaskTemplate(
+        name=name,
         kind=catalogue.IMAGING.kind,
         command=(
             "python3",
             "-m",
             catalogue.IMAGING.module,
             # First, so that what follows wins: no document decides where things are written.
-            *_options(model.parameters),
-            f"--output={volume}/{image.directory}",
-            f"--target={_literal(image.target)}",
-            "--applycal" if calibrated else "--no-applycal",
-            *_quality_queue(image, telstate),
-            f"{volume}/{cbid}/{cbid}_{vis}.rdb",
+            *options(model.parameters),
+            *_quality_queue(name, telstate),
+            *data_options(config, stream, cbid, config.source(stream, Vis)[0], chosen),
         ),
-        request=resources.imager().request,
+        request=asked.request,
         ready=ReadyCheck(ReadyKind.EXIT),
         max_run_time=model.max_realtime or MAX_RUN_TIME,
     )
+    return task, asked
 
 
-def _quality_queue(image: ImageTask, telstate: tuple[str, int] | None) -> Iterator[str]:
+def _quality_queue(task: str, telstate: tuple[str, int] | None) -> Iterator[str]:
     if telstate is not None:
         yield "--quality-queue={}:{}".format(*telstate)
-        yield f"--task={image.task}"
+        yield f"--task={task}"
 
 
-def _options(parameters: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in sorted(parameters.items()):
-        yield f"--{name.replace('_', '-')}={_literal(str(value))}"
-
-
-def _literal(text: str) -> str:
-    """Write text so that it comes out of the template as it is."""
-    return text.replace("{", "{{").replace("}", "}}")
+def _at_most(value: object, default: int, largest: int) -> int:
+    """Read a number from the imager's parameters; what is no such number the imager will refuse."""
+    try:
+        number = int(str(value))
+    except ValueError:
+        return default
+    return min(max(number, 1), largest)

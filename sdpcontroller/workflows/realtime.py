@@ -50,7 +50,7 @@ TELSTATE_TASK: Final = "telstate"
 QUALITY_TASK: Final = "quality"
 METADATA_TASK: Final = "meta_writer"
 
-_NOT_MADE: Final = (SpectralImage, Beamformer, BeamformerEngineering)
+_NOT_MADE: Final = (Beamformer, BeamformerEngineering)
 """Outputs that the document may name and no workflow makes yet."""
 
 
@@ -143,6 +143,11 @@ def _refuse_what_is_not_made(config: ProductConfig) -> None:
         f"outputs.{name}: no workflow makes {stream.type} yet; leave it out"
         for name, stream in config.outputs.items()
         if isinstance(stream, _NOT_MADE)
+    ]
+    problems += [
+        f"outputs.{name}.parameters.clean_mode: only Stokes I is imaged; leave it out"
+        for name, image in config.outputs_of(SpectralImage).items()
+        if image.parameters.clean_mode == "IQUV"
     ]
     for name, vis in config.outputs_of(Vis).items():
         source = vis.src_streams[0]

@@ -5,13 +5,13 @@ configuration asks for, and with ``--why`` every formula with its inputs, its re
 """
 
 from sdpcontroller.workflows.resources.formula import Asked, Quantity
+from sdpcontroller.workflows.resources.imagers import cube_joiner, imager, spectral_imager
 from sdpcontroller.workflows.resources.programs import (
     calibration,
     correlator,
     display,
     flag_writer,
     flags,
-    imager,
     ingest,
     metadata,
     quality,
@@ -36,6 +36,7 @@ __all__ = [
     "StreamSize",
     "calibration",
     "correlator",
+    "cube_joiner",
     "display",
     "flag_writer",
     "flags",
@@ -43,6 +44,7 @@ __all__ = [
     "ingest",
     "metadata",
     "quality",
+    "spectral_imager",
     "telstate",
     "writer",
 ]

@@ -19,7 +19,7 @@ from sdpcontroller.workflows.resources.sizes import (
 )
 
 
-def _fixed(program: str, resource: str, unit: str, value: float, why: str, source: str) -> Quantity:
+def fixed(program: str, resource: str, unit: str, value: float, why: str, source: str) -> Quantity:
     """Declare an amount that depends on nothing."""
 
     @formula(program, resource, unit, why=why, source=source)
@@ -88,8 +88,8 @@ def _l0_buffer(n_chans: int, n_antennas: int) -> float:
 
 
 _TELSTATE = (
-    _fixed("telstate", "cpus", "CPU", 0.2, "one core's share at most", "Redis has one thread"),
-    _fixed(
+    fixed("telstate", "cpus", "CPU", 0.2, "one core's share at most", "Redis has one thread"),
+    fixed(
         "telstate",
         "mem",
         "MiB",
@@ -108,7 +108,7 @@ def telstate() -> Asked:
 
 
 _correlator_out = _correlation_in_or_out("correlator", "out", "the stream that it sends")
-_correlator_cpus = _fixed("correlator", "cpus", "CPU", 1, "one thread computes", "its design")
+_correlator_cpus = fixed("correlator", "cpus", "CPU", 1, "one thread computes", "its design")
 
 
 @formula(
@@ -142,7 +142,7 @@ _ingest_in = _correlation_in_or_out(
     "all channels of the groups that it joins: one shared with a neighbour comes whole",
 )
 _ingest_out = _l0_in_or_out("ingest", "out", "the part of the L0 stream that it sends")
-_ingest_cpus = _fixed(
+_ingest_cpus = fixed(
     "ingest",
     "cpus",
     "CPU",
@@ -257,7 +257,7 @@ def calibration(l0: StreamSize, buffer_time: float, g_solint: float = 0.0, *, le
 
 
 _writer_in = _l0_in_or_out("vis_writer", "in", "the L0 stream")
-_writer_cpus = _fixed("vis_writer", "cpus", "CPU", 0.3, "it copies to the disk", "measured")
+_writer_cpus = fixed("vis_writer", "cpus", "CPU", 0.3, "it copies to the disk", "measured")
 
 
 @formula(
@@ -280,7 +280,7 @@ def writer(l0: StreamSize) -> Asked:
 
 
 _flags_in = _l0_in_or_out("flags", "in", "the L0 stream")
-_flags_cpus = _fixed("flags", "cpus", "CPU", 1, "one thread flags", "its design")
+_flags_cpus = fixed("flags", "cpus", "CPU", 1, "one thread flags", "its design")
 
 
 def _flags_out_or_in(program: str, way: str, why: str) -> Callable[..., Quantity]:
@@ -330,7 +330,7 @@ def _flags_rate(rate: Callable[..., Quantity], size: StreamSize, rate_ratio: flo
 
 
 _flag_writer_in = _flags_out_or_in("flag_writer", "in", "the flags, a window at a time")
-_flag_writer_cpus = _fixed("flag_writer", "cpus", "CPU", 0.2, "it copies to the disk", "measured")
+_flag_writer_cpus = fixed("flag_writer", "cpus", "CPU", 0.2, "it copies to the disk", "measured")
 
 
 @formula(
@@ -353,7 +353,7 @@ def flag_writer(l0: StreamSize, rate_ratio: float) -> Asked:
 
 
 _display_in = _l0_in_or_out("display", "in", "the L0 stream")
-_display_cpus = _fixed("display", "cpus", "CPU", 0.2, "at most four dumps a second", "measured")
+_display_cpus = fixed("display", "cpus", "CPU", 0.2, "at most four dumps a second", "measured")
 
 
 @formula(
@@ -375,8 +375,8 @@ def display(l0: StreamSize) -> Asked:
 
 
 _QUALITY = (
-    _fixed("quality", "cpus", "CPU", 0.1, "a record of each task every five seconds", "its design"),
-    _fixed("quality", "mem", "MiB", 128, "the interpreter and the newest records", "measured"),
+    fixed("quality", "cpus", "CPU", 0.1, "a record of each task every five seconds", "its design"),
+    fixed("quality", "mem", "MiB", 128, "the interpreter and the newest records", "measured"),
 )
 
 
@@ -387,7 +387,7 @@ def quality() -> Asked:
     return Asked(request, _QUALITY)
 
 
-_metadata_cpus = _fixed("meta_writer", "cpus", "CPU", 0.1, "a file a minute", "its design")
+_metadata_cpus = fixed("meta_writer", "cpus", "CPU", 0.1, "a file a minute", "its design")
 
 
 @formula(
@@ -414,16 +414,3 @@ def metadata(l0: Sequence[StreamSize]) -> Asked:
         volumes=[VolumeRequest.of(DATA_VOLUME)],
     )
     return Asked(request, (_metadata_cpus, mem))
-
-
-_IMAGER = (
-    _fixed("imager", "cpus", "CPU", 1, "one thread grids", "its default"),
-    _fixed("imager", "mem", "MiB", 1500, "its images and one block of visibilities", "its design"),
-)
-
-
-def imager() -> Asked:
-    """Imager: works in blocks, so its memory is that of its images and one block."""
-    cpus, mem = _IMAGER
-    volumes = [VolumeRequest.of(DATA_VOLUME)]
-    return Asked(TaskRequest.of(cpus=cpus.value, mem_mib=mem.value, volumes=volumes), _IMAGER)

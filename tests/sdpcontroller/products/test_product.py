@@ -129,7 +129,8 @@ class TestBringingUp:
         assert house.master.products() == {} and house.scheduler.alive == set()
 
     async def test_what_cannot_be_made_takes_nothing(self, house: House) -> None:
-        image = {"type": "sdp.spectral_image", "src_streams": ["flags"]}
+        parameters = {"clean_mode": "IQUV"}
+        image = {"type": "sdp.spectral_image", "src_streams": ["flags"], "parameters": parameters}
         flags = {"type": "sdp.flags", "src_streams": ["l0_0", "cal_0"], "archive": True}
         document = json.dumps(make_config(outputs={"flags": flags, "image": image}).to_json())
         with pytest.raises(ConfigError, match=r"outputs\.image"):

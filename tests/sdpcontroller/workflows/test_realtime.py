@@ -402,10 +402,25 @@ def test_a_real_correlator_is_refused_by_path(act: Any) -> None:
 def test_outputs_that_nothing_makes_are_refused_by_path() -> None:
     flags = {"type": "sdp.flags", "src_streams": ["l0_0", "cal_0"], "archive": True}
     cube = {"type": "sdp.spectral_image", "src_streams": ["flags"]}
+    build(make_config(outputs={"flags": flags, "cube": cube}))
+    beams = {
+        f"beam_{pol}": {
+            "type": "sim.cbf.tied_array_channelised_voltage",
+            "src_streams": ["voltage"],
+            "n_endpoints": 4,
+        }
+        for pol in "xy"
+    }
+    beamformer = {"type": "sdp.beamformer", "src_streams": ["beam_x", "beam_y"]}
+    polarised = {**cube, "parameters": {"clean_mode": "IQUV"}}
+    outputs = {"flags": flags, **beams, "beamformer": beamformer, "cube": polarised}
     with pytest.raises(ConfigError) as caught:
-        build(make_config(outputs={"flags": flags, "cube": cube}))
+        build(make_config(outputs=outputs))
     lines = str(caught.value).splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["outputs.cube"]
+    assert {line.partition(":")[0] for line in lines} == {
+        "outputs.beamformer",
+        "outputs.cube.parameters.clean_mode",
+    }
 
 
 @pytest.mark.parametrize("archive", [True, False])
