@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def make() -> None:
         from pipelines.imaging.imager import make_image
+
         quality = make_image(settings_of(options)).quality
         if options.quality_queue is not None:
             from pipelines.imaging.publish import publish
