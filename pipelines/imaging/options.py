@@ -174,7 +174,8 @@ def _endpoint(text: str) -> Endpoint:
     from pipelines.common.endpoints import parse_endpoint
     from pipelines.common.program import option
 
-    return option(parse_endpoint)(text)
+    endpoint: Endpoint = option(parse_endpoint)(text)
+    return endpoint
 
 
 def _cores() -> int:
