@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
 
 from pipelines.imaging.arrays import Image
 from pipelines.imaging.beam import Beam
@@ -237,6 +239,10 @@ def channels_of_part(path: Path) -> range:
     return range(int(first), int(end))
 
 
+DAMAGED = (OSError, KeyError, ValueError, TypeError, AttributeError)
+"""What reading a file raises that is no cube."""
+
+
 class CubeReader:
     """A cube on disk, mapped: planes are read when they are asked for.
 
@@ -248,17 +254,25 @@ class CubeReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._hdus = fits.open(path, memmap=True)
-            primary = self._hdus[0]
-            self.header: fits.Header = primary.header.copy()
-            self.pixel = math.radians(abs(float(self.header["CDELT2"])))
-            self.size, self.n_channels = int(self.header["NAXIS1"]), int(self.header["NAXIS3"])
-            self.channels = _channels(self._hdus, self.pixel)
-            if primary.data.shape != (1, len(self.channels), self.size, self.size):
-                raise ValueError("its tables do not fit its planes")
-        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise ImagingError(f"cannot read cube {path}: {error}") from error
+        with ExitStack() as stack:
+            try:
+                with warnings.catch_warnings():
+                    # A file that is cut off is a warning to astropy; it has no tables, which is told below.
+                    warnings.simplefilter("ignore", AstropyUserWarning)
+                    self._hdus = stack.enter_context(fits.open(path, memmap=True))
+                    self._read()
+            except DAMAGED as error:
+                raise ImagingError(f"cannot read cube {path}: {error}") from error
+            stack.pop_all()
+
+    def _read(self) -> None:
+        primary = self._hdus[0]
+        self.header: fits.Header = primary.header.copy()
+        self.pixel = math.radians(abs(float(self.header["CDELT2"])))
+        self.size, self.n_channels = int(self.header["NAXIS1"]), int(self.header["NAXIS3"])
+        self.channels = _channels(self._hdus, self.pixel)
+        if primary.data.shape != (1, len(self.channels), self.size, self.size):
+            raise ValueError("its tables do not fit its planes")
 
     @property
     def first_channel(self) -> int:
@@ -310,19 +324,19 @@ def join(parts: Sequence[Path], path: Path) -> None:
     """
     if not parts:
         raise ImagingError("there is no part of a cube to join")
-    readers = sorted((CubeReader(part) for part in parts), key=lambda reader: reader.first_channel)
-    try:
+    with ExitStack() as stack:
+        readers: list[CubeReader] = []
+        for part in parts:
+            readers.append(CubeReader(part))
+            stack.callback(readers[-1].close)
+        readers.sort(key=lambda reader: reader.first_channel)
         _check_fit(readers)
-        header = cube_axes(
-            readers[0].header.copy(), readers[0].size, sum(r.n_channels for r in readers)
-        )
+        n_channels = sum(reader.n_channels for reader in readers)
+        header = cube_axes(readers[0].header.copy(), readers[0].size, n_channels)
         with writing_planes(path, header, readers[0].pixel) as writer:
             for reader in readers:
                 for index, channel in enumerate(reader.channels):
-                    writer.write(reader.plane(index), replace(channel))
-    finally:
-        for reader in readers:
-            reader.close()
+                    writer.write(reader.plane(index), channel)
 
 
 def _check_fit(readers: Sequence[CubeReader]) -> None:
