@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,4 +28,9 @@ def test_l0_buffers_are_those_of_the_receiver(n_chans: int, n_antennas: int) -> 
 def test_every_program_can_be_started_as_a_module() -> None:
     for kind, program in catalogue.PROGRAMS.items():
         assert kind == program.kind
-        assert importlib.util.find_spec(f"{program.module}.__main__") is not None, program
+        found = importlib.util.find_spec(program.module)
+        assert found is not None and found.origin is not None, program
+        if found.submodule_search_locations is not None:
+            assert importlib.util.find_spec(f"{program.module}.__main__") is not None, program
+        else:
+            assert 'if __name__ == "__main__":' in Path(found.origin).read_text(), program
