@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
 MAX_TOGETHER: Final = 256
 """Writes of one exchange."""
 
@@ -81,8 +79,8 @@ class Writes:
         begun = time.monotonic()
         try:
             answers = await self._exchange(writes)
-        except RedisError as exc:
-            answers = [type(exc)(*exc.args) for _ in writes]
+        except Exception as exc:  # all of them must hear of it, also of a fault of ours
+            answers = [exc for _ in writes]
         except BaseException:
             for write in writes:
                 write.reply.cancel()

@@ -315,3 +315,17 @@ async def test_a_user_of_an_acl_stands_in_the_address(redis_server: Any) -> None
                 await Store.connect(url, password="another", prefix="acl")  # noqa: S106
         finally:
             await client.acl_deluser("sdp")
+
+
+async def test_a_fault_of_ours_in_an_exchange_is_heard_by_all_who_write(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(store._writes, "_exchange", broken)
+    writes = [store.put("t", key, {}, event="made") for key in "ab"]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [str(result) for result in results] == ["a fault of ours"] * 2
+    monkeypatch.undo()
+    assert await store.put("t", "a", {}, event="made") == 1
