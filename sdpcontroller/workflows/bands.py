@@ -1,13 +1,16 @@
-"""Splitting a band among ingests: pure arithmetic of channels, substreams and endpoints."""
+"""Splitting a band among ingests, and who uses which groups: arithmetic of channels, substreams, endpoints."""
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from scheduler.requests import TaskRequest
 from sdpcontroller.errors import ConfigError
 
 MIN_OUTPUT_CHANS: Final = 2
@@ -109,3 +112,22 @@ def group_addresses(endpoints: str) -> tuple[str, ...]:
     first, _, more = endpoints.partition(":")[0].partition("+")
     address = ipaddress.IPv4Address(first)
     return tuple(str(address + n) for n in range(int(more or 0) + 1))
+
+
+def naming_groups(
+    request: TaskRequest, sends: Mapping[str, str], receives: Mapping[str, str]
+) -> TaskRequest:
+    """Name the multicast groups on the interfaces that they go through.
+
+    A receiver is not placed then where the multicast of a sender by ibverbs, of this product or of another,
+    does not reach it. No program here sends by ibverbs itself.
+    """
+    nics = tuple(
+        dataclasses.replace(
+            nic,
+            sends=group_addresses(sends[nic.network]) if nic.network in sends else (),
+            receives=group_addresses(receives[nic.network]) if nic.network in receives else (),
+        )
+        for nic in request.nics
+    )
+    return dataclasses.replace(request, nics=nics)

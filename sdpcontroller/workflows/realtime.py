@@ -42,7 +42,7 @@ from sdpcontroller.config import (
 from sdpcontroller.config.sdp import Beamformer, BeamformerEngineering, Flags, SpectralImage
 from sdpcontroller.errors import ConfigError
 from sdpcontroller.workflows import resources
-from sdpcontroller.workflows.bands import Band, endpoint_range, group_addresses, split_band
+from sdpcontroller.workflows.bands import Band, endpoint_range, naming_groups, split_band
 from sdpcontroller.workflows.plan import CaptureTask, SimulatedStream, Workflow
 from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked, StreamSize
 
@@ -235,13 +235,10 @@ def _task(
 ) -> _Task:
     """Make one task, with the options that all programs share and the document's overrides.
 
-    Parameters
-    ----------
-    sends, receives
-        Endpoints by network.
+    What it sends and receives are endpoints by network.
     """
     override = config.config.service_overrides.get(name)
-    request = _naming_groups(asked.request, sends or {}, receives or {})
+    request = naming_groups(asked.request, sends or {}, receives or {})
     command = ["python3", "-m", program.module]
     if program.katcp:
         command += ["--name", "{task.name}", "--host", "{address}", "--port", "{ports[katcp]}"]
@@ -262,25 +259,6 @@ def _task(
     )
     overriding = {} if override is None else override.config
     return _Task(template, {**(settings or {}), **overriding}, program, asked)
-
-
-def _naming_groups(
-    request: TaskRequest, sends: Mapping[str, str], receives: Mapping[str, str]
-) -> TaskRequest:
-    """Name the multicast groups on the interfaces that they go through.
-
-    A receiver is not placed then where the multicast of a sender by ibverbs, of this product or of another,
-    does not reach it. No program here sends by ibverbs itself.
-    """
-    nics = tuple(
-        dataclasses.replace(
-            nic,
-            sends=group_addresses(sends[nic.network]) if nic.network in sends else (),
-            receives=group_addresses(receives[nic.network]) if nic.network in receives else (),
-        )
-        for nic in request.nics
-    )
-    return dataclasses.replace(request, nics=nics)
 
 
 def _restart(program: Program, request: TaskRequest) -> Restart:
