@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipelines.common.endpoints import Endpoint
 from pipelines.imaging.clean import CleanSettings
@@ -130,38 +131,34 @@ def settings_of(arguments: argparse.Namespace) -> ImagingSettings:
         Something is out of range.
     """
     return ImagingSettings(
-        dataset=arguments.dataset,
-        output=arguments.output,
-        target=arguments.target,
-        applycal=arguments.applycal,
-        size=arguments.size,
-        pixel=None if arguments.pixel is None else arguments.pixel * ARCSEC,
-        weights=WeightScheme(Weighting(arguments.weighting), arguments.robust),
-        cleaning=clean_settings_of(arguments),
-        name=arguments.name,
-        threads=arguments.threads,
-        epsilon=arguments.epsilon,
+        **data_settings_of(arguments),
         terms=arguments.terms,
         find_sources=arguments.sources,
         picture=arguments.picture,
     )
 
 
-def clean_settings_of(arguments: argparse.Namespace) -> CleanSettings:
-    """Check what was said about CLEAN.
+def data_settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of :class:`pipelines.imaging.settings.DataSettings` as said on the command line.
 
     Raises
     ------
     SettingsError
         Something is out of range.
     """
-    return CleanSettings(
-        iterations=arguments.niter,
-        threshold=arguments.threshold,
-        gain=arguments.gain,
-        major_cycles=arguments.major_cycles,
-        sigmas=arguments.sigmas,
-    )
+    names = ("dataset", "output", "target", "applycal", "size", "name", "threads", "epsilon")
+    return {
+        **{name: getattr(arguments, name) for name in names},
+        "pixel": None if arguments.pixel is None else arguments.pixel * ARCSEC,
+        "weights": WeightScheme(Weighting(arguments.weighting), arguments.robust),
+        "cleaning": CleanSettings(
+            iterations=arguments.niter,
+            threshold=arguments.threshold,
+            gain=arguments.gain,
+            major_cycles=arguments.major_cycles,
+            sigmas=arguments.sigmas,
+        ),
+    }
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

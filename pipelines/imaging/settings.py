@@ -17,8 +17,8 @@ MAX_THREADS = 256
 
 
 @dataclass(frozen=True)
-class ImagingSettings:
-    """One image.
+class DataSettings:
+    """What all imagers are told.
 
     Attributes
     ----------
@@ -44,10 +44,6 @@ class ImagingSettings:
         Threads for the gridder.
     epsilon : float
         Accuracy of the gridder.
-    terms : int
-        Terms of the polynomial by which brightness may go with frequency.
-    find_sources, picture : bool
-        Whether sources are sought, and a picture is drawn.
     """
 
     dataset: Path
@@ -61,29 +57,35 @@ class ImagingSettings:
     name: str = "image"
     threads: int = 1
     epsilon: float = EPSILON
+
+    def __post_init__(self) -> None:
+        if not FILE_NAME.fullmatch(self.name):
+            raise SettingsError(
+                f"name {self.name!r}: letters, digits and _.+- only, beginning with a letter or digit"
+            )
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise SettingsError(f"{self.threads} threads: must be between 1 and {MAX_THREADS}")
+        if not 1e-6 <= self.epsilon <= 0.1:
+            raise SettingsError(f"accuracy {self.epsilon:g}: must be between 1e-6 and 0.1")
+
+
+@dataclass(frozen=True)
+class ImagingSettings(DataSettings):
+    """One image.
+
+    Attributes
+    ----------
+    terms : int
+        Terms of the polynomial by which brightness may go with frequency.
+    find_sources, picture : bool
+        Whether sources are sought, and a picture is drawn.
+    """
+
     terms: int = 1
     find_sources: bool = True
     picture: bool = True
 
     def __post_init__(self) -> None:
-        check_common(self.name, self.threads, self.epsilon)
+        super().__post_init__()
         if not 1 <= self.terms <= MAX_TERMS:
             raise SettingsError(f"{self.terms} spectral terms: must be between 1 and {MAX_TERMS}")
-
-
-def check_common(name: str, threads: int, epsilon: float) -> None:
-    """Check what all programs of this package are told.
-
-    Raises
-    ------
-    SettingsError
-        Something is out of range.
-    """
-    if not FILE_NAME.fullmatch(name):
-        raise SettingsError(
-            f"name {name!r}: letters, digits and _.+- only, beginning with a letter or digit"
-        )
-    if not 1 <= threads <= MAX_THREADS:
-        raise SettingsError(f"{threads} threads: must be between 1 and {MAX_THREADS}")
-    if not 1e-6 <= epsilon <= 0.1:
-        raise SettingsError(f"accuracy {epsilon:g}: must be between 1e-6 and 0.1")

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.imaging.command import run
-from pipelines.imaging.geometry import ARCSEC
 from pipelines.imaging.options import (
     add_clean_options,
     add_data_options,
     add_image_options,
-    clean_settings_of,
+    data_settings_of,
 )
 from pipelines.imaging.spectral_settings import SpectralSettings, channel_range
-from pipelines.imaging.weighting import Weighting, WeightScheme
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,17 +56,7 @@ def settings_of(arguments: argparse.Namespace) -> SpectralSettings:
         Something is out of range.
     """
     return SpectralSettings(
-        dataset=arguments.dataset,
-        output=arguments.output,
-        target=arguments.target,
-        applycal=arguments.applycal,
-        size=arguments.size,
-        pixel=None if arguments.pixel is None else arguments.pixel * ARCSEC,
-        weights=WeightScheme(Weighting(arguments.weighting), arguments.robust),
-        cleaning=clean_settings_of(arguments),
-        name=arguments.name,
-        threads=arguments.threads,
-        epsilon=arguments.epsilon,
+        **data_settings_of(arguments),
         channels=None if arguments.channels is None else channel_range(arguments.channels),
         subtract=arguments.subtract,
         part=arguments.part,

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.imaging.clean import CleanSettings
 from pipelines.imaging.errors import SettingsError
-from pipelines.imaging.gridder import EPSILON
-from pipelines.imaging.settings import check_common
-from pipelines.imaging.weighting import WeightScheme
+from pipelines.imaging.settings import DataSettings
 
 
 @dataclass(frozen=True)
-class SpectralSettings:
+class SpectralSettings(DataSettings):
     """A range of channels of one target.
 
     Attributes
     ----------
-    dataset, output, target, applycal, size, pixel, weights, cleaning, name, threads, epsilon
-        As in :class:`pipelines.imaging.settings.ImagingSettings`.
     channels : range, optional
         Channels of the data set; all, if not given.
     subtract : Path, optional
@@ -28,23 +23,9 @@ class SpectralSettings:
         Whether only part of the cube is written, which will be joined with others.
     """
 
-    dataset: Path
-    output: Path
-    target: str | None = None
-    applycal: bool = True
-    size: int | None = None
-    pixel: float | None = None
-    weights: WeightScheme = field(default_factory=WeightScheme)
-    cleaning: CleanSettings = field(default_factory=CleanSettings)
-    name: str = "cube"
-    threads: int = 1
-    epsilon: float = EPSILON
     channels: range | None = None
     subtract: Path | None = None
     part: bool = False
-
-    def __post_init__(self) -> None:
-        check_common(self.name, self.threads, self.epsilon)
 
 
 def channel_range(text: str) -> range:
