@@ -43,7 +43,9 @@ def corrected(scan: Scan, gains: np.ndarray) -> np.ndarray:
 @given(seed=st.integers(0, 2**32), batch=st.integers(2, 8))
 @settings(deadline=None, max_examples=10)
 def test_delays_are_recovered_within_the_noise(seed: int, batch: int) -> None:
-    """Errors are those that no method could be below (Cramér and Rao): rms below 2, none above 6 of them.
+    """Errors are those that no method could be below (Cramér and Rao): rms below 3, none above 6 of them.
+
+    That of the reference antenna is in all of them, so that the rms of one scan scatters.
 
     The phase of antenna i in a sample has the inverse variance 2 |g_i|^2 sum_j |g_j|^2 / sigma^2.
     """
@@ -59,7 +61,7 @@ def test_delays_are_recovered_within_the_noise(seed: int, batch: int) -> None:
     sigma = np.sqrt(variance[:, 1:] + variance[:, :1])
     assert sigma.max() < 1e-9
     error = (solutions.delays - observed.delays)[:, 1:] / sigma
-    assert np.sqrt((error**2).mean()) < 2
+    assert np.sqrt((error**2).mean()) < 3
     assert np.abs(error).max() < 6
 
 
