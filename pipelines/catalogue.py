@@ -270,6 +270,15 @@ def calibration_batch(buffer_time: float, interval: float) -> int:
     return max(1, min(CALIBRATION_BATCH, int(buffer_time / interval) // 2))
 
 
+TELSTATE_SOLUTIONS: Final = 16
+"""Solutions of the size of a bandpass that a telescope state has room for: they stay as long as the product."""
+
+
+def solution_bytes(n_chans: int, n_antennas: int) -> int:
+    """Size of a solution for all channels and inputs, such as a bandpass, bytes."""
+    return n_chans * n_antennas * 2 * 8
+
+
 METADATA_COPIES: Final = 4
 """Copies of one sensor's samples that are in memory while it is written to a file, as measured."""
 METADATA_BANDPASSES: Final = 4
@@ -280,8 +289,7 @@ METADATA_PYTHON_MIB: Final = 128
 
 def metadata_bytes(n_chans: int, n_antennas: int) -> int:
     """Memory of the metadata writer, bytes, without the interpreter: one key of telescope state at a time."""
-    bandpass = n_chans * n_antennas * 2 * 8
-    return METADATA_COPIES * METADATA_BANDPASSES * bandpass
+    return METADATA_COPIES * METADATA_BANDPASSES * solution_bytes(n_chans, n_antennas)
 
 
 DISPLAY_BINS: Final = 512

@@ -20,6 +20,7 @@ import spead2.send.asyncio
 
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import EndpointError
+from pipelines.common.sockets import open_socket
 
 FLAVOUR: Final = spead2.Flavour(4, 64, 48, 0)
 """SPEAD-64-48: 64-bit item pointers with 48-bit addresses."""
@@ -189,28 +190,12 @@ def add_reader(
     buffer_size: int = 4 * 1024 * 1024,
     max_packet_size: int = 9200,
 ) -> None:
-    """Make a receive stream listen on an endpoint, joining the group where it is one.
+    """Make a receive stream listen on an endpoint, joining the group on that interface alone where it is one.
 
     Raises
     ------
     EndpointError
         The address cannot be bound or joined.
     """
-    try:
-        if endpoint.is_multicast:
-            stream.add_udp_reader(
-                endpoint.host,
-                endpoint.port,
-                max_size=max_packet_size,
-                buffer_size=buffer_size,
-                interface_address=interface,
-            )
-        else:
-            stream.add_udp_reader(
-                endpoint.port,
-                max_size=max_packet_size,
-                buffer_size=buffer_size,
-                bind_hostname=endpoint.host,
-            )
-    except (RuntimeError, OSError, ValueError) as exc:
-        raise EndpointError(f"cannot receive {endpoint} on interface {interface}: {exc}") from exc
+    with open_socket(endpoint, interface, buffer_size) as sock:  # the stream makes its own of it
+        stream.add_udp_reader(sock, max_size=max_packet_size)

@@ -27,6 +27,7 @@ import spead2.recv.asyncio
 from pipelines.catalogue import INGEST_SPARE_CHUNKS, INGEST_WINDOW
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import EndpointError
+from pipelines.common.sockets import open_socket
 from pipelines.common.spead import FREQUENCY_ID, TIMESTAMP_ID
 from pipelines.ingest import place
 from pipelines.ingest.layout import InputLayout
@@ -34,48 +35,10 @@ from pipelines.ingest.numbering import wrapped
 from pipelines.ingest.place import HeapClass
 
 SOCKET_BUFFER: Final = 64 * 1024 * 1024
-"""Bytes asked of the kernel for each socket: half a second of 1 Gb/s.
-
-Whoever may administrate the network gets them; all others what ``net.core.rmem_max`` allows.
-"""
+"""Bytes asked of the kernel for each socket: half a second of 1 Gb/s."""
 MAX_PACKET: Final = 65536
-_IP_MULTICAST_ALL: Final = 49
-_SO_RCVBUFFORCE: Final = 33
-"""Linux's numbers of options (`ip(7)`, `socket(7)`), which the module `socket` does not have."""
 MAX_AHEAD: Final = 16
 """Dumps that a single heap may move the window ahead; further needs more than one witness."""
-
-
-def open_socket(endpoint: Endpoint, interface: str) -> socket.socket:
-    """Return a UDP socket that receives at `endpoint`: a multicast group, or an address of this machine.
-
-    Raises
-    ------
-    EndpointError
-        The address cannot be bound, or the group not be joined on that interface.
-    """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _grow_buffer(sock)
-        sock.bind((endpoint.host, endpoint.port))
-        if endpoint.is_multicast:
-            # Otherwise the kernel delivers what any socket of this machine has joined on any other interface.
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
-            request = socket.inet_aton(endpoint.host) + socket.inet_aton(interface)
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
-    except OSError as exc:
-        sock.close()
-        raise EndpointError(f"cannot receive {endpoint} on interface {interface}: {exc}") from exc
-    return sock
-
-
-def _grow_buffer(sock: socket.socket) -> None:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, SOCKET_BUFFER)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
 
 
 @dataclass(slots=True)
@@ -141,7 +104,7 @@ class Receiver:
         try:
             for i, endpoint in enumerate(self.endpoints):
                 interface = self.interfaces[i * n_interfaces // n_endpoints]
-                self._sockets.append(open_socket(endpoint, interface))
+                self._sockets.append(open_socket(endpoint, interface, SOCKET_BUFFER))
         except EndpointError:
             self._close_sockets()
             raise

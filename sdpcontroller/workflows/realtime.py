@@ -195,7 +195,9 @@ def _tasks(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[_Tas
         config,
         catalogue.TELSTATE,
         TELSTATE_TASK,
-        resources.telstate(),
+        resources.telstate(
+            [l0_size(config, cal.src_streams[0]) for cal in config.outputs_of(Cal).values()]
+        ),
         options=("--host", "{address}", "--port", "{ports[telstate]}", "--dir", "{sandbox}"),
     )
     yield _task(config, catalogue.QUALITY, QUALITY_TASK, resources.quality())

@@ -87,24 +87,30 @@ def _l0_buffer(n_chans: int, n_antennas: int) -> float:
     return catalogue.l0_buffer_bytes(n_chans, catalogue.n_products(n_antennas)) / MIB
 
 
-_TELSTATE = (
-    fixed("telstate", "cpus", "CPU", 0.2, "one core's share at most", "Redis has one thread"),
-    fixed(
-        "telstate",
-        "mem",
-        "MiB",
-        256,
-        "solutions and sensors of a long observation",
-        "64 antennas, 32k channels: 34 MiB a bandpass",
-    ),
+_telstate_cpus = fixed(
+    "telstate", "cpus", "CPU", 0.2, "one core's share at most", "Redis has one thread"
 )
 
 
-def telstate() -> Asked:
-    """Redis with the telescope state of the product."""
-    cpus, mem = _TELSTATE
-    request = TaskRequest.of(cpus=cpus.value, mem_mib=mem.value, ports=catalogue.TELSTATE.ports)
-    return Asked(request, _TELSTATE)
+@formula(
+    "telstate",
+    "mem",
+    "MiB",
+    why="sensors of a long observation, and solutions for all channels, which stay as long as the product",
+    source="pipelines.catalogue.solution_bytes; 64 antennas, 32k channels: 32 MiB a bandpass",
+)
+def _telstate_mem(solution_mib: float) -> float:
+    return math.ceil(256 + catalogue.TELSTATE_SOLUTIONS * solution_mib)
+
+
+def telstate(calibrated: Sequence[StreamSize] = ()) -> Asked:
+    """Redis with the telescope state of a product that calibrates these visibility streams."""
+    solutions = sum(catalogue.solution_bytes(size.n_chans, size.n_antennas) for size in calibrated)
+    mem = _telstate_mem(solution_mib=solutions / MIB)
+    request = TaskRequest.of(
+        cpus=_telstate_cpus.value, mem_mib=mem.value, ports=catalogue.TELSTATE.ports
+    )
+    return Asked(request, (_telstate_cpus, mem))
 
 
 _correlator_out = _correlation_in_or_out("correlator", "out", "the stream that it sends")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,9 +12,10 @@ import pytest
 from pipelines.common import spead
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import EndpointError
+from pipelines.common.sockets import open_socket
 from pipelines.ingest.layout import InputLayout
 from pipelines.ingest.place import HeapClass
-from pipelines.ingest.receive import HeapStream, Receiver, open_socket
+from pipelines.ingest.receive import HeapStream, Receiver
 
 LOOPBACK = "127.0.0.1"
 TICKS, N_BLS, PER_HEAP, N_HEAPS = 1000, 4, 8, 6
@@ -28,19 +28,6 @@ LAYOUT = InputLayout(
     scale_factor_timestamp=1e4,
     scale=1.0,
 )
-
-
-def other_interface() -> str:
-    """Address of an interface of this machine that is not the loopback, found without sending anything."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("198.51.100.1", 9))
-        except OSError:
-            pytest.skip("this machine has no interface beside the loopback")
-        address: str = probe.getsockname()[0]
-    if address.startswith("127."):
-        pytest.skip("this machine has no interface beside the loopback")
-    return address
 
 
 class Source:
@@ -111,16 +98,15 @@ async def test_one_ingest_receives_all_substreams_of_several_groups(
 
 
 async def test_groups_are_shared_out_among_interfaces_and_heard_on_their_own_only(
-    unused_port: int,
+    unused_port: int, other_interface: str
 ) -> None:
-    other = other_interface()
     groups = groups_of(3, unused_port)
-    receiver = Receiver(LAYOUT, groups, [LOOPBACK, other])  # two groups on the first
+    receiver = Receiver(LAYOUT, groups, [LOOPBACK, other_interface])  # two groups on the first
     receiver.open()
     stream = await receiver.switch(active=True)
-    sources, counts = [Source(groups, LOOPBACK), Source(groups, other)], random_counts(2)
+    sources, counts = [Source(groups, LOOPBACK), Source(groups, other_interface)], random_counts(2)
     # Somebody else on this machine hears the last group on the wrong interface.
-    with open_socket(groups[2], LOOPBACK):
+    with open_socket(groups[2], LOOPBACK, 0):
         for dump in range(2):
             for substream in range(N_HEAPS):
                 group = substream // 2

@@ -184,7 +184,7 @@ def test_the_table_of_a_meerkat_subarray_is_what_it_was() -> None:
 GOLDEN = {
     "CPUs": 4.9,
     "cores": 8,
-    "memory, MiB": 31206.0,
+    "memory, MiB": 31270.0,
     "GPUs": 0.0,
     "cbf out, Mbit/s": 4580.18,
     "cbf in, Mbit/s": 4580.18,
