@@ -314,7 +314,7 @@ class Alarm:
     """Something that is wrong."""
 
     name: str
-    """``mesos``, ``product.NAME``, ``agent.HOST``, ``agents``."""
+    """``mesos``, ``repair``, ``product.NAME``, ``task.PRODUCT.TASK``, ``agent.HOST``, ``agents``."""
     severity: Severity
     text: str
 

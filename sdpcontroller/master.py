@@ -19,6 +19,7 @@ from scheduler.service import Scheduler
 from scheduler.views import Change, LinkChanged, LinkState, TaskChanged
 from sdpcontroller import config
 from sdpcontroller.agents import agent_record
+from sdpcontroller.complaints import Complaints
 from sdpcontroller.control import (
     AgentRecord,
     CaptureDone,
@@ -51,7 +52,7 @@ from sdpcontroller.repair import REPAIR, Repair
 from sdpcontroller.store import Store
 from sdpcontroller.store.journal import JOURNAL_FORMS
 from sdpcontroller.store.records import Form, Table
-from sdpcontroller.system import SYSTEM, Target, alarms, reported
+from sdpcontroller.system import SYSTEM, Target, alarms, ordered, summed_up
 from sdpcontroller.workflows.dry_run import planned_graph
 
 logger = logging.getLogger(__name__)
@@ -64,12 +65,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _HANDED_OVER: Final = "this controller ends: ask the one that takes over how far it got"
 
 FORMS: Final[tuple[Form[Any], ...]] = (
-    PRODUCTS,
-    BATCHES,
-    GROUPS,
-    OVERRIDES,
-    SYSTEM,
-    REPAIR,
+    *(PRODUCTS, BATCHES, GROUPS, OVERRIDES, SYSTEM, REPAIR),
     *JOURNAL_FORMS,
 )
 """Everything that the controller keeps: what a successor must be able to read."""
@@ -148,6 +144,7 @@ class Master:
         self._target = Target(store)
         self._overrides = Overrides(store)
         self._repair = Repair(store, self.tell_system)
+        self._complaints = Complaints()
         self._operations = Operations(
             store,
             products=self._products,
@@ -296,8 +293,7 @@ class Master:
         # A client that goes away in mid-command must not leave the command half done.
         task = asyncio.create_task(handler(command))
         self._commands.add(task)
-        task.add_done_callback(self._commands.discard)
-        task.add_done_callback(_retrieve)
+        task.add_done_callback(self._command_done)
         try:
             return cast(R, await asyncio.shield(task))
         except asyncio.CancelledError:
@@ -338,16 +334,20 @@ class Master:
 
     def system(self) -> SystemRecord:
         """Return the state of the whole."""
-        found = alarms(self._link, self.products().values(), self.agents())
-        wrong = (*self._repair.alarms(), *found)
-        state = reported(
+        products = self.products()
+        wrong = ordered(
+            *self._repair.alarms(),
+            *alarms(self._link, products.values(), self.agents()),
+            *self._complaints.alarms(products),
+        )
+        return summed_up(
             self._target.state,
+            self._link,
+            wrong,
             up=self._services is not None,
             any_product=bool(self._products),
-            wrong=wrong,
+            standbys=self._standbys(),
         )
-        target, link, standbys = self._target.state.value, self._link, tuple(self._standbys())
-        return SystemRecord(state, target, link.state.value, link.master, wrong, standbys)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Register a listener; it is told of what exists at once. The returned function ends it."""
@@ -453,6 +453,10 @@ class Master:
         first = await self._multicast.take(product.name, command.count)
         return f"{first}+{command.count - 1}" if command.count > 1 else first
 
+    def _command_done(self, task: asyncio.Task[Any]) -> None:
+        self._commands.discard(task)
+        _ = task.cancelled() or task.exception()  # looked at, also where its caller has gone away
+
     def _product(self, name: str) -> Product:
         return self._operations.product(name)
 
@@ -477,11 +481,14 @@ class Master:
     def _product_changed(self, record: ProductRecord) -> None:
         if record.state is ProductState.DEAD:
             self._products.pop(record.name, None)
+            self._complaints.forget(record.name)
             self._tell(lambda listener: listener.product_gone(record.name))
         else:
             self._tell(lambda listener: listener.product_changed(record))
 
     def _sensor_changed(self, sensor: TaskSensor) -> None:
+        if self._complaints.take(sensor):
+            self.tell_system()
         self._tell(lambda listener: listener.sensor_changed(sensor))
 
     def _tell(self, tell: Callable[[Listener], None]) -> None:
@@ -490,9 +497,3 @@ class Master:
                 tell(listener)
             except Exception:  # a façade's fault must not stop the controller in mid-act
                 logger.exception("a listener failed")
-
-
-def _retrieve(task: asyncio.Future[Any]) -> None:
-    """Look at the exception of a command whose caller may have gone away."""
-    if not task.cancelled():
-        task.exception()

@@ -7,11 +7,18 @@ the reported state follows it, and alarms and faults show through.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from scheduler.views import LinkChanged, LinkState
-from sdpcontroller.control import AgentRecord, Alarm, ProductRecord, ProductState, Severity
+from sdpcontroller.control import (
+    AgentRecord,
+    Alarm,
+    ProductRecord,
+    ProductState,
+    Severity,
+    SystemRecord,
+)
 from sdpcontroller.errors import CommandError
 from sdpcontroller.repair import LOST_TOGETHER
 from sdpcontroller.store import Store
@@ -99,6 +106,11 @@ def alarms(
         if record.state is ProductState.ERROR
     ]
     found += _of_agents(list(agents))
+    return ordered(*found)
+
+
+def ordered(*found: Alarm) -> tuple[Alarm, ...]:
+    """Return alarms, the gravest first."""
     return tuple(sorted(found, key=lambda alarm: (alarm.severity.value, alarm.name)))
 
 
@@ -140,3 +152,19 @@ def reported(target: TargetState, *, up: bool, any_product: bool, wrong: Iterabl
     if any_product:
         return "DISABLE"
     return "OFF" if target is TargetState.OFF else "STANDBY"
+
+
+def summed_up(
+    target: TargetState,
+    link: LinkChanged,
+    wrong: Sequence[Alarm],
+    *,
+    up: bool,
+    any_product: bool,
+    standbys: Iterable[str],
+) -> SystemRecord:
+    """Return the record of the whole; parameters as for :func:`reported`, and the controllers that stand by."""
+    state = reported(target, up=up, any_product=any_product, wrong=wrong)
+    return SystemRecord(
+        state, target.value, link.state.value, link.master, tuple(wrong), tuple(standbys)
+    )

@@ -32,9 +32,7 @@ def open_socket(endpoint: Endpoint, interface: str, buffer_size: int) -> socket.
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
     try:
         sock.setblocking(False)
-        if (
-            endpoint.is_multicast
-        ):  # of two at one address of ours, one would hear nothing
+        if endpoint.is_multicast:  # of two at one address of ours, one would hear nothing
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _grow_buffer(sock, buffer_size)
         sock.bind((endpoint.host, endpoint.port))

@@ -44,7 +44,8 @@ from sdpcontroller.errors import ConfigError
 from sdpcontroller.workflows import resources
 from sdpcontroller.workflows.bands import Band, endpoint_range, naming_groups, split_band
 from sdpcontroller.workflows.plan import CaptureTask, SimulatedStream, Workflow
-from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked, StreamSize
+from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked
+from sdpcontroller.workflows.sizes import correlation_size, l0_size
 
 TELSTATE_TASK: Final = "telstate"
 QUALITY_TASK: Final = "quality"
@@ -175,19 +176,6 @@ def _bands(config: ProductConfig, vis: str) -> tuple[Band, ...]:
         )
     except ConfigError as exc:
         raise ConfigError(f"outputs.{vis}.{exc}") from None
-
-
-def correlation_size(config: ProductConfig, correlation: str) -> StreamSize:
-    """Size of a simulated correlation stream."""
-    shape = config.correlator(correlation)
-    return StreamSize(shape.n_chans, shape.n_antennas, shape.int_time, config.simulation.speed)
-
-
-def l0_size(config: ProductConfig, vis: str) -> StreamSize:
-    """Size of a visibility stream."""
-    shape = config.vis(vis)
-    n_antennas = config.correlator(vis).n_antennas
-    return StreamSize(shape.n_chans, n_antennas, shape.int_time, config.simulation.speed)
 
 
 def _tasks(config: ProductConfig, multicast: Mapping[str, str]) -> Iterator[_Task]:

@@ -61,6 +61,10 @@ class TaskServer(aiokatcp.DeviceServer):
         self.sensors.add(aiokatcp.Sensor(int, "heaps", "heaps seen", "heaps"))
         self.block = aiokatcp.Sensor(str, "capture-block-id", "block in progress")
         self.sensors.add(self.block)
+        self.status = aiokatcp.Sensor(
+            aiokatcp.DeviceStatus, "device-status", "how it is", default=aiokatcp.DeviceStatus.OK
+        )
+        self.sensors.add(self.status)
 
     async def _answer(self, request: str, *args: str) -> None:
         self._journal.append((self._name, request, *args))

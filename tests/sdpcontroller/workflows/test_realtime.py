@@ -30,6 +30,7 @@ from sdpcontroller.config import Cal, ProductConfig, Vis
 from sdpcontroller.errors import ConfigError
 from sdpcontroller.workflows import imaging, realtime, resources
 from sdpcontroller.workflows.plan import Workflow
+from sdpcontroller.workflows.sizes import correlation_size
 from tests.sdpcontroller.documents import build, config_strategy, make_config
 
 SOME = settings(max_examples=40, deadline=None)
@@ -273,7 +274,7 @@ def test_an_ingest_has_threads_and_cores_for_the_rate_that_it_takes(
     for task in of_kind(workflow, "ingest"):
         stated = settings_of(workflow, task)
         first, last = map(int, stated["channels"].split(":"))
-        size = realtime.correlation_size(product, stated["input_stream"])
+        size = correlation_size(product, stated["input_stream"])
         rate = dataclasses.replace(size, n_chans=last - first).correlation_mbps() * 1e6
         cores = len(task.request.cores)
         assert stated["workers"] == max(1, cores - 1)
