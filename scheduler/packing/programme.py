@@ -115,15 +115,17 @@ def _zones(
     classes: Sequence[TaskClass], groups: Sequence[Group], placed: Sequence[Sequence[int]]
 ) -> Iterator[Row]:
     """Yield rows for tasks of a group that a zone takes only so many of, where they say so themselves."""
-    members: dict[tuple[str, int, str], dict[int, str]] = {}
+    members: dict[tuple[str, int, str, bool], dict[int, str]] = {}
     for number, task_class in enumerate(classes):
         request = task_class.request
-        limits = [(r.group, 1, r.fact, str(r)) for r in request.apart]
-        limits += [(r.group, r.most, r.fact, str(r)) for r in request.at_most]
-        for group, most, fact, text in limits:
+        limits = [(r.group, 1, r.fact, True, str(r)) for r in request.apart]
+        limits += [(r.group, r.most, r.fact, False, str(r)) for r in request.at_most]
+        for group, most, fact, apart, text in limits:
             if group in request.groups:
-                members.setdefault((group, most, fact), {})[number] = text
-    for (_, most, fact), numbers in members.items():
+                members.setdefault((group, most, fact, apart), {})[number] = text
+    for (_, most, fact, apart), numbers in members.items():
+        if apart and sum(len(classes[number].tasks) for number in numbers) == 1:
+            continue  # one task is apart wherever it is, also in no zone
         able = tuple(
             g for g, group in enumerate(groups) if any(group.copies[number] for number in numbers)
         )

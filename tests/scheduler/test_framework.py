@@ -167,7 +167,7 @@ async def link(master: Master) -> AsyncIterator[Link]:
 async def test_we_present_ourselves_as_promised(master: Master, link: Link) -> None:
     await link.up()
     info = master.subscriptions[0]["subscribe"]["framework_info"]
-    assert info["failover_timeout"] == 7 * 86400
+    assert info["failover_timeout"] == 28 * 86400
     assert info["checkpoint"] is True
     assert info["roles"] == ["sdp"]
     assert {c["type"] for c in info["capabilities"]} == {

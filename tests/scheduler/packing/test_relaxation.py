@@ -9,6 +9,7 @@ from scheduler.constraints import Apart
 from scheduler.packing import Shortage, pack, pools, relaxation
 from scheduler.packing.pools import classes_of, groups_of
 from scheduler.packing.relaxation import relax
+from scheduler.placement import Placement
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 from tests.scheduler.packing import rich
@@ -46,6 +47,14 @@ def test_nor_is_what_asks_for_everything_that_can_be_asked_for(
         assert not (found.infeasible and rich.feasible(agents, tasks))
     else:
         assert not found.infeasible
+
+
+def test_one_task_is_apart_also_where_no_zone_is_told() -> None:
+    alone = TaskRequest.of(groups=["g"], apart=[Apart("g", "rack")])
+    agents = (make_agent("a"),)
+    assert isinstance(pack(agents, {"t": alone}), Placement)
+    assert not relax(agents, {"t": alone}).infeasible
+    assert relax(agents, {"t": alone, "u": alone}).infeasible
 
 
 @settings(max_examples=100, deadline=None)
