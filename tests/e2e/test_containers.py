@@ -88,6 +88,7 @@ def test_the_product_runs_in_containers_that_hold_what_was_chosen(tmp_path: Path
     assert len(pinned) == 2, "both ingests"
     data = f"{output / 'data'}:{output / 'data'}"
     writers = [n for n, f in containers.items() if data in " ".join(f["HostConfig"]["Binds"])]
-    assert {name.split(".")[0] for name in writers} == {"vis_writer", "meta_writer", "imager"}
+    # Calibration writes its report there.
+    assert {n.split(".")[0] for n in writers} == {"vis_writer", "meta_writer", "cal", "imager"}
     owner = next((output / "data").glob("*/*.rdb")).stat().st_uid
     assert owner == output.stat().st_uid, "what containers write belongs to whoever started it"
