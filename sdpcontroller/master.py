@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from scheduler.crash_points import CrashPoint
+from scheduler.errors import SchedulerError
 from scheduler.images import ImageResolver
 from scheduler.placement import Placement
 from scheduler.service import Scheduler
@@ -96,8 +97,7 @@ class Master:
     may_act
         Whether this controller leads at the moment; see :mod:`sdpcontroller.election`.
     end_products
-        Whether products are taken down when the controller is told to end. Otherwise they run on, for the next
-        controller to go on with.
+        Whether products are taken down when the controller is told to end; else the next goes on with them.
     images
         Looks container images up; None where no registry is configured.
     power_off
@@ -288,7 +288,7 @@ class Master:
         ControllerError
             If it cannot be done; nothing has changed then, or it was undone.
         """
-        self._up()
+        services = self._up()
         handler = self._handlers[type(command)]
         # A client that goes away in mid-command must not leave the command half done.
         task = asyncio.create_task(handler(command))
@@ -296,13 +296,14 @@ class Master:
         task.add_done_callback(self._command_done)
         try:
             return cast(R, await asyncio.shield(task))
-        except asyncio.CancelledError:
-            if task.cancelled():  # not the client was, but the command
+        except (asyncio.CancelledError, SchedulerError) as exc:
+            # Not the client was cancelled, but the command; or the scheduler has ended before it.
+            if task.cancelled() or (isinstance(exc, SchedulerError) and services.leaving.is_set()):
                 raise CommandError(_HANDED_OVER) from None
             raise
 
     def _up(self) -> Services:
-        """Return what commands need, or raise ``CommandError`` when none can be done."""
+        """Return what commands need; raise ``CommandError`` when none can be done."""
         if self._stopping:
             raise CommandError(_HANDED_OVER)
         if self._services is None:

@@ -98,6 +98,10 @@ class TaskServer(aiokatcp.DeviceServer):
         await self._answer("capture-stop", stream)
 
 
+async def _nothing() -> None:
+    pass
+
+
 class FakeScheduler:
     """What the controller uses of :class:`scheduler.service.Scheduler`.
 
@@ -139,6 +143,8 @@ class FakeScheduler:
             AgentView(agent_id="S1", host="sdp-2"), AgentView(agent_id="S0", host="sdp-1")
         )  # fmt: skip
         self.failed: asyncio.Future[None] | None = None
+        self.closing: Callable[[], Awaitable[object]] = _nothing
+        """Is called when it is closed, before anything else."""
         self.survives = False
         """Whether the tasks run on when the link to the scheduler ends, as they do on a cluster."""
 
@@ -148,6 +154,7 @@ class FakeScheduler:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.closing()
         self._subscribers.clear()
         if self.survives:
             return

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scheduler.errors import LaunchError
 from scheduler.views import LinkChanged, LinkState
 from sdpcontroller.control import (
     CaptureBlockState,
@@ -366,6 +367,26 @@ class TestEnding:
             with pytest.raises(CommandError, match="deconfigured before it was ready"):
                 await waiting
             assert house.scheduler.alive == set()
+
+    async def test_a_launch_that_ends_with_the_scheduler_is_handed_over(
+        self, open_house: Any
+    ) -> None:
+        async with open_house(end_products=False) as house:
+            scheduler = house.scheduler
+            scheduler.survives = True
+            scheduler.steps.clear()
+            waiting = asyncio.ensure_future(house.master.execute(configure("q")))
+            await house.witness.until(lambda: bool(scheduler.launched))
+
+            async def closing() -> None:
+                scheduler.launch_error = LaunchError("the scheduler is closed")
+                scheduler.steps.set()
+                await asyncio.wait({waiting})
+
+            scheduler.closing = closing
+            await house.end()
+            with pytest.raises(CommandError, match="ask the one that takes over"):
+                await waiting
 
     @pytest.mark.parametrize("deconfigured", [False, True])
     async def test_it_does_not_wait_for_hours_of_postprocessing(
