@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines.imaging.command import run
-from pipelines.imaging.options import parse, settings_of
+from pipelines.imaging.options import parse, settings_of, tell
 
 logger = logging.getLogger("pipelines.imaging")
 
@@ -20,10 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pipelines.imaging.imager import make_image
 
         quality = make_image(settings_of(options)).quality
-        if options.quality_queue is not None:
-            from pipelines.imaging.publish import publish
-
-            publish(quality, options.task, options.quality_queue)
+        tell(quality, options)
         logger.info(
             "%s: %d sources, peak %.4g Jy/beam, noise %.3g, %s",
             quality.target,

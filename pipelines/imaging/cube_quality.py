@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +52,19 @@ class CubeQuality:
     cpu_seconds : float
         CPU time of the process that made this report.
     """
+
+    FIGURES: ClassVar[Mapping[str, str]] = {
+        "channels": "",
+        "channels_without_data": "",
+        "rms_median": "Jy/beam",
+        "rms_worst": "Jy/beam",
+        "peak": "Jy/beam",
+        "residual_peak": "Jy/beam",
+        "dynamic_range": "",
+        "signal_to_noise": "",
+        "cpu_seconds": "s",
+    }
+    """What is told to the data queue, with its units."""
 
     target: str
     capture_block_id: str

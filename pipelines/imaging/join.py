@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pipelines.imaging.command import run
 from pipelines.imaging.cube import CubeReader, channels_of_part, join
-from pipelines.imaging.cube_quality import assess_cube, peak_map, spectrum_at
+from pipelines.imaging.cube_quality import CubeQuality, assess_cube, peak_map, spectrum_at
 from pipelines.imaging.errors import ImagingError
 from pipelines.imaging.files import write_json
+from pipelines.imaging.options import add_queue_options, tell
 from pipelines.imaging.spectral_settings import channel_range
 
 logger = logging.getLogger("pipelines.imaging")
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FIRST:END",
         help="channels that the cube must have; with it, to join again what is joined is no error",
     )
+    add_queue_options(result, task="cube")
     result.add_argument(
         "--log-level", default="info", choices=["debug", "info", "warning", "error"]
     )
@@ -71,8 +73,10 @@ def is_joined(directory: Path, name: str, channels: range | None) -> bool:
     return numbers == list(channels)
 
 
-def make_cube(parts: Sequence[Path], directory: Path, name: str) -> None:
+def make_cube(parts: Sequence[Path], directory: Path, name: str) -> CubeQuality:
     """Join parts and look at the cube; the report is written last, and then the parts are removed.
+
+    Returns the report.
 
     Raises
     ------
@@ -96,6 +100,7 @@ def make_cube(parts: Sequence[Path], directory: Path, name: str) -> None:
     for part in parts:
         part.unlink()
     logger.info("%s: %s", path.name, quality)
+    return quality
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for part in directory.glob(f"{name}-part-*-*.fits"):
                 part.unlink()
             return
-        make_cube(find_parts(directory, name, channels), directory, name)
+        tell(make_cube(find_parts(directory, name, channels), directory, name), options)
 
     return run(work, options.log_level)
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.common.endpoints import Endpoint
 from pipelines.imaging.clean import CleanSettings
@@ -14,6 +14,9 @@ from pipelines.imaging.geometry import ARCSEC
 from pipelines.imaging.gridder import EPSILON
 from pipelines.imaging.settings import ImagingSettings
 from pipelines.imaging.weighting import Weighting, WeightScheme
+
+if TYPE_CHECKING:
+    from pipelines.imaging.publish import Report
 
 DEFAULTS = CleanSettings()
 
@@ -31,15 +34,7 @@ def parser() -> argparse.ArgumentParser:
     yes_no = argparse.BooleanOptionalAction
     result.add_argument("--sources", action=yes_no, default=True, help="look for sources [yes]")
     result.add_argument("--picture", action=yes_no, default=True, help="draw the picture [yes]")
-    result.add_argument(
-        "--quality-queue",
-        metavar="HOST:PORT",
-        type=_endpoint,
-        help="server of the telescope state beside which the image's figures are told [nowhere]",
-    )
-    result.add_argument(
-        "--task", default="imager", metavar="NAME", help="who tells them [%(default)s]"
-    )
+    add_queue_options(result, task="imager")
     image = add_image_options(result)
     image.add_argument(
         "--terms",
@@ -51,6 +46,26 @@ def parser() -> argparse.ArgumentParser:
     )
     add_clean_options(result)
     return result
+
+
+def add_queue_options(result: argparse.ArgumentParser, task: str) -> None:
+    """Add where the figures of what is made are told, and by whom."""
+    result.add_argument(
+        "--quality-queue",
+        metavar="HOST:PORT",
+        type=_endpoint,
+        help="server of the telescope state beside which the figures are told [nowhere]",
+    )
+    result.add_argument("--task", default=task, metavar="NAME", help="who tells them [%(default)s]")
+
+
+def tell(quality: Report, arguments: argparse.Namespace) -> None:
+    """Tell the figures where it was asked for."""
+    if arguments.quality_queue is not None:
+        # Loads what servers need, which an image for nobody else does not.
+        from pipelines.imaging.publish import publish
+
+        publish(quality, arguments.task, arguments.quality_queue)
 
 
 def add_data_options(result: argparse.ArgumentParser, name: str) -> None:

@@ -1,4 +1,4 @@
-"""An image's figures as a record in the data queue of quality assessment."""
+"""The figures of an image or a cube as a record in the data queue of quality assessment."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final, Protocol
 
 from pipelines.common import quality as queue
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import StreamError
-from pipelines.imaging.quality import Quality
 
 logger = logging.getLogger(__name__)
 
 STAGE: Final = "imaging"
-FIGURES: Final[Mapping[str, str]] = {
-    "rms": "Jy/beam",
-    "peak": "Jy/beam",
-    "residual_peak": "Jy/beam",
-    "dynamic_range": "",
-    "signal_to_noise": "",
-    "flagged_fraction": "",
-    "clean_flux": "Jy",
-    "sources": "",
-    "cpu_seconds": "s",
-}
-"""What is told, with its units."""
 
 
-def record_of(quality: Quality, task: str) -> queue.QualityRecord:
-    """Return what there is to say of an image."""
+class Report(Protocol):
+    """A quality report, of an image or of a cube."""
+
+    FIGURES: ClassVar[Mapping[str, str]]
+    """Which of its attributes are told, with their units."""
+
+    @property
+    def target(self) -> str:
+        """What was observed."""
+
+    @property
+    def capture_block_id(self) -> str:
+        """When."""
+
+
+def record_of(quality: Report, task: str) -> queue.QualityRecord:
+    """Return what there is to say of an image or a cube."""
     metrics = {}
-    for name, units in FIGURES.items():
+    for name, units in quality.FIGURES.items():
         value = float(getattr(quality, name))
         known = value if math.isfinite(value) else None
         metrics[name.replace("_", "-")] = queue.Metric(value=known, units=units)
@@ -48,8 +50,8 @@ def record_of(quality: Quality, task: str) -> queue.QualityRecord:
     )
 
 
-def publish(quality: Quality, task: str, endpoint: Endpoint) -> None:
-    """Put an image's figures into the queue; a queue that is not there any more costs the record only.
+def publish(quality: Report, task: str, endpoint: Endpoint) -> None:
+    """Put the figures into the queue; a queue that is not there any more costs the record only.
 
     A batch outlives its product, and the queue goes with the product.
     """

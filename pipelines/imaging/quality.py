@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -60,6 +61,19 @@ class Quality:
     cpu_seconds : float
         CPU time of the whole program.
     """
+
+    FIGURES: ClassVar[Mapping[str, str]] = {
+        "rms": "Jy/beam",
+        "peak": "Jy/beam",
+        "residual_peak": "Jy/beam",
+        "dynamic_range": "",
+        "signal_to_noise": "",
+        "flagged_fraction": "",
+        "clean_flux": "Jy",
+        "sources": "",
+        "cpu_seconds": "s",
+    }
+    """What is told to the data queue, with its units."""
 
     target: str
     capture_block_id: str

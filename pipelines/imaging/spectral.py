@@ -12,7 +12,9 @@ from pipelines.imaging.options import (
     add_clean_options,
     add_data_options,
     add_image_options,
+    add_queue_options,
     data_settings_of,
+    tell,
 )
 from pipelines.imaging.spectral_settings import SpectralSettings, channel_range
 
@@ -42,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         help="subtract the continuum: the NAME-components.fits of an image of the same target",
     )
     group.add_argument("--part", action="store_true", help="write a part, do not make a cube")
+    add_queue_options(result, task="spectral")
     add_image_options(result)
     add_clean_options(result)
     return result
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = settings_of(options)
         part = image_channels(settings)
         if not settings.part:
-            make_cube([part], settings.output, settings.name)
+            tell(make_cube([part], settings.output, settings.name), options)
 
     return run(make, options.log_level)
 

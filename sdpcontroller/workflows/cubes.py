@@ -37,6 +37,7 @@ from sdpcontroller.workflows.targets import (
     choose,
     data_options,
     literal,
+    queue_options,
 )
 
 CUBE: Final = "cube"
@@ -62,6 +63,7 @@ def build(
     cbid: str,
     observed: Sequence[ObservedTarget],
     images: Sequence[ImageTask],
+    telstate: tuple[str, int] | None = None,
 ) -> Cubes:
     """Make the tasks for a spectral image stream.
 
@@ -72,6 +74,8 @@ def build(
     images
         Continuum images that are made of the block. Where the stream shall be without continuum, a target that
         has none is left out: a cube with it would not be what was asked for.
+    telstate
+        Where telescope state is: the figures of the cubes are told beside it.
     """
     model = config.source(stream, SpectralImage)[1]
     chosen, skipped = choose(stream, cbid, observed, model.min_time)
@@ -86,7 +90,7 @@ def build(
             skipped.append(f"{stream}: {one.target.name} has no {continuum} to subtract")
             continue
         parts = list(_parts(config, stream, cbid, one, image))
-        joiner = _joiner(config, stream, cbid, one)
+        joiner = _joiner(config, stream, cbid, one, telstate)
         tasks += [*parts, joiner]
         finished = [(joiner[0].name, part.name) for part, _ in parts]
         if image is not None:
@@ -166,12 +170,17 @@ def imager_options(parameters: SpectralImageParameters) -> Mapping[str, float]:
 
 
 def _joiner(
-    config: ProductConfig, stream: str, cbid: str, chosen: Chosen
+    config: ProductConfig,
+    stream: str,
+    cbid: str,
+    chosen: Chosen,
+    telstate: tuple[str, int] | None,
 ) -> tuple[TaskTemplate, Asked]:
+    name = f"cube.{stream}.{cbid}.{chosen.number}"
     first, end = _channels(config, stream)
     asked = resources.cube_joiner()
     task = TaskTemplate(
-        name=f"cube.{stream}.{cbid}.{chosen.number}",
+        name=name,
         kind=catalogue.CUBE_JOINING.kind,
         command=(
             "python3",
@@ -179,6 +188,7 @@ def _joiner(
             catalogue.CUBE_JOINING.module,
             f"--name={CUBE}",
             f"--channels={first}:{end}",
+            *queue_options(name, telstate),
             f"{VOLUME}/{chosen.directory}",
         ),
         request=asked.request,

@@ -5,7 +5,7 @@ Pure: made from the configuration and from what was observed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines import catalogue
@@ -21,6 +21,7 @@ from sdpcontroller.workflows.targets import (
     choose,
     data_options,
     options,
+    queue_options,
 )
 
 __all__ = ["ImageTask", "ImagingPlan", "ObservedTarget", "build", "of_one_target"]
@@ -70,7 +71,7 @@ def build(
     edges: list[Edge] = []
     for stream in config.outputs_of(SpectralImage):
         vis = config.source(stream, Vis)[0]
-        plan = cubes.build(config, stream, cbid, observed.get(vis, ()), images)
+        plan = cubes.build(config, stream, cbid, observed.get(vis, ()), images, telstate)
         images += plan.images
         skipped += plan.skipped
         made += plan.tasks
@@ -110,7 +111,7 @@ def _imager(
             catalogue.IMAGING.module,
             # First, so that what follows wins: no document decides where things are written.
             *options(model.parameters),
-            *_quality_queue(name, telstate),
+            *queue_options(name, telstate),
             *data_options(config, stream, cbid, config.source(stream, Vis)[0], chosen),
         ),
         request=asked.request,
@@ -118,12 +119,6 @@ def _imager(
         max_run_time=model.max_realtime or MAX_RUN_TIME,
     )
     return task, asked
-
-
-def _quality_queue(task: str, telstate: tuple[str, int] | None) -> Iterator[str]:
-    if telstate is not None:
-        yield "--quality-queue={}:{}".format(*telstate)
-        yield f"--task={task}"
 
 
 def _at_most(value: object, default: int, largest: int) -> int:

@@ -114,6 +114,13 @@ def data_options(
     )
 
 
+def queue_options(task: str, telstate: tuple[str, int] | None) -> tuple[str, ...]:
+    """Where an imager tells its figures: beside the telescope state, if that is known."""
+    if telstate is None:
+        return ()
+    return "--quality-queue={}:{}".format(*telstate), f"--task={task}"
+
+
 def literal(text: str) -> str:
     """Write text so that it comes out of the template as it is."""
     return text.replace("{", "{{").replace("}", "}}")

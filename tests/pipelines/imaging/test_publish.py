@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 from typing import Any
@@ -11,19 +12,23 @@ import pytest
 
 from pipelines.common import quality as queue
 from pipelines.common.endpoints import parse_endpoint
-from pipelines.imaging.publish import FIGURES, publish
+from pipelines.imaging.cube_quality import CubeQuality
+from pipelines.imaging.publish import publish
 from pipelines.imaging.quality import Quality
 
 
-def quality() -> Quality:
-    values: dict[str, Any] = dict.fromkeys(Quality.__annotations__, 3)
-    words = {"target": "a field", "capture_block_id": "1700000000", "clean_stop": "noise"}
-    return Quality(**(values | words | {"rms": 1.5e-4, "dynamic_range": math.inf}))
+def quality(kind: type[Quality] | type[CubeQuality] = Quality) -> Quality | CubeQuality:
+    values: dict[str, Any] = {field.name: 3 for field in dataclasses.fields(kind)}
+    words = {"target": "a field", "capture_block_id": "1700000000", "dynamic_range": math.inf}
+    return kind(**(values | words | {"peak": 1.5e-4}))
 
 
-def test_a_record_has_the_figures(redis_server: Any) -> None:
+@pytest.mark.parametrize("kind", [Quality, CubeQuality])
+def test_a_record_has_the_figures(
+    redis_server: Any, kind: type[Quality] | type[CubeQuality]
+) -> None:
     endpoint = parse_endpoint(redis_server.endpoint)
-    publish(quality(), "imager.image.1700000000.0", endpoint)
+    publish(quality(kind), "imager.image.1700000000.0", endpoint)
 
     async def read() -> list[bytes]:
         async with queue.connect(endpoint) as connected:
@@ -36,8 +41,8 @@ def test_a_record_has_the_figures(redis_server: Any) -> None:
         "a field",
         "1700000000",
     )
-    assert len(record.metrics) == len(FIGURES)
-    assert record.metrics["rms"] == queue.Metric(value=1.5e-4, units="Jy/beam")
+    assert len(record.metrics) == len(kind.FIGURES)
+    assert record.metrics["peak"] == queue.Metric(value=1.5e-4, units="Jy/beam")
     assert record.metrics["dynamic-range"].value is None
 
 

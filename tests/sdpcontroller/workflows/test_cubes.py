@@ -94,6 +94,14 @@ def test_every_channel_is_imaged_once_and_joined(wanted: tuple[int, int]) -> Non
         assert seen == list(range(*wanted))
 
 
+def test_a_joiner_tells_its_figures_where_the_product_has_a_queue() -> None:
+    observed = {"l0_0": [target("A")]}
+    plan = imaging.build(with_cube(), "array_1", CBID, observed, ("10.0.0.7", 6379))
+    (joiner,) = of_kind(plan, "cube_joiner")
+    options = options_of(joiner)
+    assert (str(options.quality_queue), options.task) == ("10.0.0.7:6379", joiner.name)
+
+
 def test_the_continuum_is_imaged_before_it_is_subtracted() -> None:
     plan = build(with_cube(continuum=True), target("A"), target("B"))
     imagers = {options_of(task).target: task for task in of_kind(plan, "imager")}
