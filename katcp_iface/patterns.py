@@ -8,6 +8,7 @@ the same text in several ways, or one repetition after the other.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any, Final
@@ -36,8 +37,7 @@ def compiled(text: str) -> re.Pattern[str]:
     if len(text) > MAX_LENGTH:
         raise PatternError(f"a pattern of {len(text)} characters: at most {MAX_LENGTH} are taken")
     try:
-        tree = _parser.parse(text)
-        pattern = re.compile(text)
+        tree, pattern = _parsed(text)
     except (re.error, RecursionError, OverflowError) as exc:
         raise PatternError(f"no regular expression: {exc}") from exc
     endless = list(_endless(tree))
@@ -50,6 +50,14 @@ def compiled(text: str) -> re.Pattern[str]:
             "a pattern that repeats what repeats or has alternatives: it could take for ever"
         )
     return pattern
+
+
+def _parsed(text: str) -> tuple[Any, re.Pattern[str]]:
+    """Return the operations of a pattern, and the pattern."""
+    with warnings.catch_warnings():
+        # ``[[`` is warned of. It is a client's pattern: nobody who reads the controller's log can change it.
+        warnings.simplefilter("ignore", FutureWarning)
+        return _parser.parse(text), re.compile(text)
 
 
 def _endless(tree: Any) -> Iterator[Any]:

@@ -22,6 +22,8 @@ from katcp_iface.patterns import MAX_LENGTH, PatternError, compiled
         "^(state|target-state|mesos-master)$",
         r"a{2,5}(b|c)?d*",
         r"(?i)(?:input|output)-heaps",
+        "[[]state",
+        "[a&&b]",
     ],
 )
 def test_what_clients_ask_is_taken(text: str) -> None:
