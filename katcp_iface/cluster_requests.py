@@ -36,7 +36,8 @@ class ClusterRequests(CaptureRequests):
         task : str
             Name of the task, product first: PRODUCT.TASK.
         state : str
-            planned, placed, launching, waiting, starting, ready, stopping or dead; how it ended, if it did.
+            planned, placed, launching, waiting, starting, ready, stopping or dead; in brackets how it ended, or
+            what it waits for where only an operator can let it go on.
         host : str
             Host of the task, once it is placed.
         resources : str
@@ -50,7 +51,7 @@ class ClusterRequests(CaptureRequests):
         ctx.informs(
             (
                 f"{record.name}.{task.name}",
-                f"{task.state} ({task.outcome})" if task.outcome else task.state,
+                f"{task.state} ({why})" if (why := task.outcome or task.held) else task.state,
                 task.host,
                 task.resources,
             )

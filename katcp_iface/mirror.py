@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, ParamSpec
 
@@ -13,8 +14,10 @@ import aiokatcp
 
 from katcp_iface.aggregates import Aggregates, task_counts
 from katcp_iface.readings import (
+    DEVICE_STATUS,
     TASK_SENSORS,
     Shown,
+    derived_status,
     mirrored_sensor,
     product_sensors,
     system_sensors,
@@ -136,6 +139,8 @@ class SensorMirror:
             return
         key = (sensor.product, sensor.task)
         shown = mirrored_sensor(sensor)
+        if sensor.name == DEVICE_STATUS:  # the task's own goes before what was derived
+            self._ours.get(key, set()).discard(shown.name)
         if shown.name in self._ours.get(key, ()):
             return  # a port of this name is shown
         names = self._mirrored.setdefault(key, set())
@@ -169,7 +174,13 @@ class SensorMirror:
         wanted = list(task_sensors(product, task))
         names = {shown.name for shown in wanted}
         self._remove(self._ours.get(key, set()) - names)
-        self._mirrored.get(key, set()).difference_update(names)
+        mirrored = self._mirrored.get(key, set())
+        mirrored.difference_update(names)
+        if f"{product}.{task.name}.{DEVICE_STATUS}" not in mirrored | names:
+            reading = derived_status(product, task, time.time())
+            wanted.append(mirrored_sensor(reading))
+            names.add(wanted[-1].name)
+            self._show(filter(None, [self._aggregates.taken(reading)]))
         self._ours[key] = names
         self._show(wanted)
 
@@ -190,7 +201,11 @@ class SensorMirror:
     def _show(self, wanted: Iterable[Shown]) -> None:
         for shown in wanted:
             sensor = self._sensors.get(shown.name)
-            if sensor is None or sensor.stype is not shown.kind:
+            if (
+                sensor is None
+                or sensor.stype is not shown.kind
+                or sensor.description != shown.description
+            ):
                 sensor = _make(shown)
                 self._sensors.add(sensor)
                 self._changed.mark()

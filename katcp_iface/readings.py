@@ -26,6 +26,9 @@ Status = aiokatcp.Sensor.Status
 
 TASK_SENSORS: Final = ("state", "mesos-state", "host", "resources")
 """Sensors that every task has; a port or a sensor of the task's own cannot take these names."""
+DEVICE_STATUS: Final = "device-status"
+"""Sensor that every task has: its own, or else what the controller makes of its state."""
+_DEVICE_STATUS_WORDS: Final = ("ok", "degraded", "fail")
 PRODUCT_SENSORS: Final = ("state", "capture-block-state", "config", "reason")
 """Sensors that every product has."""
 
@@ -131,13 +134,47 @@ def task_sensors(product: str, task: TaskRecord) -> Iterator[Shown]:
     for port, (host, number) in task.ports.items():
         if port not in TASK_SENSORS:
             yield _endpoint(f"{prefix}.{port}", host, number)
-    failed = task.state == "dead" and task.outcome.startswith(("failed", "lost", "error"))
     state = types.word(types.TaskWord, task.state)
-    status = Status.ERROR if failed else _known(state)
+    status = Status.ERROR if _failed(task) else Status.WARN if task.held else _known(state)
     yield Shown(f"{prefix}.state", types.TaskWord, f"State of {task.name}", state, status)
     yield _text(f"{prefix}.mesos-state", "What Mesos says of the task", task.mesos_state)
     yield _text(f"{prefix}.host", "Host where the task runs", task.host)
     yield _text(f"{prefix}.resources", "What the task holds", task.resources)
+
+
+def _failed(task: TaskRecord) -> bool:
+    return task.state == "dead" and task.outcome.startswith(("failed", "lost", "error"))
+
+
+def derived_status(product: str, task: TaskRecord, now: float) -> TaskSensor:
+    """Return the device-status of a task that publishes none itself, as far as the controller can tell.
+
+    Parameters
+    ----------
+    now
+        Unix time.
+    """
+    value, status = None, "unknown"
+    if _failed(task):
+        value, status = "fail", "error"
+    elif task.held or task.mesos_state == "TASK_UNREACHABLE":
+        value, status = "degraded", "warn"
+    elif task.state == "ready":
+        value, status = "ok", "nominal"
+    elif task.state in ("stopping", "dead"):
+        status = "inactive"
+    return TaskSensor(
+        product=product,
+        task=task.name,
+        name=DEVICE_STATUS,
+        description=f"State of {task.name}, as the controller sees it",
+        units="",
+        type_name="discrete",
+        params=_DEVICE_STATUS_WORDS,
+        status=status,
+        value=value,
+        timestamp=now,
+    )
 
 
 def mirrored_sensor(sensor: TaskSensor) -> Shown:

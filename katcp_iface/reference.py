@@ -12,7 +12,13 @@ import aiokatcp
 from katcp_iface.aggregates import RULES, task_counts
 from katcp_iface.bounded import BoundedServer
 from katcp_iface.cluster_requests import ClusterRequests, SystemRequests
-from katcp_iface.readings import product_sensors, system_sensors, task_sensors
+from katcp_iface.readings import (
+    derived_status,
+    mirrored_sensor,
+    product_sensors,
+    system_sensors,
+    task_sensors,
+)
 from katcp_iface.requests import CaptureRequests, ProductRequests
 from sdpcontroller.control import ProductRecord, ProductState, SystemRecord, TaskRecord
 
@@ -42,7 +48,9 @@ _SENSORS = """\
 
 NAME is a product's, TASK one of its tasks', PORT one of the task's ports. A task's own sensors are here as
 `NAME.TASK.SENSOR`, with type, units and status, at most every half second under the strategy `auto`;
-`unreachable` when the task is gone. What clients may search sensors with: a name, or between slashes a
+`unreachable` when the task is gone. A task that publishes no `device-status` has the controller's: `ok` while
+it is ready, `degraded` while Mesos cannot reach it or only an operator can let it go on, `fail` when it died
+by itself. What clients may search sensors with: a name, or between slashes a
 regular expression that repeats nothing that repeats, with at most four repetitions.
 """
 _HEADINGS = {
@@ -75,7 +83,8 @@ def _sensors() -> Iterator[str]:
         yield _row(shown.name, shown.kind, shown.description)
     for name, rule in RULES.items():
         yield _row(f"NAME.{name}", rule.kind, rule.description, rule.units)
-    for shown in task_sensors("NAME", task):
+    own = mirrored_sensor(derived_status("NAME", task, 0.0))
+    for shown in (*task_sensors("NAME", task), own):
         yield _row(shown.name, shown.kind, shown.description)
 
 

@@ -2,8 +2,9 @@
 
 A FINISHED edge is critical: the node is skipped if what it needs did not finish. An ENDED edge is not: the
 node is run in any case, unless its condition (:mod:`scheduler.conditions`) says otherwise. A node that fails is
-tried again under a new id, up to a number of attempts; one that had to make room is run again without using
-one up. Each attempt may take no longer than the node's ``max_run_time``.
+tried again under a new id, up to a number of attempts, when that is permitted (:mod:`scheduler.permission`);
+one that had to make room is run again without using one up. Each attempt may take no longer than the node's
+``max_run_time``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from scheduler.closures import stay
@@ -23,10 +25,11 @@ from scheduler.graph import EdgeKind, PhysicalGraph, ReadyKind
 from scheduler.journal import GraphPhase
 from scheduler.launch import LOG_SECONDS
 from scheduler.packing.shortage import listed
+from scheduler.permission import Permission, granted
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.shutdown import kill_until_dead
 from scheduler.starting import start_tasks
-from scheduler.task import KillAsked, TaskState
+from scheduler.task import KillAsked, Outcome, TaskState
 from scheduler.views import Attempt, BatchResult, NodeResult
 
 logger = logging.getLogger(__name__)
@@ -64,17 +67,21 @@ def check(graph: PhysicalGraph) -> None:
         )
 
 
-async def run_to_completion(
-    equipment: Equipment, run: GraphRun, *, attempts: int, deadline: float, priority: int = 0
-) -> BatchResult:
-    """Run every node of a graph until it has finished or cannot.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On which terms a graph is run."""
 
-    Parameters
-    ----------
-    attempts
-        How often a node is tried, at least once.
-    deadline
-        When everything ends, finished or not; time of the event loop's clock.
+    attempts: int
+    """How often a node is tried, at least once."""
+    deadline: float
+    """When everything ends, finished or not; time of the event loop's clock."""
+    priority: int = 0
+    retries: Permission = granted
+    """When a node may be tried again. Waiting for that does not count as time of the graph."""
+
+
+async def run_to_completion(equipment: Equipment, run: GraphRun, terms: Terms) -> BatchResult:
+    """Run every node of a graph until it has finished or cannot.
 
     Returns
     -------
@@ -87,10 +94,10 @@ async def run_to_completion(
         If the intent could not be written before the deadline.
     """
     graph = run.graph
-    await insist(deadline, lambda: equipment.journal.record_graph(graph))
+    await insist(terms.deadline, lambda: equipment.journal.record_graph(graph))
     write = equipment.journal.record_phase
-    await insist(deadline, lambda: write(graph.graph_id, GraphPhase.LAUNCHING))
-    batch = _Batch(equipment, run, attempts, deadline, priority)
+    await insist(terms.deadline, lambda: write(graph.graph_id, GraphPhase.LAUNCHING))
+    batch = _Batch(equipment, run, terms)
     async with asyncio.TaskGroup() as group:
         tasks = {name: group.create_task(batch.run_node(name)) for name in graph.tasks}
     nodes = {name: task.result() for name, task in tasks.items()}
@@ -105,14 +112,17 @@ async def run_to_completion(
 class _Batch:
     """One run of a batch graph."""
 
-    def __init__(
-        self, equipment: Equipment, run: GraphRun, attempts: int, deadline: float, priority: int
-    ) -> None:
+    def __init__(self, equipment: Equipment, run: GraphRun, terms: Terms) -> None:
         self._equipment = equipment
         self._run = run
-        self._attempts = max(1, attempts)
-        self._deadline = deadline
-        self._priority = priority
+        self._attempts = max(1, terms.attempts)
+        self._deadline = terms.deadline
+        self._priority = terms.priority
+        self._retries = terms.retries
+        self._held: set[str] = set()
+        """Names of the nodes that may not be tried again yet."""
+        self._counted_at = 0.0
+        """Up to when that has been added to the graph's time."""
         self._results: dict[str, NodeResult] = {}
         self._ran_at: dict[str, float] = {}
         self._placing = asyncio.Lock()
@@ -134,16 +144,17 @@ class _Batch:
             await self._equipment.runs.apply(self._run.entries[name], KillAsked(skipped.skipped))
             return skipped
         history: deque[Attempt] = deque(maxlen=MAX_HISTORY)
-        counted = 0
+        counted, lost = 0, False
         while True:
             entry = self._run.entries[name]
-            tried = await self._attempt(entry)
+            tried = await self._attempt(entry, lost=lost)
             history.append(self._told(entry))
             counted += not (entry.preempted and not entry.finished)
             if entry.finished or not tried or self._run.stop_cause is not None:
                 break
             if counted >= self._attempts:
                 break
+            lost = entry.life.death is not None and entry.life.death.outcome is Outcome.LOST
             await self._renew(name)
         return NodeResult(
             name=name,
@@ -194,9 +205,17 @@ class _Batch:
             self._run.renew(graph)
             self._equipment.runs.index(self._run)
 
-    async def _attempt(self, entry: TaskEntry) -> bool:
-        """Run one attempt to its end; False when another one makes no sense."""
+    async def _attempt(self, entry: TaskEntry, *, lost: bool) -> bool:
+        """Run one attempt to its end; False when another one makes no sense.
+
+        Parameters
+        ----------
+        lost
+            Whether the attempt before it was lost with its agent.
+        """
         try:
+            if entry.task.attempt and entry.life.state is TaskState.PLANNED:
+                await self._permitted(entry, lost=lost)
             async with asyncio.timeout_at(self._deadline):
                 await self._begin(entry)
                 await self._watch(entry)
@@ -208,6 +227,35 @@ class _Batch:
             return isinstance(exc, LaunchError)
         await self._log(entry)
         return True
+
+    async def _permitted(self, entry: TaskEntry, *, lost: bool) -> None:
+        """Wait until a node may be tried again; that takes nothing of the graph's time.
+
+        It has its new id by then: whoever succeeds us sees that it is not tried for the first time.
+        """
+        if not self._held:
+            self._counted_at = asyncio.get_running_loop().time()
+        self._held.add(entry.name)
+        asking = asyncio.ensure_future(
+            self._retries(lost=lost, refused=lambda why: self._hold(entry, why))
+        )
+        asking.add_done_callback(lambda _: self._run.notify())
+        try:
+            await self._run.until(asking.done)
+            asking.result()
+        finally:
+            asking.cancel()
+            self._held.discard(entry.name)
+            now = asyncio.get_running_loop().time()
+            self._deadline += now - self._counted_at
+            self._counted_at = now
+            self._hold(entry, "")
+
+    def _hold(self, entry: TaskEntry, why: str) -> None:
+        """Show why a node is not tried again yet; empty when it is."""
+        if entry.held != why:
+            entry.held = why
+            self._equipment.runs.announce(entry)
 
     async def _begin(self, entry: TaskEntry) -> None:
         """Start an attempt, unless a predecessor has."""

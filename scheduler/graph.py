@@ -234,6 +234,11 @@ class PhysicalTask:
         """Name within the graph."""
         return self.template.name
 
+    @property
+    def attempt(self) -> int:
+        """How many executions there were before it."""
+        return int(self.task_id.rpartition(".")[2])
+
 
 @dataclass(frozen=True, slots=True)
 class PhysicalGraph:

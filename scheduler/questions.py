@@ -18,7 +18,7 @@ from scheduler.packing import Circumstances, Explanation, pack_or_explain
 from scheduler.placement import Placement
 from scheduler.policy import Queue
 from scheduler.queues import LaunchQueue
-from scheduler.runs import Runs
+from scheduler.runs import Runs, TaskEntry
 from scheduler.subscription import Subscription
 from scheduler.task import TaskState
 from scheduler.views import AgentView, Change, LinkChanged, LinkState, TaskView
@@ -142,10 +142,16 @@ class Questions:
             return ""
         if self._subscription is not None and (why := self._subscription.absence):
             return why
-        if why := self._queue.explain(graph_id):
-            return why
+        why = self._queue.explain(graph_id)
         waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]
-        return ", ".join(
-            f"{e.name} is {e.life.state.value}" + (" (in doubt)" if e.life.doubt_since else "")
-            for e in waiting[:20]
-        )
+        doing = ", ".join(_doing(e) for e in waiting[:20] if e.held or not why)
+        return "; ".join(filter(None, (why, doing)))
+
+
+def _doing(entry: TaskEntry) -> str:
+    """Say what a task does that is not where it should be."""
+    if entry.held:
+        return f"{entry.name} waits: {entry.held}"
+    return f"{entry.name} is {entry.life.state.value}" + (
+        " (in doubt)" if entry.life.doubt_since else ""
+    )

@@ -68,6 +68,8 @@ class TaskEntry:
     """Whether its end waits for nothing: neither for its order nor for its time of grace."""
     preempted: bool = False
     """Whether it was told to end to make room, and shall be run again."""
+    held: str = ""
+    """Why it is not started yet though it could be, for people."""
     ends_by: float | None = None
     """When it will have ended at the latest, by the loop's clock; None: it runs until it is told to end."""
     news_at: float = 0.0
@@ -146,6 +148,7 @@ class TaskEntry:
             death=self.life.death,
             expected_death=self.expected_death,
             doubtful=self.life.doubt_since is not None,
+            held=self.held,
             log_tail=self.log_tail,
             critical=self.template.critical,
         )

@@ -31,6 +31,7 @@ from scheduler.journal import GraphPhase, Journal
 from scheduler.listeners import Listeners
 from scheduler.occupancy import Occupancy
 from scheduler.offers import OfferPool
+from scheduler.permission import Permission, granted
 from scheduler.policy import BATCH, REALTIME, Queue
 from scheduler.questions import Questions
 from scheduler.queues import LaunchQueue
@@ -398,6 +399,7 @@ class Scheduler(Questions):
         priority: int = 0,
         queue: str = BATCH.name,
         concluded: Callable[[BatchResult], Awaitable[None]] | None = None,
+        retries: Permission = granted,
     ) -> BatchResult:
         """Run every node of a graph until it has finished, or its attempts are used up.
 
@@ -410,6 +412,8 @@ class Scheduler(Questions):
             Seconds after which everything is ended, finished or not.
         concluded
             Awaited with the result before the graph is forgotten: what must survive can be written there.
+        retries
+            When a node may be tried again; what waits for that is told by :attr:`TaskView.held`.
 
         Raises
         ------
@@ -428,10 +432,11 @@ class Scheduler(Questions):
         run = await graphs.admit_batch(graph)
         run.queue, run.batch = waits_in, True
         deadline = asyncio.get_running_loop().time() + timeout
+        terms = batch.Terms(
+            attempts=attempts, deadline=deadline, priority=priority, retries=retries
+        )
         try:
-            result = await batch.run_to_completion(
-                equipment, run, attempts=attempts, deadline=deadline, priority=priority
-            )
+            result = await batch.run_to_completion(equipment, run, terms)
             if concluded is not None:
                 await concluded(result)
         except asyncio.CancelledError:

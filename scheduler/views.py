@@ -47,6 +47,8 @@ class TaskView:
     """Whether Mesos does not vouch for it at the moment (agent unreachable, …)."""
     agent_trouble: str = ""
     """Why its agent takes no new tasks, if that is so: quarantined, drained, due for maintenance, …"""
+    held: str = ""
+    """Why it is not started yet though it could be: what is waited for, for people."""
     log_tail: tuple[str, ...] = ()
     """Last lines of its log, when it failed and they could be had."""
     critical: bool = True

@@ -213,6 +213,8 @@ class TaskRecord:
     host: str = ""
     outcome: str = ""
     """Empty until dead, then finished, failed, killed, lost or error, with the reason."""
+    held: str = ""
+    """Why it is not started though it could be: what is waited for, such as an operator."""
     resources: str = ""
     """What it holds, as text: ``cpus:1.5; mem:512; cores:[2-3]``."""
     ports: Mapping[str, tuple[str, int]] = field(default_factory=dict)

@@ -445,9 +445,12 @@ class Master:
 
     async def _explain(self, command: ExplainProduct) -> str:
         product = self._product(command.name)
-        if product.record.state is not ProductState.CONFIGURING:
-            return f"{product.name} is {product.record.state.value}: {product.record.reason or 'no complaint'}"
-        return "; ".join(self._scheduler.explain(graph_id) for graph_id in product.graph_ids)
+        explained = (self._scheduler.explain(graph_id) for graph_id in sorted(product.graph_ids))
+        waits = "; ".join(filter(None, explained))
+        state, reason = product.record.state, product.record.reason
+        if state is ProductState.CONFIGURING:
+            return waits
+        return f"{product.name} is {state.value}: {reason or 'no complaint'}\n{waits}".rstrip()
 
     async def _multicast_groups(self, command: MulticastGroups) -> str:
         product = self._product(command.product)

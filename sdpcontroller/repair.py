@@ -2,8 +2,8 @@
 
 What started tasks again by itself then would pile the work of the machines that are gone (a switch, a room
 without power) onto those that are left, and start what may still run. So it pauses, an alarm says why, and an
-operator resumes it. Products do nothing else by themselves: what has died stays in ``error`` until somebody
-decides.
+operator resumes it: neither tasks of products nor failed tasks of postprocessing are tried again until then.
+Products do nothing else by themselves: what has died stays in ``error`` until somebody decides.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
+from scheduler.permission import Refused
 from scheduler.views import LinkState
 from sdpcontroller.control import AgentRecord, Alarm, Command, ResumeRepair, Severity
 from sdpcontroller.errors import FencedError, StoreError
@@ -95,9 +96,13 @@ class Repair:
         if row is not None and row.value:
             self._pause(row.value)
 
-    async def allowed(self) -> None:
-        """Wait until repair goes on, if it pauses."""
-        await self._allowed.wait()
+    async def allowed(self, *, lost: bool, refused: Refused) -> None:
+        """Wait until what has ended may be started again: a :class:`~scheduler.permission.Permission`."""
+        if lost:  # its agent may be one of many: that is known a little later
+            await asyncio.sleep(LOOK)
+        while self.reason:
+            refused(f"not started again until repair-resume: {self.reason}")
+            await self._allowed.wait()
 
     def look(
         self, agents: Iterable[AgentRecord], link: LinkState, background: asyncio.TaskGroup

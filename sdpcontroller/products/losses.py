@@ -20,7 +20,6 @@ from sdpcontroller.products.record import KeptProduct
 from sdpcontroller.products.restarts import POLICIES, RestartPolicy, Row
 from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
-from sdpcontroller.repair import LOOK
 
 logger = logging.getLogger(__name__)
 
@@ -96,12 +95,13 @@ class Losses:
                 pause = self._next_pause(view)
                 if pause is None:
                     self._services.figures.restarted(view.kind, "given_up")
-                    await self._give_up(view, "it died too often to be started again")
+                    self._tell(view, "it died too often to be started again")
                     return
-                # What is lost with its agent may be one of many: that is known a little later.
                 lost = view.death is not None and view.death.outcome is Outcome.LOST
-                await asyncio.sleep(max(pause, LOOK) if lost else pause)
-                await self._services.may_repair()
+                await asyncio.sleep(pause)
+                await self._services.may_repair(
+                    lost=lost, refused=lambda why: self._tell(view, why)
+                )
                 if self._keeper.kept.state not in _LIVE:
                     return
                 restarted = await self._try_restart(graph, name)
@@ -173,14 +173,15 @@ class Losses:
                 f"{', '.join(names)} restarted", lambda kept: dataclasses.replace(kept, reason="")
             )
 
-    async def _give_up(self, view: TaskView, why: str) -> None:
+    def _tell(self, view: TaskView, why: str) -> None:
+        """Say why a task stays dead."""
         reason = f"{_obituary(view)}; {why}"
         logger.error("%s: %s", self._keeper.name, reason)
 
         async def tell() -> None:
             await self._keeper.change(reason, lambda kept: dataclasses.replace(kept, reason=reason))
 
-        await self._keeper.insist(tell)
+        self._services.background.create_task(self._keeper.insist(tell))
 
 
 def _obituary(view: TaskView) -> str:

@@ -123,7 +123,10 @@ class Postprocessing:
 
         _STARTED.reached()
         await self._services.scheduler.run_batch(
-            row.value.graph, timeout=self._services.timeouts.batch, concluded=concluded
+            row.value.graph,
+            timeout=self._services.timeouts.batch,
+            concluded=concluded,
+            retries=self._services.may_repair,
         )
 
     async def _conclude(self, cbid: str, reason: str) -> None:

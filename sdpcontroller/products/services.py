@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from scheduler.permission import Permission, granted
 from scheduler.service import Scheduler
 from sdpcontroller.control import ProductRecord, TaskSensor
 from sdpcontroller.multicast import MulticastPool
@@ -49,10 +50,6 @@ class NoFigures:
         """Forget it."""
 
 
-async def _at_once() -> None:
-    """Wait for nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Services:
     """The controller's parts that products share."""
@@ -70,7 +67,7 @@ class Services:
     may_act: Callable[[], bool] = lambda: True
     """Whether this controller leads at the moment."""
     figures: Figures = field(default_factory=NoFigures)
-    may_repair: Callable[[], Awaitable[None]] = _at_once
-    """Waits until tasks may be started again without being asked; see :mod:`sdpcontroller.repair`."""
+    may_repair: Permission = granted
+    """When tasks may be started again without being asked; see :mod:`sdpcontroller.repair`."""
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when another controller goes on with the products: what is cancelled then is not undone."""

@@ -16,6 +16,7 @@ def task_record(view: TaskView) -> TaskRecord:
         mesos_state=view.mesos_state,
         host=view.host,
         outcome="" if view.death is None else str(view.death),
+        held=view.held,
         resources=str(view.resources),
         ports=view.ports,
     )

@@ -24,8 +24,10 @@ from scheduler.errors import (
 )
 from scheduler.graph import Edge, EdgeKind, LogicalGraph, PhysicalGraph, Restart, instantiate
 from scheduler.journal import MemoryJournal, TaskRecord
+from scheduler.permission import Refused
 from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
+from scheduler.subscription import Timing
 from scheduler.task import Outcome, TaskState
 from scheduler.views import Change, LinkState, TaskChanged
 from tests.faults.virtual import NEVER, Program, World, in_virtual_time, small_agent, until
@@ -785,3 +787,72 @@ async def test_row_31_absurd_graphs_are_refused_before_any_offer_is_used(tmp_pat
             await scheduler.launch(physical("huge", huge), timeout=600)
         assert asyncio.get_running_loop().time() - began < 10
         assert world.called("ACCEPT") == []
+
+
+class Operator:
+    """Lets nothing be tried again before it says so."""
+
+    def __init__(self) -> None:
+        self.agrees = asyncio.Event()
+        self.asked: list[bool] = []
+        """Each time, whether the task was lost."""
+
+    async def __call__(self, *, lost: bool, refused: Refused) -> None:
+        self.asked.append(lost)
+        if not self.agrees.is_set():
+            refused("until the operator says so")
+        await self.agrees.wait()
+
+
+@in_virtual_time
+async def test_row_32_a_retry_in_a_batch_waits_for_permission_whoever_leads(
+    tmp_path: Path,
+) -> None:
+    """That takes nothing of the graph's time, and what has not failed goes on."""
+    ends = Program(runs=5)
+    edges = (Edge("c", "b", EdgeKind.FINISHED),)
+    graph = physical("g", shell("a", "x"), shell("b", "x"), shell("c", "x"), edges=edges)
+    terms: dict[str, Any] = {"timeout": 100}
+    journal, before, after = MemoryJournal(), Operator(), Operator()
+    async with World(tmp_path) as world:
+        world.programs |= {"a": Program(runs=1, status=1), "b": ends, "c": ends}
+        async with world.scheduler(journal) as scheduler:
+            run = asyncio.create_task(scheduler.run_batch(graph, retries=before, **terms))
+            await until(lambda: bool(before.asked))
+            assert scheduler.tasks("g")["b"].state is not TaskState.DEAD
+            await until(lambda: scheduler.tasks("g")["c"].state is TaskState.DEAD)
+            view = scheduler.tasks("g")["a"]
+            assert (view.task_id, view.state) == ("g.a.1", TaskState.PLANNED)
+            assert view.held == "until the operator says so"
+            assert scheduler.explain("g") == "a waits: until the operator says so"
+        run.cancel()
+        await asyncio.wait({run})
+        world.programs["a"] = ends
+        async with world.scheduler(journal, timing=Timing(adoption=60.0)) as scheduler:
+            run = asyncio.create_task(scheduler.run_batch(graph, retries=after, **terms))
+            await asyncio.sleep(150)
+            assert scheduler.tasks("g")["a"].held and not run.done()
+            assert world.running() == {}
+            after.agrees.set()
+            result = await run
+        assert result.succeeded
+        assert [c.task_id for c in world.containers] == ["g.a.0", "g.b.0", "g.c.0", "g.a.1"]
+        assert (before.asked, after.asked) == ([False], [False])
+
+
+@in_virtual_time
+async def test_row_32_what_was_lost_says_so_and_can_be_taken_down_while_it_waits(
+    tmp_path: Path,
+) -> None:
+    operator = Operator()
+    async with World(tmp_path) as world, world.scheduler() as scheduler:
+        graph = physical("g", shell("a", "x"))
+        run = asyncio.create_task(scheduler.run_batch(graph, timeout=1e4, retries=operator))
+        await until(lambda: bool(world.running()))
+        world.operations.mark_gone(world.agents[world.program("a").agent].info.id)
+        await until(lambda: bool(operator.asked))
+        assert operator.asked == [True]
+        await scheduler.stop("g")
+        result = await run
+        assert result.failed == ("a",)
+        assert scheduler.graphs() == ()

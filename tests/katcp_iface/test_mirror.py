@@ -24,6 +24,7 @@ from sdpcontroller.control import (
 from tests.conftest import PATIENCE
 
 TASK = "array_1.ingest.sdp_l0.0"
+EVERY_TASK = ("state", "mesos-state", "host", "resources", "device-status")
 
 
 async def value(client: aiokatcp.Client, name: str) -> tuple[str, str]:
@@ -110,8 +111,9 @@ async def test_sensors_of_a_product_come_and_go_with_it(client, control) -> None
     assert await names(client) - before == {
         *(f"array_1.{s}" for s in ("state", "capture-block-state", "config", "reason")),
         *(f"array_1.tasks-{s}" for s in ("total", "ready")),
-        *(f"{TASK}.{s}" for s in ("state", "mesos-state", "host", "resources", "spead", "http")),
-        *(f"array_1.telstate.{s}" for s in ("state", "mesos-state", "host", "resources")),
+        *(f"{TASK}.{s}" for s in (*EVERY_TASK, "spead", "http")),
+        *(f"array_1.telstate.{s}" for s in EVERY_TASK),
+        "array_1.device-status",
     }
     assert await value(client, "array_1.config") == ("nominal", '{"x": 1}')
     assert await value(client, "products") == ("nominal", '["array_1"]')
@@ -145,6 +147,47 @@ async def test_the_sensors_of_a_task(client, control) -> None:
     # KATCP's addresses are numeric: an endpoint by host name is text.
     assert (await description(client, f"{TASK}.http"))[3] == b"string"
     assert await value(client, f"{TASK}.http") == ("nominal", "host-1:8080")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reading", "whole"),
+    [
+        ({"state": "starting"}, "unknown", "ok"),
+        ({"state": "ready"}, ("nominal", "ok"), "ok"),
+        ({"state": "planned", "held": "until repair-resume"}, ("warn", "degraded"), "degraded"),
+        ({"mesos_state": "TASK_UNREACHABLE"}, ("warn", "degraded"), "degraded"),
+        ({"state": "dead", "outcome": "lost: its agent"}, ("error", "fail"), "fail"),
+        ({"state": "dead", "outcome": "killed: done"}, "inactive", "ok"),
+    ],
+)
+async def test_a_task_that_tells_nothing_has_the_device_status_that_the_controller_sees(
+    client, control, changes, reading, whole
+) -> None:
+    record = control.product("array_1")
+    other = control.task("other", state="ready")
+    task = replace(record.tasks["telstate"], **changes)
+    control.put(replace(record, tasks={"other": other, "telstate": task}))
+    shown = await value(client, "array_1.telstate.device-status")
+    assert reading in (shown, shown[0])
+    assert (await value(client, "array_1.device-status"))[1] == whole
+    if task.held:
+        assert (await value(client, "array_1.telstate.state"))[0] == "warn"
+
+
+async def test_what_a_task_tells_of_itself_goes_before(client, control) -> None:
+    record = control.product("array_1")
+    control.put(record)
+    words = {"type_name": "discrete", "params": ("ok", "degraded", "fail")}
+    control.sense(reading(name="device-status", description="Mine", value="fail", **words))
+    for state in ("starting", "ready"):
+        tasks = {**record.tasks, "ingest.sdp_l0.0": control.task("ingest.sdp_l0.0", state=state)}
+        control.put(replace(record, tasks=tasks))
+        assert (await value(client, f"{TASK}.device-status"))[1] == "fail"
+    assert (await description(client, f"{TASK}.device-status"))[1] == b"Mine"
+    assert (await value(client, "array_1.device-status"))[1] == "fail"
+    tasks = {"telstate": record.tasks["telstate"]}
+    control.put(replace(record, tasks=tasks))
+    assert (await value(client, "array_1.device-status"))[1] == "ok"
 
 
 async def test_tasks_change_and_go_one_by_one(client, control) -> None:
@@ -209,7 +252,7 @@ async def test_a_tasks_sensors_cannot_displace_the_controllers(client, control) 
         control.sense(reading(name=name))
     assert await value(client, f"{TASK}.state") == ("nominal", "ready")
     assert await value(client, f"{TASK}.spead") == ("nominal", "10.1.2.3:7148")
-    assert len(await names(client)) == 12 + 6 + 6 + 4
+    assert len(await names(client)) == 12 + 7 + 7 + 5
 
 
 async def test_readings_of_what_is_gone_are_dropped(client, control) -> None:

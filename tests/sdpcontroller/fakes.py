@@ -12,6 +12,7 @@ import aiokatcp
 from scheduler.errors import LaunchError, RestartError
 from scheduler.graph import PhysicalGraph
 from scheduler.journal import GraphPhase
+from scheduler.permission import Permission, granted
 from scheduler.placement import Assignment, Placement
 from scheduler.restart import RestartPlan
 from scheduler.task import Death, Outcome, TaskState
@@ -119,6 +120,8 @@ class FakeScheduler:
         self.launched: list[PhysicalGraph] = []
         """All that were launched."""
         self.batches: list[PhysicalGraph] = []
+        self.retries: list[Permission] = []
+        """What batches ask before they try again."""
         self.stopped: list[str] = []
         self.forced: list[str] = []
         self.journal: list[tuple[str, ...]] = []
@@ -344,8 +347,10 @@ class FakeScheduler:
         timeout: float,
         priority: int = 0,
         concluded: Callable[[BatchResult], Awaitable[None]] | None = None,
+        retries: Permission = granted,
     ) -> BatchResult:
         self.batches.append(graph)
+        self.retries.append(retries)
         stop = self._stopping[graph.graph_id] = asyncio.Event()
         views = self._views.setdefault(graph.graph_id, {})
         for name, task in graph.tasks.items():

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from scheduler.task import Outcome
 from scheduler.views import AgentsChanged, LinkChanged, LinkState
+from sdpcontroller import repair
 from sdpcontroller.control import (
     AgentRecord,
     ConfigureProduct,
     ProductState,
     ResumeRepair,
 )
-from sdpcontroller.products import losses
 from sdpcontroller.repair import LOST_TOGETHER, WINDOW, Losses
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
@@ -73,7 +73,7 @@ def lose(house: House, *hosts: str) -> None:
 
 @pytest.fixture(autouse=True)
 def look_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "LOOK", 0.01)
+    monkeypatch.setattr(repair, "LOOK", 0.01)
 
 
 def paused(house: House) -> Mapping[str, str]:
@@ -94,6 +94,7 @@ async def test_what_died_with_many_agents_waits_for_an_operator_whoever_leads(
         await asyncio.sleep(0.05)
         assert house.scheduler.restarts == [] and paused(house)
         assert house.product("p").state is ProductState.IDLE
+        assert "not started again until repair-resume: 2 of 2" in house.product("p").reason
         await house.crash()
         async with open_house(after=house) as successor:
             await asyncio.sleep(0.05)
@@ -103,6 +104,7 @@ async def test_what_died_with_many_agents_waits_for_an_operator_whoever_leads(
             await successor.settle()
             assert successor.scheduler.restarts == [DISPLAY] and not paused(successor)
             assert successor.product("p").tasks[DISPLAY].state == "ready"
+            assert successor.product("p").reason == ""
             assert await successor.master.execute(ResumeRepair()) == ""
 
 

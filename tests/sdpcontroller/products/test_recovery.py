@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from scheduler.views import AgentsChanged
 from sdpcontroller.control import (
     CaptureBlockState,
     CaptureDone,
     CaptureInit,
     ConfigureProduct,
     DeconfigureProduct,
+    ExplainProduct,
     MulticastGroups,
     ProductState,
+    ResumeRepair,
 )
 from sdpcontroller.errors import CommandError
 from tests.conftest import PATIENCE
@@ -181,6 +185,39 @@ async def test_postprocessing_goes_on(up: House, open_house: Any) -> None:
             up.scheduler.batches[0].graph_id
         }
         assert await house.store.load("batch") == {}
+
+
+async def test_postprocessing_asks_whether_it_may_try_again_whoever_leads(
+    up: House, open_house: Any
+) -> None:
+    """Where many agents were lost at once, an operator says."""
+    cbid = await up.master.execute(CaptureInit("p"))
+    await observe(up, cbid, {"A": 20})
+    up.scheduler.gate.clear()
+    await up.master.execute(CaptureDone("p"))
+    up.scheduler.tell(AgentsChanged())
+    up.scheduler.agent_views = tuple(replace(v, active=False) for v in up.scheduler.agent_views)
+    up.scheduler.tell(AgentsChanged())
+    await up.witness.until(lambda: bool(up.scheduler.batches))
+    await up.crash()
+    why: list[str] = []
+    async with open_house(after=up) as house:
+        await house.witness.until(lambda: len(house.scheduler.batches) == 2)
+        asking = [
+            asyncio.create_task(ask(lost=False, refused=why.append))
+            for ask in house.scheduler.retries
+        ]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in asking)
+        assert len(why) == 2 and why[0].startswith("not started again until repair-resume: 2 of 2")
+        explained = await house.master.execute(ExplainProduct("p"))
+        assert f"{house.scheduler.batches[0].graph_id} waits for 2 cores" in explained
+        await house.master.execute(ResumeRepair())
+        await asyncio.wait({asking[1]}, timeout=1)
+        assert asking[1].done()
+        asking[0].cancel()  # of the controller that is gone
+        house.scheduler.gate.set()
+        await house.settle()
 
 
 async def test_tasks_of_postprocessing_are_shown_as_long_as_they_run(
