@@ -96,6 +96,8 @@ class SensorMirror:
         self._aggregates = Aggregates()
         self._changed = InterfaceChanged(server)
         self._products: dict[str, ProductRecord] = {}
+        self._shown: dict[str, dict[str, TaskRecord]] = {}
+        """Tasks as their sensors are, by product and name."""
         self._ours: dict[tuple[str, str], set[str]] = {}
         """Names of the sensors that the controller has of a task, by product and task."""
         self._mirrored: dict[tuple[str, str], set[str]] = {}
@@ -105,22 +107,23 @@ class SensorMirror:
     @_contained
     def product_changed(self, record: ProductRecord) -> None:
         """Show a product and those of its tasks that differ from what is shown."""
-        old = self._products.get(record.name)
         self._products[record.name] = record
         self._show(product_sensors(record))
         self._show(task_counts(record))
-        shown = old.tasks if old is not None else {}
+        shown = self._shown.setdefault(record.name, {})
         for name in shown.keys() - record.tasks.keys():
+            del shown[name]
             self._drop_task(record.name, name)
         for name, task in record.tasks.items():
-            if shown.get(name) != task:
-                self._show_task(record.name, task)
+            if shown.get(name) != task and self._show_task(record.name, task):
+                shown[name] = task
         self.refresh()
 
     @_contained
     def product_gone(self, name: str) -> None:
         """Remove a product's sensors."""
         record = self._products.pop(name, None)
+        self._shown.pop(name, None)
         if record is not None:
             for task in record.tasks:
                 self._drop_task(name, task)
@@ -169,7 +172,7 @@ class SensorMirror:
         """Send no more informs."""
         self._changed.close()
 
-    def _show_task(self, product: str, task: TaskRecord) -> None:
+    def _show_task(self, product: str, task: TaskRecord) -> bool:
         key = (product, task.name)
         wanted = list(task_sensors(product, task))
         names = {shown.name for shown in wanted}
@@ -182,7 +185,7 @@ class SensorMirror:
             names.add(wanted[-1].name)
             self._show(filter(None, [self._aggregates.taken(reading)]))
         self._ours[key] = names
-        self._show(wanted)
+        return self._show(wanted)
 
     def _drop_task(self, product: str, task: str) -> None:
         key = (product, task)
@@ -198,23 +201,30 @@ class SensorMirror:
                 "%s.%s has more than %d sensors: the rest are dropped", *key, MAX_MIRRORED
             )
 
-    def _show(self, wanted: Iterable[Shown]) -> None:
+    def _show(self, wanted: Iterable[Shown]) -> bool:
+        """Show all of these; whether that worked: one that cannot be shown keeps no other from it."""
+        well = True
         for shown in wanted:
-            sensor = self._sensors.get(shown.name)
-            if (
-                sensor is None
-                or sensor.stype is not shown.kind
-                or sensor.description != shown.description
-            ):
-                sensor = _make(shown)
-                self._sensors.add(sensor)
-                self._changed.mark()
-            value = sensor.value if shown.value is None else shown.value
-            if shown.timestamp is not None or (value, shown.status) != (
-                sensor.value,
-                sensor.status,
-            ):
-                sensor.set_value(value, shown.status, shown.timestamp)
+            try:
+                self._show_one(shown)
+            except Exception:
+                logger.exception("sensor %s cannot be shown", shown.name)
+                well = False
+        return well
+
+    def _show_one(self, shown: Shown) -> None:
+        sensor = self._sensors.get(shown.name)
+        if (
+            sensor is None
+            or sensor.stype is not shown.kind
+            or sensor.description != shown.description
+        ):
+            sensor = _make(shown)
+            self._sensors.add(sensor)
+            self._changed.mark()
+        value = sensor.value if shown.value is None else shown.value
+        if shown.timestamp is not None or (value, shown.status) != (sensor.value, sensor.status):
+            sensor.set_value(value, shown.status, shown.timestamp)
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:

@@ -64,5 +64,6 @@ class Effects:
             self.task_changed(entry)
 
     def task_changed(self, entry: TaskEntry) -> None:
-        """Tell whoever listens."""
-        self._tell(TaskChanged(entry.view()))
+        """Tell whoever listens: by its name, under which another attempt may run by now."""
+        if not entry.replaced:
+            self._tell(TaskChanged(entry.view()))

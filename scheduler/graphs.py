@@ -82,8 +82,9 @@ class Graphs:
             self._background.spawn(self.stop(run, cause))
 
     def end_tasks(self, run: GraphRun, names: Collection[str], cause: str) -> None:
-        """Take some tasks of a graph down in the background."""
-        self._background.spawn(shutdown.take_down(self._equipment, run, cause, names))
+        """Take some tasks down in the background, of a graph that is up: it ought to have them."""
+        ending = shutdown.take_down(self._equipment, run, cause, names, intended=False)
+        self._background.spawn(ending)
 
     async def bury(self, run: GraphRun, *, keep_views: bool) -> None:
         """Forget a graph whose tasks are all dead; with `keep_views`, it can still be looked at."""

@@ -64,6 +64,8 @@ class TaskEntry:
     log_done: asyncio.Event = field(default_factory=_set_event)
     """Not set while its log is fetched."""
     expected_death: bool = False
+    replaced: bool = False
+    """Whether another attempt has its name: what is heard of this one is no news of the task."""
     hurried: bool = False
     """Whether its end waits for nothing: neither for its order nor for its time of grace."""
     preempted: bool = False
@@ -193,6 +195,8 @@ class GraphRun:
         for name, task in graph.tasks.items():
             old = self.entries.get(name)
             if old is None or old.task.task_id != task.task_id:
+                if old is not None:
+                    old.replaced = True
                 life = TaskLife(task.task_id)
                 self.entries[name] = TaskEntry(graph.graph_id, task, life)
 
@@ -348,7 +352,7 @@ class Runs:
         if life is not before:  # a kill again is no news, nor is an answer to it that knows nothing
             entry.news_at = asyncio.get_running_loop().time()
         if isinstance(event, KillAsked) and before.state is not TaskState.DEAD:
-            entry.expected_death = True
+            entry.expected_death = event.intended
         for step in life.history[len(before.history) :]:
             log = logger.warning if entry.dead and not _harmless(entry) else logger.info
             source, target = step.source.value, step.target.value

@@ -55,7 +55,12 @@ async def give_up(equipment: Equipment, run: GraphRun) -> None:
 
 
 async def take_down(
-    equipment: Equipment, run: GraphRun, cause: str, names: Collection[str] | None = None
+    equipment: Equipment,
+    run: GraphRun,
+    cause: str,
+    names: Collection[str] | None = None,
+    *,
+    intended: bool = True,
 ) -> None:
     """Kill tasks of a graph, each after those of them that need it by KILL edges are dead.
 
@@ -66,32 +71,41 @@ async def take_down(
     ----------
     names
         Which tasks; all, if not given.
+    intended
+        Whether that is what somebody wants; else the deaths count as those of tasks that died by themselves.
     """
     chosen = run.entries.keys() if names is None else names
     async with asyncio.TaskGroup() as group:
         for name in chosen:
-            group.create_task(_kill(equipment, run, run.entries[name], cause, chosen))
+            ask = KillAsked(cause, intended)
+            group.create_task(_kill(equipment, run, run.entries[name], ask, chosen))
 
 
 async def _kill(
-    equipment: Equipment, run: GraphRun, entry: TaskEntry, cause: str, among: Collection[str]
+    equipment: Equipment, run: GraphRun, entry: TaskEntry, ask: KillAsked, among: Collection[str]
 ) -> None:
     sources = run.edges.sources(entry.name, EdgeKind.KILL)
     first = [run.entries[name] for name in sources if name in among]
     await run.until(
         lambda: all(e.dead for e in first) or entry.dead or entry.hurried, though_stopping=True
     )
-    await kill_until_dead(equipment, run, entry, cause)
+    await _ask_until_dead(equipment, run, entry, ask)
 
 
 async def kill_until_dead(
     equipment: Equipment, run: GraphRun, entry: TaskEntry, cause: str
 ) -> None:
     """Kill one task, again and again until it is dead."""
+    await _ask_until_dead(equipment, run, entry, KillAsked(cause))
+
+
+async def _ask_until_dead(
+    equipment: Equipment, run: GraphRun, entry: TaskEntry, ask: KillAsked
+) -> None:
     while not entry.dead:
         hurried = entry.hurried  # which may change, and is a reason to kill again at once
         try:
-            await equipment.runs.apply(entry, KillAsked(cause))
+            await equipment.runs.apply(entry, ask)
         except JournalError as exc:  # killing needs no permission
             logger.warning("the end of %s was not recorded: %s", entry.task.task_id, exc)
         _KILLED.reached()

@@ -95,6 +95,8 @@ class KillAsked:
     """The task shall end; also the repetition of that wish."""
 
     cause: str
+    intended: bool = True
+    """Whether its end is what somebody wants, and not only the end of what cannot be gone on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,7 @@ def advance(life: TaskLife, event: Event, at: float) -> Step:
     match event:
         case StatusUpdate():
             return _told(life, event, at)
-        case KillAsked(cause):
+        case KillAsked(cause=cause):
             return _kill(life, cause, at)
         case DeclaredLost(cause):
             return _declare_lost(life, cause, at)

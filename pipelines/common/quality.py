@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pipelines.common.cancellation import going_on
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import StreamError
 
@@ -222,10 +221,9 @@ class Reporter:
 
     async def run(self) -> None:
         """Report until cancelled."""
-        await self.step()
-        while going_on():
-            await asyncio.sleep(PERIOD)
+        while True:
             await self.step()
+            await asyncio.sleep(PERIOD)
 
     async def step(self) -> None:
         """Report if there is something to report."""

@@ -11,7 +11,6 @@ from typing import Final
 
 import aiokatcp
 
-from pipelines.common.cancellation import going_on
 from pipelines.common.errors import StreamError
 from pipelines.common.program import ProgramServer
 from pipelines.common.quality import QualityQueue, Status, parse_record
@@ -71,7 +70,7 @@ class QualityServer(ProgramServer):
 
     async def _follow(self) -> None:
         last, silent = "0", False
-        while going_on():
+        while True:
             try:
                 last, documents = await self._queue.read(last, block=_WAIT)
                 silent = False

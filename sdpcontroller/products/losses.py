@@ -51,12 +51,24 @@ class Losses:
     def judge(self, graph: RunningGraph, view: TaskView) -> None:
         """See whether a task of the product's graph ended that should not have."""
         if view.state is TaskState.DEAD and not view.expected_death:
-            if view.task_id not in self._counted:
-                self._counted.add(view.task_id)
-                outcome = "" if view.death is None else view.death.outcome.value
-                self._services.figures.died(view.kind, outcome)
-            with about(product=self._keeper.name, task=view.name):
-                self._services.background.create_task(self._lost(graph, view))
+            self._note(graph, view)
+
+    def take_stock(self, graph: RunningGraph) -> None:
+        """Look at all tasks of a graph that is up and that nobody takes down: none should be dead.
+
+        Also one that was told to end: for a restart, which its controller or its place did not live to see.
+        """
+        for view in graph.tasks().values():
+            if view.state is TaskState.DEAD:
+                self._note(graph, view)
+
+    def _note(self, graph: RunningGraph, view: TaskView) -> None:
+        if view.task_id not in self._counted:
+            self._counted.add(view.task_id)
+            outcome = "" if view.death is None else view.death.outcome.value
+            self._services.figures.died(view.kind, outcome)
+        with about(product=self._keeper.name, task=view.name):
+            self._services.background.create_task(self._lost(graph, view))
 
     async def _lost(self, graph: RunningGraph, view: TaskView) -> None:
         """A task died by itself: nobody waits for it any more; without a critical one there is an error."""
@@ -86,7 +98,7 @@ class Losses:
 
     async def _restart(self, graph: RunningGraph, view: TaskView) -> None:
         """Start a task again, after a pause, unless that was tried too often."""
-        name = view.name
+        name, left = view.name, view.task_id
         if name in self._restarting:  # one death is told several times: its log comes later
             return
         self._restarting.add(name)
@@ -102,12 +114,14 @@ class Losses:
                 await self._services.may_repair(
                     lost=lost, refused=lambda why: self._tell(view, why)
                 )
-                if self._keeper.kept.state not in _LIVE:
-                    return
+                if self._keeper.kept.state not in _LIVE or _alive(graph, name, after=left):
+                    return  # an operator was faster
                 restarted = await self._try_restart(graph, name)
                 self._services.figures.restarted(view.kind, "ok" if restarted else "failed")
-                if restarted:
+                if restarted and _alive(graph, name):  # it may have died since
                     return
+                now = graph.tasks().get(name)
+                left = left if now is None else now.task_id
         finally:
             self._restarting.discard(name)
 
@@ -182,6 +196,12 @@ class Losses:
             await self._keeper.change(reason, lambda kept: dataclasses.replace(kept, reason=reason))
 
         self._services.background.create_task(self._keeper.insist(tell))
+
+
+def _alive(graph: RunningGraph, name: str, *, after: str = "") -> bool:
+    """Whether a task lives; `after` is the id of an attempt that does not count."""
+    view = graph.tasks().get(name)
+    return view is not None and view.state is not TaskState.DEAD and view.task_id != after
 
 
 def _obituary(view: TaskView) -> str:

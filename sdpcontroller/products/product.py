@@ -159,8 +159,7 @@ class Product:
             raise CommandError(f"product {self.name} is up, but that could not be recorded")
         _IDLE.reached()
         self._settle_configure()
-        for view in graph.tasks().values():  # one may have died while that was written
-            self._losses.judge(graph, view)
+        self._losses.take_stock(graph)  # one may have died while that was written
 
     def _settle_configure(self, failure: str = "") -> None:
         """Tell those who wait in :meth:`configured`."""
@@ -345,6 +344,7 @@ class Product:
                     graph.graph_id, task, timeout=self._services.timeouts.fit
                 )
             except SchedulerError as exc:
+                self._losses.take_stock(graph)  # what was ended for it is away
                 raise CommandError(str(exc)) from exc
             await asyncio.gather(*(self._losses.rejoin(graph, name) for name in plan.names))
             await self._losses.restarted(plan.names)
@@ -399,8 +399,7 @@ class Product:
                 self._settle_configure()
                 await graph.connect()
                 _CONNECTED.reached()
-                for view in graph.tasks().values():
-                    self._losses.judge(graph, view)
+                self._losses.take_stock(graph)
                 await self._capturing.resume(graph)
                 _RECOVERED.reached()
 

@@ -53,15 +53,17 @@ class RunningGraph:
     async def connect(self) -> None:
         """Open the links to all tasks that speak KATCP and live; the loop goes on in between.
 
+        One without a place is passed over: the controller died while it was started again.
+
         Raises
         ------
         CommandError
-            If one has no place yet, or the links were closed for good.
+            If the links were closed for good.
         """
         views = self.tasks()
         for task in self.roles.katcp_tasks:
             view = views.get(task)
-            if view is not None and view.death is None:
+            if view is not None and view.death is None and "katcp" in view.ports:
                 self._link(task, self._port(view, task, "katcp"))
                 await asyncio.sleep(0)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 
-from tests.conftest import PATIENCE
 from tests.contract import compare
 from tests.contract.event_comparison import EventComparison
 from tests.contract.recording import Line, in_order
@@ -193,7 +192,7 @@ class Replay:
         inbox = self.story.inboxes.get(line["stream"])
         if inbox is None or line["how"] == "not a stream":
             return
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(5):
             while inbox.ended is None:  # noqa: ASYNC110 - the end has no event of its own
                 await asyncio.sleep(0.001)
         self.story.compared += 1

@@ -16,6 +16,7 @@ from scheduler.graph import Edge, EdgeIndex, EdgeKind, LogicalGraph, Restart
 from scheduler.requests import TaskRequest
 from scheduler.restart import plan_restart
 from scheduler.task import TaskState
+from scheduler.views import Change, TaskChanged
 from tests.faults.virtual import Program, World, in_virtual_time, launched_on, until
 from tests.scheduler.programs import needs, physical, server, shell
 
@@ -151,6 +152,27 @@ async def test_a_restarted_task_that_dies_again_is_told_with_its_last_lines(tmp_
 
 
 @in_virtual_time
+async def test_what_comes_to_light_of_an_earlier_attempt_is_no_news_of_this_one(
+    tmp_path: Path,
+) -> None:
+    """The last lines of its log can come when the next one is up, which must not count as dead then."""
+    a = server("a", LOG, restart=Restart.IN_PLACE)
+    async with World(tmp_path) as world, world.scheduler() as scheduler:
+        await scheduler.launch(physical("g", a), timeout=60)
+        first = scheduler._runs.entry("g.a.0")
+        assert first is not None
+        world.program("a").exit(3)
+        await until(lambda: scheduler.tasks("g")["a"].state is TaskState.DEAD)
+        await scheduler.restart_task("g", "a", timeout=60)
+        told: list[Change] = []
+        scheduler.subscribe(told.append)
+        scheduler._effects.task_changed(first)
+        assert told == []
+        scheduler._effects.task_changed(scheduler._runs.entry("g.a.1") or first)
+        assert told == [TaskChanged(scheduler.tasks("g")["a"])]
+
+
+@in_virtual_time
 async def test_a_restart_that_is_cancelled_or_overtaken_leaves_nothing(tmp_path: Path) -> None:
     a = server("a", LOG, restart=Restart.IN_PLACE)
     async with World(tmp_path) as world, world.scheduler() as scheduler:
@@ -164,6 +186,7 @@ async def test_a_restart_that_is_cancelled_or_overtaken_leaves_nothing(tmp_path:
         with pytest.raises(asyncio.CancelledError):
             await first
         await until(lambda: set(world.running()) == {"g.b.0"})
+        assert not scheduler.tasks("g")["a"].expected_death, "the graph ought to have it"
         second = asyncio.create_task(scheduler.restart_task("g", "a", timeout=30))
         await until(lambda: "g.a.2" in world.running())
         await scheduler.stop("g")

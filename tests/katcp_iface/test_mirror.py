@@ -10,7 +10,6 @@ from typing import Any
 import aiokatcp
 import pytest
 
-from katcp_iface import server as katcp_server
 from katcp_iface.mirror import MAX_MIRRORED
 from sdpcontroller.control import (
     AgentRecord,
@@ -21,7 +20,6 @@ from sdpcontroller.control import (
     SystemRecord,
     TaskSensor,
 )
-from tests.conftest import PATIENCE
 
 TASK = "array_1.ingest.sdp_l0.0"
 EVERY_TASK = ("state", "mesos-state", "host", "resources", "device-status")
@@ -99,8 +97,7 @@ async def test_changes_of_agents_show_within_a_second_without_an_event(client, c
     changed = asyncio.Event()
     watcher.sensors["agents-total"].attach(lambda sensor, reading: changed.set())
     control.agent_records.clear()
-    assert katcp_server._REFRESH < 1.0  # how late that is on a busy machine is not ours
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(1.0):
         await changed.wait()
     assert watcher.sensors["agents-total"].value == 0
 
@@ -120,6 +117,32 @@ async def test_sensors_of_a_product_come_and_go_with_it(client, control) -> None
     control.drop("array_1")
     assert await names(client) == before
     assert await value(client, "products") == ("nominal", "[]")
+
+
+async def test_a_sensor_that_cannot_be_shown_keeps_no_other_from_it_and_is_tried_again(
+    client, control, monkeypatch, caplog
+) -> None:
+    record = control.product("array_1")
+    control.put(record)
+    task = record.tasks["telstate"]
+    set_value, broken = aiokatcp.Sensor.set_value, True
+
+    def refuse(sensor: aiokatcp.Sensor[Any], *args: Any) -> None:
+        if broken and sensor.name in ("array_1.state", "array_1.telstate.host"):
+            raise ValueError("an observer failed")
+        set_value(sensor, *args)
+
+    monkeypatch.setattr(aiokatcp.Sensor, "set_value", refuse)
+    dead = replace(task, state="dead", host="elsewhere")
+    changed = replace(record, state=ProductState.ERROR, tasks={**record.tasks, "telstate": dead})
+    control.put(changed)
+    assert await value(client, "array_1.telstate.state") == ("nominal", "dead")
+    assert await value(client, "array_1.telstate.host") == ("nominal", task.host)
+    assert "array_1.telstate.host cannot be shown" in caplog.text
+    broken = False
+    control.put(changed)
+    assert await value(client, "array_1.telstate.host") == ("nominal", "elsewhere")
+    assert await value(client, "array_1.state") == ("error", "error")
 
 
 async def test_the_states_of_a_product(client, control) -> None:
@@ -286,7 +309,7 @@ async def test_clients_are_told_once_of_many_changes(client, control) -> None:
     client.add_inform_callback("interface-changed", changed)
     for i in range(50):
         control.put(control.product(f"array_{i}"))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(1.0):
         await first.wait()
     await client.request("watchdog")
     assert told == [b"sensor-list"]
@@ -318,7 +341,7 @@ async def test_a_watcher_sees_a_whole_life(client, control) -> None:
     client.add_sensor_watcher(recorder)
     await recorder.synced.wait()
     record = control.product("array_1", state=ProductState.CONFIGURING)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(5.0):
         control.put(record)
         assert await recorder.seen.get() == b"configuring"
         for state in (ProductState.IDLE, ProductState.CAPTURING):

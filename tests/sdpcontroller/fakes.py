@@ -31,7 +31,6 @@ from sdpcontroller.control import ProductRecord, TaskSensor
 from sdpcontroller.master import Master
 from sdpcontroller.products.services import Timeouts
 from sdpcontroller.store import Store
-from tests.conftest import PATIENCE
 
 LateValues = Callable[[str], Awaitable[Mapping[str, str]]]
 
@@ -117,6 +116,7 @@ class FakeScheduler:
         self._stopping: dict[str, asyncio.Event] = {}
         self.servers: dict[str, TaskServer] = {}
         """By task id."""
+        self._starting: set[asyncio.Future[None]] = set()
         self.launched: list[PhysicalGraph] = []
         """All that were launched."""
         self.batches: list[PhysicalGraph] = []
@@ -160,6 +160,7 @@ class FakeScheduler:
     async def __aexit__(self, *_: object) -> None:
         await self.closing()
         self._subscribers.clear()
+        await asyncio.gather(*self._starting)
         if self.survives:
             return
         for server in tuple(self.servers.values()):
@@ -208,6 +209,8 @@ class FakeScheduler:
         view = self._views[graph_id][name]
         stem, _, attempt = view.task_id.rpartition(".")
         task_id = f"{stem}.{int(attempt) + 1}"
+        if task_id in self.servers:
+            raise RestartError(f"{name} is being restarted")
         server = await self._serve(name, task_id)
         changes: dict[str, Any] = {"death": None, "log_tail": (), "ports": {"katcp": server}}
         self._become(graph_id, name, task_id=task_id, state=TaskState.READY, **changes)
@@ -279,10 +282,13 @@ class FakeScheduler:
             self.tell(TaskChanged(view))
 
     async def _serve(self, name: str, task_id: str) -> tuple[str, int]:
-        server = TaskServer(name, self.journal, self.behaviour)
-        await server.start()
+        server = self.servers[task_id] = TaskServer(name, self.journal, self.behaviour)
+        starting = asyncio.ensure_future(server.start())
+        self._starting.add(starting)
+        await asyncio.shield(
+            starting
+        )  # also when the controller ends meanwhile: it is closed later
         assert server.server is not None
-        self.servers[task_id] = server
         return "127.0.0.1", server.server.sockets[0].getsockname()[1]
 
     async def _bring_up(self, graph: PhysicalGraph, late_values: LateValues) -> None:
@@ -418,7 +424,7 @@ class Witness:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds; it is looked at after everything that is told."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(10):
             while not holds():
                 await self._changed.wait()
 
@@ -482,12 +488,12 @@ class House:
         """Stop the master and wait until it has ended."""
         self.stop.set()
         assert self._running is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(30):
             await self._running
 
     async def settle(self) -> None:
         """Wait until nothing is left that products do by themselves."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(30):
             while busy := [t for t in asyncio.all_tasks() if _of_product(t)]:
                 await asyncio.wait(busy)
         for product in self.master._products.values():
@@ -497,7 +503,7 @@ class House:
     async def asked(self, task: str, request: str) -> None:
         """Wait until a task was asked something."""
         server = next(s for i, s in self.scheduler.servers.items() if f".{task}." in i)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(10):
             while (task, request) not in [entry[:2] for entry in self.scheduler.journal]:
                 server.asked.clear()
                 await server.asked.wait()
@@ -513,4 +519,5 @@ class House:
 
 def _of_product(task: asyncio.Task[Any]) -> bool:
     name = getattr(task.get_coro(), "__qualname__", "")
-    return name.startswith(("Product.", "Losses.", "Postprocessing.", "Capturing.", "Master._tidy"))
+    own = ("Product.", "Losses.", "Postprocessing.", "Capturing.", "Keeper.", "Master._tidy")
+    return name.startswith(own)

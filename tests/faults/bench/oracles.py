@@ -42,16 +42,19 @@ async def settled(bench: Bench, timeout: float = 20.0) -> dict[str, str]:
     """Wait until no product is on its way to another state, and no task is to be started again.
 
     Returns the states. A task without which an observation is whole may be away for as long as the pauses
-    before its restarts take; that its sensor says so is judged by :func:`judge`.
+    before its restarts take; that its sensor says so is judged by :func:`judge`. The database knows of a death
+    a moment before the sensors do: both must say that it is back.
     """
     patience = bench.patience(timeout)
     while True:
+        kept, records = await bench.table("product"), await bench.table("task")
         states = await bench.products()
         sensors = await bench.sensors(r"\.(state|capture-block-state)$")
         busy = {n: s for n, s in states.items() if s in _CHANGING}
         blocks = {n: json.loads(sensors.get(f"{n}.capture-block-state", "{}")) for n in states}
         moving = {n: b for n, b in blocks.items() if set(b.values()) - {"capturing"}}
-        away = {s: v for s, v in _expendable(states, sensors).items() if v != "ready"}
+        told = (sensors, _recorded(kept, records))
+        away = {s: v for t in told for s, v in _expendable(states, t).items() if v != "ready"}
         if not busy and not moving and not away:
             return states
         if patience.over:
@@ -68,6 +71,18 @@ async def accounted(bench: Bench, timeout: float = 20.0) -> None:
         if not verdict.violations:
             return
         await asyncio.sleep(0.1)
+
+
+def _recorded(kept: dict[str, Any], records: dict[str, Any]) -> dict[str, str]:
+    """Return the states of products' tasks in the database, by sensor; of the newest attempt of each."""
+    owners = {product["graph_id"]: name for name, product in kept.items()}
+    newest: dict[str, tuple[int, str]] = {}
+    for task_id, record in records.items():
+        if record["graph_id"] in owners:
+            sensor = f"{owners[record['graph_id']]}.{record['name']}.state"
+            attempt = int(task_id.rpartition(".")[2])
+            newest[sensor] = max(newest.get(sensor, (-1, "")), (attempt, record["state"]))
+    return {sensor: state for sensor, (_, state) in newest.items()}
 
 
 def _expendable(states: dict[str, str], sensors: dict[str, str]) -> dict[str, str]:

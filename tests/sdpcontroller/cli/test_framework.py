@@ -23,7 +23,6 @@ from sdpcontroller.cli.main import main
 from sdpcontroller.election import Election, ElectionTiming
 from sdpcontroller.store import Store
 from sdpcontroller.store.journal import StoreJournal
-from tests.conftest import PATIENCE
 from tests.scheduler.programs import agent, physical, scheduler_on, shell
 
 Sdp = Callable[..., Awaitable[int]]
@@ -31,7 +30,7 @@ LEASE = 0.4
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path, compiled: None) -> AsyncIterator[Cluster]:
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     async with Cluster(
         [agent(0)], work_dir=tmp_path / "cluster", port=0, allocation_interval=0.1
     ) as running:
@@ -51,7 +50,7 @@ def sdp(redis_server: Any, cluster: Cluster) -> Sdp:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110 - what is looked at tells nobody
             await asyncio.sleep(0.02)
 
@@ -61,12 +60,10 @@ async def leading(store: Store) -> AsyncIterator[None]:
     """Lead, as a controller does."""
     leadership = await Election(store, "head1:5001", ElectionTiming.of(LEASE)).win()
     keeping = asyncio.create_task(leadership.keep())
-    try:
-        yield
-    finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
-        await leadership.resign()
+    yield
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await leadership.resign()
 
 
 async def tear_down(cluster: Cluster, framework_id: str) -> None:
@@ -78,7 +75,7 @@ async def tear_down(cluster: Cluster, framework_id: str) -> None:
 
 async def up(scheduler: Scheduler) -> str:
     await until(lambda: scheduler.link().state is LinkState.CONNECTED)
-    await scheduler.launch(physical("g", shell("t", "sleep 1000")), timeout=PATIENCE)
+    await scheduler.launch(physical("g", shell("t", "sleep 1000")), timeout=20)
     assert scheduler.framework_id is not None
     return scheduler.framework_id
 
@@ -119,7 +116,7 @@ async def test_from_the_removal_to_a_new_id(
 
 async def up_again(scheduler: Scheduler) -> str | None:
     await until(lambda: scheduler.link().state is LinkState.CONNECTED)
-    await scheduler.launch(physical("h", shell("t", "sleep 1000")), timeout=PATIENCE)
+    await scheduler.launch(physical("h", shell("t", "sleep 1000")), timeout=20)
     await scheduler.stop("h")
     return scheduler.framework_id
 

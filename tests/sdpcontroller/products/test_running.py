@@ -11,7 +11,6 @@ from scheduler.task import TaskState
 from scheduler.views import TaskView
 from sdpcontroller.errors import CommandError
 from sdpcontroller.products.running import RunningGraph
-from tests.conftest import PATIENCE
 from tests.sdpcontroller.products.test_connections import Program
 
 NAMES = ("a", "b", "c")
@@ -47,12 +46,12 @@ def graph(programs: Mapping[str, Program]) -> RunningGraph:
 
 async def connected(programs: Mapping[str, Program], graph: RunningGraph) -> None:
     for task in NAMES:
-        await graph.connections[task].request("echo", "x", timeout=PATIENCE)
+        await graph.connections[task].request("echo", "x", timeout=5)
     assert [len(server._connections) for server in programs.values()] == [1, 1, 1]
 
 
 async def until_gone(programs: Mapping[str, Program]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(5):
         while any(server._connections for server in programs.values()):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
@@ -89,8 +88,8 @@ async def test_a_link_in_the_place_of_another_leaves_one(
     await connected(programs, graph)
     graph.connect_task("b")
     graph.connect_task("b")
-    await graph.connections["b"].request("echo", "x", timeout=PATIENCE)
-    async with asyncio.timeout(PATIENCE):
+    await graph.connections["b"].request("echo", "x", timeout=5)
+    async with asyncio.timeout(5):
         while len(programs["b"]._connections) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0)
     await graph.disconnect_all()
