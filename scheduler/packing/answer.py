@@ -1,9 +1,10 @@
-"""The arrays of an answer, read back as assignments."""
+"""The arrays of an answer, read back as assignments: field by field, for all tasks together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,13 +15,16 @@ from scheduler.packing.arrays import (
     DEVICE,
     L3,
     MEM,
+    N_CORES,
     NODE,
+    NODE_SHARE,
     NOWHERE,
     PLENTY,
     Ints,
 )
 from scheduler.packing.cores import CoreDemand, Granted, grant
 from scheduler.packing.flat import Problem
+from scheduler.packing.shapes import Kind
 from scheduler.packing.slots import PORTS
 from scheduler.placement import Assignment
 from scheduler.quantities import Ranges
@@ -28,6 +32,11 @@ from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 
 _NOTHING: Final = Ranges()
+
+_Agents = Sequence[AgentSnapshot]
+_Requests = Sequence[TaskRequest]
+_Numbers = list[tuple[int, ...]]
+"""By task: numbers of cores, ports or devices."""
 
 
 class _Spots(NamedTuple):
@@ -38,29 +47,33 @@ class _Spots(NamedTuple):
 
     task: list[int]
     agent: list[int]
+    row: list[int]
+    """Which of all nodes it is; NOWHERE for none, as for the node and the cache."""
     node: list[int]
-    """NOWHERE for none; so is the cache."""
     cache: list[int]
-    counts_mem: list[bool]
-    """Whether memory is counted by node there."""
-    devices: list[list[int]]
-    """By want: as the agent's GPUs and interfaces are numbered together."""
+    pins: list[bool]
+    """Whether the task has cores of the node."""
+    numa_mem: list[bool]
+    """Whether it draws the node's memory, which is counted there."""
+    n_cores: list[int]
+    n_ports: list[int]
+    """How many it names."""
 
     @classmethod
-    def of(cls, problem: Problem, where: Ints, device: Ints) -> _Spots:
-        places = problem.cluster.places
-        placed = np.flatnonzero(where != NOWHERE)
-        here = places[where[placed]]
+    def of(cls, problem: Problem, task: Ints, place: Ints) -> _Spots:
+        """Look up where these tasks are in these places."""
+        places, asked = problem.cluster.places, problem.demand.task[task]
+        here = places[place]
         agent, node = here[:, AGENT], here[:, NODE]
-        in_cache = where[placed] - _first_cache(places, node)
-        counts_mem = (node != NOWHERE) & (problem.free[here[:, CORES] + MEM] < PLENTY)
+        in_cache = place - _first_cache(places, node)
+        takes_cores = (asked[:, N_CORES] > 0) | (asked[:, NODE_SHARE] > 0)
+        pins = (node != NOWHERE) & takes_cores
         columns = (
-            placed,
-            agent,
+            *(task, agent, node),
             np.where(node == NOWHERE, NOWHERE, node - _first_node(problem, agent)),
             np.where(here[:, L3] == NOWHERE, NOWHERE, in_cache),
-            counts_mem,
-            (device[placed] - here[:, DEVICE, None]).T,
+            *(pins, pins & (problem.free[here[:, CORES] + MEM] < PLENTY)),
+            *(asked[:, N_CORES], problem.demand.own[task, Kind.PORTS]),
         )
         return cls(*(column.tolist() for column in columns))
 
@@ -73,53 +86,87 @@ def assignments(problem: Problem, where: Ints, device: Ints) -> dict[str, Assign
     where, device
         As in :class:`~scheduler.packing.arrays.Plan`.
     """
-    spots = _Spots.of(problem, where, device)
-    pools = _Pools(problem, spots)
-    result: dict[str, Assignment] = {}
-    for i, (task, number, node) in enumerate(zip(*spots[:3], strict=True)):
-        name, request = problem.tasks[task]
-        agent, wants = problem.agents[number], (request.gpus, request.nics)
-        pins = node != NOWHERE and bool(request.cores or request.numa_share)
-        cores, held = pools.cores(number, node, name, request) if pins else ((), ())
-        gpus, nics = _devices(agent, wants, spots.devices, i) if any(wants) else ((), ())
-        volumes = _volumes(agent, request) if request.volumes else ()
-        result[name] = Assignment(
-            task=name,
-            agent_id=agent.agent_id,
-            host=agent.host,
-            numa=node if pins else None,
-            cores=cores,
-            ports=pools.ports(number, agent, len(request.ports)) if request.ports else (),
-            gpus=gpus,
-            nics=nics,
-            volumes=volumes,
-            numa_mem=pins and spots.counts_mem[i],
-            volume_disk=tuple([agent.topology.volumes[v].disk_mib is not None for v in volumes]),
-            held_cores=held,
-            whole_gpu_mem=_whole_gpu_mem(request, agent, gpus) if gpus else (),
-        )
-    return result
-
-
-def _devices(
-    agent: AgentSnapshot,
-    wants: tuple[Sequence[object], Sequence[object]],
-    devices: Sequence[Sequence[int]],
-    spot: int,
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the numbers of the GPUs and of the interfaces behind a task's wants."""
-    gpus, nics = wants
-    first_nic, n_gpus = len(agent.topology.gpus), len(gpus)
-    on_nics = devices[n_gpus : n_gpus + len(nics)]
-    return (
-        tuple([column[spot] for column in devices[:n_gpus]]),
-        tuple([column[spot] - first_nic for column in on_nics]),
+    placed = np.flatnonzero(where != NOWHERE)
+    spots = _Spots.of(problem, placed, where[placed])
+    names = [problem.tasks[task][0] for task in spots.task]
+    requests = [problem.tasks[task][1] for task in spots.task]
+    agents = [problem.agents[number] for number in spots.agent]
+    first_device = problem.cluster.places[where[placed], DEVICE]
+    gpus, nics = _devices(agents, requests, device[placed] - first_device[:, None])
+    cores, held = _cores(problem, spots)
+    made = Assignment.of_columns(
+        len(names),
+        task=names,
+        agent_id=[agent.agent_id for agent in agents],
+        host=[agent.host for agent in agents],
+        numa=[n if pins else None for n, pins in zip(spots.node, spots.pins, strict=True)],
+        cores=cores,
+        held_cores=held,
+        ports=_ports(problem, spots),
+        gpus=gpus,
+        nics=nics,
+        numa_mem=spots.numa_mem,
+        **_whole_gpu_mem(agents, requests, gpus),
+        **_volumes(agents, requests),
     )
+    return dict(zip(names, made, strict=True))
 
 
-def _volumes(agent: AgentSnapshot, request: TaskRequest) -> tuple[int, ...]:
-    numbers = {volume.name: n for n, volume in enumerate(agent.topology.volumes)}
-    return tuple(numbers[volume.name] for volume in request.volumes)
+def _devices(agents: _Agents, requests: _Requests, number: Ints) -> tuple[_Numbers, _Numbers]:
+    """Return the numbers of the GPUs and of the interfaces behind each task's wants.
+
+    Parameters
+    ----------
+    number
+        (tasks, most wants) of the device behind each want: GPUs come before interfaces, among the wants of a
+        task as among the devices of its agent.
+    """
+    n_gpus = _lengths([request.gpus for request in requests])
+    n_nics = _lengths([request.nics for request in requests])
+    on_agent = _lengths([agent.topology.gpus for agent in agents])
+    want = np.arange(number.shape[1])
+    for_gpu = want < n_gpus[:, None]
+    for_nic = (want < (n_gpus + n_nics)[:, None]) & ~for_gpu
+    nic_number = (number - on_agent[:, None])[for_nic]
+    return _cut(number[for_gpu], n_gpus), _cut(nic_number, n_nics)
+
+
+def _lengths(column: Sequence[Sequence[object]]) -> Ints:
+    return np.fromiter(map(len, column), np.int64, len(column))
+
+
+def _cut(numbers: Ints, lengths: Ints) -> _Numbers:
+    """Cut numbers that lie one behind the other into runs of these lengths."""
+    rest = iter(numbers.tolist())
+    return [tuple(islice(rest, n)) if n else () for n in lengths.tolist()]
+
+
+def _volumes(agents: _Agents, requests: _Requests) -> dict[str, Sequence[tuple[int, ...]]]:
+    """Return what assignments say of volumes: their numbers, and whether their space is counted."""
+    if not any(map(attrgetter("volumes"), requests)):
+        return {}
+    numbers: _Numbers = []
+    counted: list[tuple[bool, ...]] = []
+    for agent, request in zip(agents, requests, strict=True):
+        known = {v.name: (n, v.disk_mib is not None) for n, v in enumerate(agent.topology.volumes)}
+        found = [known[volume.name] for volume in request.volumes]
+        numbers.append(tuple([number for number, _ in found]))
+        counted.append(tuple([has_size for _, has_size in found]))
+    return {"volumes": numbers, "volume_disk": counted}
+
+
+def _whole_gpu_mem(agents: _Agents, requests: _Requests, gpus: _Numbers) -> dict[str, _Numbers]:
+    """Return what assignments say of the memory of those GPUs that are exclusive: all of it."""
+    asked = chain.from_iterable(map(attrgetter("gpus"), requests))
+    if not any(map(attrgetter("exclusive"), asked)):
+        return {}
+    found: _Numbers = []
+    for agent, request, numbers in zip(agents, requests, gpus, strict=True):
+        exclusive = [gpu.exclusive for gpu in request.gpus]
+        free = [agent.free.scalars.get(f"gpu.{number}.mem", 0) for number in numbers]
+        whole = [mem if alone else 0 for alone, mem in zip(exclusive, free, strict=True)]
+        found.append(tuple(whole) if any(exclusive) else ())
+    return {"whole_gpu_mem": found}
 
 
 def _first_node(problem: Problem, agent: Ints) -> Ints:
@@ -135,58 +182,85 @@ def _first_cache(places: Ints, node: Ints) -> Ints:
     return found
 
 
-class _Pools:
-    """What of the cores and ports of the agents is not yet given to a task of this placement."""
+def _ports(problem: Problem, spots: _Spots) -> _Numbers:
+    """Return the smallest ports of its agent for each task."""
 
-    def __init__(self, problem: Problem, spots: _Spots) -> None:
-        self._problem = problem
-        self._ports: dict[int, Iterator[int]] = {}
-        self._alike: dict[tuple[int, int], Iterator[int]] = {}
-        self._granted = self._grant(spots)
-        """Cores of the nodes where it matters which one gets, by task."""
+    def open_pool(spot: int) -> Iterator[int]:
+        free = problem.agents[spots.agent[spot]].free
+        return _common(free.ranges.get("ports", _NOTHING), PORTS)
 
-    def ports(self, number: int, agent: AgentSnapshot, count: int) -> tuple[int, ...]:
-        """Take the smallest ports of an agent."""
-        if (pool := self._ports.get(number)) is None:
-            free = agent.free.ranges.get("ports", _NOTHING)
-            pool = self._ports[number] = _common(free, PORTS)
-        return tuple(islice(pool, count))
+    return _draw(spots.agent, spots.n_ports, open_pool)
 
-    def cores(
-        self, number: int, node: int, name: str, request: TaskRequest
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Take cores of an agent's node: those that are named, and those that are held."""
-        if (granted := self._granted.get(name)) is not None:
-            return granted.cores, granted.held
-        key = number, node
-        if (pool := self._alike.get(key)) is None:
-            pool = self._alike[key] = _common(*self._free(*key))
-        return tuple(islice(pool, len(request.cores))), ()
 
-    def _free(self, number: int, node: int) -> tuple[Ranges, Ranges]:
-        """Return the free cores of an agent, and the cores of the node."""
-        agent = self._problem.agents[number]
-        return agent.free.ranges.get("cores", _NOTHING), agent.topology.numa[node].cores
+def _cores(problem: Problem, spots: _Spots) -> tuple[_Numbers, _Numbers]:
+    """Return the cores of each task that are named, and those that are held."""
 
-    def _grant(self, spots: _Spots) -> dict[str, Granted]:
-        by_node: dict[tuple[int, int], list[CoreDemand]] = {}
-        holds = any(request.numa_share for _, request in self._problem.tasks)
-        for task, number, node, cache in zip(*spots[:4], strict=True):
-            if node == NOWHERE:
-                continue
-            topology = self._problem.agents[number].topology
-            if not (holds or topology.smt or topology.l3):
-                continue  # all cores are alike, and no more are taken than are named
-            name, request = self._problem.tasks[task]
-            if request.cores or request.numa_share:
-                demand = CoreDemand(name, request, None if cache == NOWHERE else cache)
-                by_node.setdefault((number, node), []).append(demand)
-        granted: dict[str, Granted] = {}
-        for (number, node), demands in by_node.items():
-            topology = self._problem.agents[number].topology
-            free, cores = self._free(number, node)
-            granted |= grant(topology, node, free & cores, demands)
-        return granted
+    def open_pool(spot: int) -> Iterator[int]:
+        return _common(*_free_cores(problem, spots.agent[spot], spots.node[spot]))
+
+    granted = _grant(problem, spots)
+    counts = [*spots.n_cores]
+    for spot in granted:
+        counts[spot] = 0
+    cores: _Numbers = _draw(spots.row, counts, open_pool)
+    held: _Numbers = [()] * len(cores)
+    for spot, of_task in granted.items():
+        cores[spot], held[spot] = of_task.cores, of_task.held
+    return cores, held
+
+
+def _draw(
+    keys: Sequence[int], counts: Sequence[int], open_pool: Callable[[int], Iterator[int]]
+) -> _Numbers:
+    """Draw so many numbers for each task from the pool of its key, one after the other.
+
+    Parameters
+    ----------
+    open_pool
+        Called with the first of the tasks that draw from a pool.
+    """
+    pools: dict[int, Iterator[int]] = {}
+    found: _Numbers = []
+    for spot, (key, count) in enumerate(zip(keys, counts, strict=True)):
+        if count and key not in pools:
+            pools[key] = open_pool(spot)
+        found.append(tuple(islice(pools[key], count)) if count else ())
+    return found
+
+
+def _grant(problem: Problem, spots: _Spots) -> dict[int, Granted]:
+    """Choose the cores of the nodes where it matters which one gets, by number of the spot."""
+    chosen = _choosy(problem, spots)
+    by_node: dict[tuple[int, int], list[CoreDemand]] = {}
+    number_of: dict[str, int] = {}
+    for spot, number in enumerate(spots.agent) if chosen else ():
+        if spots.pins[spot] and number in chosen:
+            name, request = problem.tasks[spots.task[spot]]
+            cache = spots.cache[spot]
+            demand = CoreDemand(name, request, None if cache == NOWHERE else cache)
+            by_node.setdefault((number, spots.node[spot]), []).append(demand)
+            number_of[name] = spot
+    granted: dict[int, Granted] = {}
+    for (number, node), demands in by_node.items():
+        free, cores = _free_cores(problem, number, node)
+        found = grant(problem.agents[number].topology, node, free & cores, demands)
+        granted |= {number_of[name]: of_task for name, of_task in found.items()}
+    return granted
+
+
+def _choosy(problem: Problem, spots: _Spots) -> set[int]:
+    """Return the agents of which not all cores are alike, or more are taken than are named."""
+    used = {*spots.agent}
+    if problem.demand.task[:, NODE_SHARE].any():
+        return used
+    topologies = ((number, problem.agents[number].topology) for number in used)
+    return {number for number, topology in topologies if topology.smt or topology.l3}
+
+
+def _free_cores(problem: Problem, number: int, node: int) -> tuple[Ranges, Ranges]:
+    """Return the free cores of an agent, and the cores of the node."""
+    agent = problem.agents[number]
+    return agent.free.ranges.get("cores", _NOTHING), agent.topology.numa[node].cores
 
 
 def _common(one: Ranges, other: Ranges) -> Iterator[int]:
@@ -197,13 +271,3 @@ def _common(one: Ranges, other: Ranges) -> Iterator[int]:
         for other_begin, other_end in other.intervals
     ]
     return chain.from_iterable(common)
-
-
-def _whole_gpu_mem(
-    request: TaskRequest, agent: AgentSnapshot, gpus: Sequence[int]
-) -> tuple[int, ...]:
-    """Return the memory of those GPUs that are exclusive: all of it."""
-    if not any(gpu.exclusive for gpu in request.gpus):
-        return ()
-    free = [agent.free.scalars.get(f"gpu.{number}.mem", 0) for number in gpus]
-    return tuple(mem if gpu.exclusive else 0 for gpu, mem in zip(request.gpus, free, strict=True))

@@ -143,13 +143,6 @@ def _least(column: Sequence[Need], hosts: Sequence[str]) -> tuple[Lack | None, s
     return best if best is not None else (None, "")
 
 
-def hopeless(agents: Sequence[AgentSnapshot], tasks: Tasks, missing: Sequence[str]) -> bool:
-    """Whether it is certain that no search can place the tasks, of which `missing` are hard to place."""
-    return any(total.short for total in cluster_totals(agents, tasks)) or bool(
-        unfit(agents, tasks, missing)
-    )
-
-
 def cluster_totals(agents: Sequence[AgentSnapshot], tasks: Tasks) -> tuple[Total, ...]:
     """Add up what all tasks ask for and what all agents have, by resource.
 

@@ -50,6 +50,8 @@ class Problem:
     demand: Demand
     free: Ints
     """(slots,) what is free at the start."""
+    family: Ints
+    """(services,) number of what each is a service of: GPUs, or interfaces of one network."""
 
     @property
     def n_caches(self) -> int:
@@ -98,7 +100,7 @@ def flatten(
         rule_out(cluster, demand, tied, places, len(items))
     if tied.facts:
         cluster, demand = keep_together(cluster, demand, free, tied)
-    return Problem(agents, items, cluster, demand, free)
+    return Problem(agents, items, cluster, demand, free, names.families())
 
 
 def needs_node(request: TaskRequest) -> bool:

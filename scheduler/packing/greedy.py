@@ -28,7 +28,7 @@ from scheduler.packing.arrays import (
     Plan,
 )
 from scheduler.packing.compiled import compiled
-from scheduler.packing.placing import left_at, put, remove, tied_elsewhere
+from scheduler.packing.placing import left_within, put, remove, tied_elsewhere
 
 FAR: Final = 1 << 50
 """Added to what a place leaves over and to its priority, where a task had rather be elsewhere."""
@@ -75,9 +75,12 @@ def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: 
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
     room = roomy(cluster, demand, plan, task)
     best, best_left, best_rank = NOWHERE, np.inf, 0
+    n_cores, admission = tasks[task, N_CORES], tasks[task, ADMISSION]
     for place in range(tasks[task, PLACE], tasks[task, PLACE_END]):
+        if n_cores > 0 and plan.free[places[place, CORES]] < n_cores:
+            continue  # most of the places, where a cluster is nearly full
         agent = places[place, AGENT]
-        grade = admits[tasks[task, ADMISSION], agent]
+        grade = admits[admission, agent]
         if grade == NO or tied_elsewhere(cluster, plan, task, agent):
             continue
         if len(room) > 0 and room[agent] == 0:
@@ -86,7 +89,8 @@ def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: 
         humbler = rule == HUMBLEST and rank[agent] + far < best_rank
         if rule == HUMBLEST and best != NOWHERE and rank[agent] + far > best_rank:
             continue
-        left = left_at(cluster, demand, plan.free, task, place, needs)
+        most = np.inf if humbler or far > 0 else best_left
+        left = left_within(cluster, demand, plan.free, task, place, needs, most)
         left += far
         if left < best_left or (humbler and left < np.inf):
             best, best_left, best_rank = place, left, rank[agent] + far
@@ -123,6 +127,24 @@ def insert_all(cluster: Cluster, demand: Demand, plan: Plan, order: Ints, rule: 
         if not insert(cluster, demand, plan, task, rule):
             missed += 1
     return missed
+
+
+@compiled
+def each_fits_alone(cluster: Cluster, demand: Demand, plan: Plan, tasks: Ints) -> bool:
+    """Whether there is a place for each of these tasks, were it the only one; the plan has nothing placed."""
+    for task in tasks:
+        fits = False
+        for place in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
+            agent = cluster.places[place, AGENT]
+            if cluster.admits[demand.task[task, ADMISSION], agent] != NO and put(
+                cluster, demand, plan, task, place
+            ):
+                remove(cluster, plan, task)
+                fits = True
+                break
+        if not fits:
+            return False
+    return True
 
 
 @compiled

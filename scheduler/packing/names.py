@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from scheduler.packing.admission import Admission, GpuService, NicService, Traffic
+from scheduler.packing.arrays import Ints
 
 
 class Names:
@@ -22,6 +25,12 @@ class Names:
     def service(self, service: GpuService | NicService) -> int:
         """Number of what a device must be to serve a request."""
         return self.services.setdefault(service, len(self.services))
+
+    def families(self) -> Ints:
+        """Return by number of the service what it is one of: GPUs, or interfaces of one network."""
+        known: dict[str | None, int] = {}
+        networks = [s.network if isinstance(s, NicService) else None for s in self.services]
+        return np.array([known.setdefault(n, len(known)) for n in networks], np.int64)
 
     def volume(self, name: str) -> int:
         """Number of a volume's name."""

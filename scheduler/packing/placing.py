@@ -175,8 +175,8 @@ def tightest_device(
 
 
 @inlined
-def left_at(
-    cluster: Cluster, demand: Demand, free: Ints, task: int, place: int, needs: Ints
+def left_within(
+    cluster: Cluster, demand: Demand, free: Ints, task: int, place: int, needs: Ints, most: float
 ) -> float:
     """Return how much a task would leave of the slots it needs in a place; infinity if it does not fit.
 
@@ -189,6 +189,8 @@ def left_at(
         (slots,) what is free.
     needs
         (most draws, 2) room for what the task needs.
+    most
+        What is left is not added up further once it is no less than this.
     """
     n = needs_at(cluster, demand, task, place, needs)
     if n == NOWHERE:
@@ -200,10 +202,18 @@ def left_at(
             return np.inf
         left += rest * cluster.weight[needs[i, 0]]
     for w in range(demand.task[task, WANT], demand.task[task, WANT_END]):
-        left += tightest_device(cluster, demand, free, place, w)[1]
-        if left == np.inf:
+        if left >= most:
             break
+        left += tightest_device(cluster, demand, free, place, w)[1]
     return left
+
+
+@inlined
+def left_at(
+    cluster: Cluster, demand: Demand, free: Ints, task: int, place: int, needs: Ints
+) -> float:
+    """Return the same as :func:`left_within`, however much it is."""
+    return left_within(cluster, demand, free, task, place, needs, np.inf)
 
 
 @inlined

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,15 +76,12 @@ class Shape:
     """Whether an interface has no multicast loopback."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
+class Frame(NamedTuple):
     """All that is used of a topology in every layout."""
 
     shape: Shape
     cores: tuple[Intervals, ...]
     """By node: its logical CPUs."""
-    n_cores: tuple[int, ...]
-    """By node: how many they are."""
     priority: Millis
     for_all: bool
     """Whether the agent serves tasks of no subsystem."""
@@ -109,7 +106,6 @@ def frame_of(topology: Topology) -> Frame:
     frame = Frame(
         shape,
         tuple([node.cores.intervals for node in topology.numa]),
-        tuple([len(node.cores) for node in topology.numa]),
         topology.effective_priority,
         not topology.subsystems,
     )

@@ -83,13 +83,14 @@ def main_slots(agents: Agents, frames: Sequence[Frame]) -> MainSlots:
     offset[:, OWN] = offset[:, CORES] = first_slot[:-1]
     offset[:, DEVICE] = offset[:, DEVICE_END] = starts(n_devices)[:-1]
     nodes += np.repeat(offset, n_nodes, axis=0)
-    nodes[:, NODE_CORES] = _flat([frame.n_cores for frame in frames])
+    cores = laid(list(chain.from_iterable(frame.cores for frame in frames)))
+    nodes[:, NODE_CORES] = _sizes(*cores)
     own += offset
     own[:, NODE] = own[:, CORES] = NOWHERE
     unknown = device[:, 1] == NOWHERE
     device += np.repeat(offset[:, (OWN, NODE)], n_devices, axis=0)
     device[unknown, 1] = NOWHERE
-    return MainSlots(_free(agents, frames, nodes, own), kinds, nodes, own, device)
+    return MainSlots(_free(agents, frames, nodes, own, cores), kinds, nodes, own, device)
 
 
 def _none(columns: int | None = None) -> Ints:
@@ -97,11 +98,15 @@ def _none(columns: int | None = None) -> Ints:
     return np.zeros(0 if columns is None else (0, columns), np.int64)
 
 
-def _flat(rows: Sequence[Sequence[int]]) -> Ints:
-    return np.fromiter(chain.from_iterable(rows), np.int64)
+def _sizes(intervals: Ints, first: Ints) -> Ints:
+    """Return how many integers are in each of the sets that :func:`laid` returned."""
+    sizes: Ints = np.diff(starts(intervals[:, 1] - intervals[:, 0] + 1)[first])
+    return sizes
 
 
-def _free(agents: Agents, frames: Sequence[Frame], nodes: Ints, own: Ints) -> Ints:
+def _free(
+    agents: Agents, frames: Sequence[Frame], nodes: Ints, own: Ints, of_nodes: tuple[Ints, Ints]
+) -> Ints:
     """Return what is free in every slot."""
     amounts: list[int] = []
     for agent, frame in zip(agents, frames, strict=True):
@@ -109,7 +114,6 @@ def _free(agents: Agents, frames: Sequence[Frame], nodes: Ints, own: Ints) -> In
     free = bounded(amounts, MOST - 1)
     free[own[:, OWN] + Kind.PORTS] = _n_ports(agents)
     cores, first = laid(_intervals(agents, "cores"))
-    of_nodes = laid(list(chain.from_iterable(frame.cores for frame in frames)))
     free[nodes[:, CORES]] = count_all(cores, first, nodes[:, AGENT], *of_nodes)
     uncounted = [np.zeros(0, np.bool_), *(frame.shape.uncounted for frame in frames)]
     free[np.concatenate(uncounted)] = PLENTY

@@ -12,10 +12,11 @@ import numpy as np
 from scheduler.packing.answer import assignments
 from scheduler.packing.arrays import FIRST, HUMBLEST, N_CORES, NOWHERE, TIGHTEST, Best, Ints, Plan
 from scheduler.packing.ejection import search
-from scheduler.packing.explain import explain, hopeless
+from scheduler.packing.explain import explain
 from scheduler.packing.flat import Problem, flatten
 from scheduler.packing.greedy import insert_all
 from scheduler.packing.indexed import LARGE, insert_all_indexed, make_index
+from scheduler.packing.proof import hopeless
 from scheduler.packing.relaxed import NEVER, mark_places, relax
 from scheduler.packing.resume import resumed
 from scheduler.packing.shortage import Shortage
@@ -90,7 +91,7 @@ def pack(
     """
     problem = flatten(agents, tasks, running, capacity or ())
     best, missing = _greedy(problem)
-    if missing and iterations > 0 and not hopeless(agents, tasks, _left_out(problem, best)):
+    if missing and iterations > 0 and not hopeless(problem, _left_out(best)):
         effort = Effort(seed, iterations, seconds)
         best, missing = _search(problem, best, missing, effort, start, _Rooms.of(problem))
     placement = Placement(assignments(problem, best.where, best.device))
@@ -108,7 +109,7 @@ def place(
     """Place all tasks like :func:`pack`, for those who do not ask why not."""
     problem = flatten(agents, tasks, running)
     best, missing = _greedy(problem)
-    if missing and iterations > 0:
+    if missing and iterations > 0 and not hopeless(problem, _left_out(best)):
         effort = Effort(0, iterations, None)
         # a few steps do not pay for looking at all places of all tasks first
         rooms = _Rooms.of(problem, relaxed=iterations >= RELAXED)
@@ -129,8 +130,8 @@ def _keep(plan: Plan) -> Best:
     return Best(plan.where.copy(), plan.device.copy())
 
 
-def _left_out(problem: Problem, best: Best) -> list[str]:
-    return [problem.tasks[t][0] for t in np.flatnonzero(best.where == NOWHERE).tolist()]
+def _left_out(best: Best) -> Ints:
+    return np.flatnonzero(best.where == NOWHERE)
 
 
 def _greedy(problem: Problem) -> tuple[Best, int]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+import pytest
+
 from scheduler.placement import Assignment, Placement
 from scheduler.quantities import Ranges
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest, VolumeRequest
@@ -51,3 +55,12 @@ def test_says_where_and_what() -> None:
         "ingest.0 on agent-1: NUMA node 1, cores 8 9, gpus 2 2, nics 0 1, volumes 0 1, ports 31000",
         "telstate on agent-2",
     ]
+
+
+def test_many_are_made_at_once_as_one_by_one() -> None:
+    columns = {field.name: [getattr(ASSIGNMENT, field.name)] * 2 for field in fields(Assignment)}
+    assert Assignment.of_columns(2, **columns) == [ASSIGNMENT, ASSIGNMENT]
+    few = {name: iter(columns[name]) for name in ("task", "agent_id", "host")}
+    assert Assignment.of_columns(2, **few) == [Assignment("ingest.0", "S0", "agent-1")] * 2
+    with pytest.raises(TypeError, match="has no colour"):
+        Assignment.of_columns(0, colour=())

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.packing import Shortage, pack, shapes
+from scheduler.packing.arrays import NODE_CORES
 from scheduler.packing.counting import count_all, count_common, laid
 from scheduler.packing.flat import Problem, flatten
 from scheduler.packing.shapes import frame_of
@@ -74,8 +75,9 @@ def test_machines_that_differ_are_laid_out_differently() -> None:
     assert len({frame_of(other).shape for other in (topology, *others)}) == 1 + len(others)
     fewer = replace(topology, numa=(NumaNode(Ranges(((0, 2),)), 3), *topology.numa[1:]))
     assert frame_of(fewer).shape is frame_of(topology).shape
-    assert frame_of(fewer).n_cores == (3, 4)
     assert frame_of(fewer).cores[0] == ((0, 2),)
+    laid_out = flatten([replace(agent, topology=fewer)], {}).cluster.places
+    assert laid_out[:2, NODE_CORES].tolist() == [3, 4]
     named = replace(topology, gpus=(replace(gpu, uuid="u", device="/dev/g"), *topology.gpus[1:]))
     assert frame_of(named).shape is frame_of(topology).shape
 
