@@ -182,6 +182,9 @@ class ProductRequests(SensorRequests):
     async def request_product_plan(self, ctx: RequestContext, config: str) -> None:
         """Try out a configuration: would it fit now, where, and if not, why not. Touches nothing.
 
+        What a capture block would start when it has ended comes after that: what it asks for, and whether each
+        part of it could ever run here.
+
         Parameters
         ----------
         config : str
@@ -233,6 +236,8 @@ class ProductRequests(SensorRequests):
 
         Informs
         -------
+        timestamp : timestamp
+            When, Unix time in seconds.
         event : str
             What happened.
 
@@ -243,7 +248,8 @@ class ProductRequests(SensorRequests):
         """
         if not 0 < count <= MAX_EVENTS:
             raise aiokatcp.FailReply(f"count is {count}: expected 1 to {MAX_EVENTS}")
-        ctx.informs((event,) for event in await self.execute(ProductEvents(name, count)))
+        events = await self.execute(ProductEvents(name, count))
+        ctx.informs((aiokatcp.Timestamp(event.at), event.text) for event in events)
 
     async def request_telstate_endpoint(
         self, ctx: RequestContext, name: str | None = None

@@ -18,9 +18,11 @@ from scheduler.packing import Circumstances, Explanation, pack_or_explain
 from scheduler.placement import Placement
 from scheduler.policy import Queue
 from scheduler.queues import LaunchQueue
+from scheduler.requests import TaskRequest
 from scheduler.runs import Runs, TaskEntry
 from scheduler.subscription import Subscription
 from scheduler.task import TaskState
+from scheduler.topology import AgentSnapshot
 from scheduler.views import AgentView, Change, LinkChanged, LinkState, TaskView
 
 _AT_REST: Final = (TaskState.READY, TaskState.DEAD)
@@ -131,6 +133,22 @@ class Questions:
         )
         return await asyncio.to_thread(pack_or_explain, agents, requests, around)
 
+    async def homeless(self, graph: PhysicalGraph) -> Mapping[str, Explanation] | None:
+        """Say which tasks of a batch graph no agent could run, even if nothing else ran, and why.
+
+        Returns
+        -------
+        dict, optional
+            By name; tasks that ask for the same have the same explanation. None while the agents are not known
+            for certain.
+        """
+        if self._subscription is not None:
+            await self._subscription.look_at_agents()
+        totals = self._agents.totals()
+        if totals is None:
+            return None
+        return await asyncio.to_thread(_homeless, totals[1], graph)
+
     def explanation(self, graph_id: str) -> Explanation | None:
         """Say as data why a graph waits for its place; None when it does not, or it is not known yet."""
         return self._queue.explanation(graph_id)
@@ -146,6 +164,19 @@ class Questions:
         waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]
         doing = ", ".join(_doing(e) for e in waiting[:20] if e.held or not why)
         return "; ".join(filter(None, (why, doing)))
+
+
+def _homeless(agents: Sequence[AgentSnapshot], graph: PhysicalGraph) -> Mapping[str, Explanation]:
+    answers: dict[TaskRequest, Placement | Explanation] = {}
+    found = {}
+    for task in graph.logical.tasks:
+        if task.request not in answers:
+            alone = {task.name: task.request}
+            around = Circumstances(capacity=agents)
+            answers[task.request] = pack_or_explain(agents, alone, around)
+        if isinstance(answer := answers[task.request], Explanation):
+            found[task.name] = answer
+    return found
 
 
 def _doing(entry: TaskEntry) -> str:

@@ -129,7 +129,16 @@ class TaskLog(Command[tuple[str, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
-class ProductEvents(Command[tuple[str, ...]]):
+class ProductEvent:
+    """Something that happened to a product."""
+
+    at: float
+    """Unix time, by the clock of the configuration database."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProductEvents(Command[tuple[ProductEvent, ...]]):
     """The newest events of a product, oldest first; also of one that is dead."""
 
     product: str

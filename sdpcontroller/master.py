@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar, cast
 from scheduler.crash_points import CrashPoint
 from scheduler.errors import SchedulerError
 from scheduler.images import ImageResolver
-from scheduler.placement import Placement
 from scheduler.service import Scheduler
 from scheduler.views import Change, LinkChanged, LinkState, TaskChanged
 from sdpcontroller import config
@@ -28,10 +27,8 @@ from sdpcontroller.control import (
     Command,
     ConfigureProduct,
     DeconfigureProduct,
-    ExplainProduct,
     Listener,
     MulticastGroups,
-    PlanProduct,
     ProductAddress,
     ProductRecord,
     ProductState,
@@ -46,6 +43,7 @@ from sdpcontroller.errors import CommandError, StoreError
 from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
 from sdpcontroller.operations import Operations
 from sdpcontroller.overrides import OVERRIDES, Overrides
+from sdpcontroller.planning import Planning
 from sdpcontroller.products.product import Product
 from sdpcontroller.products.record import BATCHES, PRODUCTS, KeptBatch
 from sdpcontroller.products.services import Figures, NoFigures, Services, Timeouts
@@ -54,7 +52,6 @@ from sdpcontroller.store import Store
 from sdpcontroller.store.journal import JOURNAL_FORMS
 from sdpcontroller.store.records import Form, Table
 from sdpcontroller.system import SYSTEM, Target, alarms, ordered, summed_up
-from sdpcontroller.workflows.dry_run import planned_graph
 
 logger = logging.getLogger(__name__)
 
@@ -163,12 +160,11 @@ class Master:
             CaptureInit: self._capture_init,
             CaptureDone: self._capture_done,
             SetTransmission: self._set_transmission,
-            PlanProduct: self._plan,
-            ExplainProduct: self._explain,
             MulticastGroups: self._multicast_groups,
             **self._operations.handlers(),
             **Draining(scheduler, self.agents, self.products).handlers(),
             **self._repair.handlers(),
+            **Planning(scheduler, image, self._product).handlers(),
         }
 
     async def run(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
@@ -436,21 +432,6 @@ class Master:
             found = "no product has" if not owners else f"{len(owners)} products have"
             raise CommandError(f"{found} a simulated stream {command.stream!r}; there are: {known}")
         await owners[0].set_transmission(command.stream, on=command.on)
-
-    async def _plan(self, command: PlanProduct) -> str:
-        graph = await asyncio.to_thread(planned_graph, command.config, self._image)
-        plan = await self._scheduler.plan(graph)
-        fits = isinstance(plan, Placement)
-        return f"{'it would fit now:' if fits else 'it would not fit now:'}\n{plan}"
-
-    async def _explain(self, command: ExplainProduct) -> str:
-        product = self._product(command.name)
-        explained = (self._scheduler.explain(graph_id) for graph_id in sorted(product.graph_ids))
-        waits = "; ".join(filter(None, explained))
-        state, reason = product.record.state, product.record.reason
-        if state is ProductState.CONFIGURING:
-            return waits
-        return f"{product.name} is {state.value}: {reason or 'no complaint'}\n{waits}".rstrip()
 
     async def _multicast_groups(self, command: MulticastGroups) -> str:
         product = self._product(command.product)

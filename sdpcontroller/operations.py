@@ -12,6 +12,7 @@ from scheduler.images import ImageResolver
 from sdpcontroller.control import (
     Command,
     LookUpImage,
+    ProductEvent,
     ProductEvents,
     RestartTask,
     SetConfigOverride,
@@ -104,11 +105,11 @@ class Operations:
     async def _task_log(self, command: TaskLog) -> tuple[str, ...]:
         return await self.product(command.product).task_log(command.task)
 
-    async def _product_events(self, command: ProductEvents) -> tuple[str, ...]:
+    async def _product_events(self, command: ProductEvents) -> tuple[ProductEvent, ...]:
         events = await self._store.events(PRODUCTS.table, command.product, count=command.count)
         if not events:
             raise CommandError(f"nothing was ever recorded of a product {command.product!r}")
-        return tuple(events)
+        return tuple(ProductEvent(at, text) for at, text in events)
 
     async def _look_up_image(self, command: LookUpImage) -> str:
         if self._images is None:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from scheduler.requests import TaskRequest
 from sdpcontroller import config
 from sdpcontroller.cli.controller import console, print_json
 from sdpcontroller.cli.products import read_document
@@ -19,6 +18,7 @@ from sdpcontroller.errors import ControllerError
 from sdpcontroller.workflows import imaging, realtime
 from sdpcontroller.workflows.imaging import ImagingPlan
 from sdpcontroller.workflows.plan import Workflow
+from sdpcontroller.workflows.totals import row, totals
 
 _ADDRESS: Final = "239.0.0.1"
 """Stands for multicast addresses, which nothing here depends on."""
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         workflow = workflow_of(document)
     except (ControllerError, OSError) as exc:
         return fail(exc)
-    images = imaging.of_one_target(document, "product")
+    images = imaging.of_one_target(document, "product", imaging.least_time(document))
     if options.json:
         print_json({**as_data(workflow), "postprocessing": as_data(images)})
     elif options.why:
@@ -66,29 +66,13 @@ def workflow_of(document: ProductConfig) -> Workflow:
     return realtime.build(document, "product", groups)
 
 
-def _row(request: TaskRequest) -> dict[str, float]:
-    way: dict[str, float] = {}
-    for nic in request.nics:
-        for name, amount in (("in", nic.bandwidth_in), ("out", nic.bandwidth_out)):
-            if amount:
-                key = f"{nic.network} {name}, Mbit/s"
-                way[key] = way.get(key, 0) + amount / 1000
-    return {
-        "CPUs": request.cpus / 1000,
-        "cores": len(request.cores),
-        "memory, MiB": request.mem / 1000,
-        "GPUs": sum(gpu.compute for gpu in request.gpus) / 1000,
-        **way,
-    }
-
-
 def as_data(workflow: Workflow | ImagingPlan) -> dict[str, Any]:
     """Return tasks, totals and quantities as plain data."""
-    rows = {task.name: _row(task.request) for task in workflow.graph.tasks}
+    rows = {task.name: row(task.request) for task in workflow.graph.tasks}
     return {
         "tasks": {
             name: {
-                "request": row,
+                "request": amounts,
                 "quantities": [
                     {
                         "resource": quantity.formula.resource,
@@ -101,33 +85,24 @@ def as_data(workflow: Workflow | ImagingPlan) -> dict[str, Any]:
                     for quantity in workflow.asked[name]
                 ],
             }
-            for name, row in rows.items()
+            for name, amounts in rows.items()
         },
-        "total": totals(rows),
+        "total": totals(rows.values()),
     }
-
-
-def totals(rows: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Add up the rows of all tasks, column by column."""
-    total: dict[str, float] = {}
-    for row in rows.values():
-        for column, amount in row.items():
-            total[column] = round(total.get(column, 0) + amount, 3)
-    return total
 
 
 def table(workflow: Workflow | ImagingPlan) -> Table:
     """Return the table of tasks and totals; columns that are empty are left out."""
-    rows = {task.name: _row(task.request) for task in workflow.graph.tasks}
-    total = totals(rows)
+    rows = {task.name: row(task.request) for task in workflow.graph.tasks}
+    total = totals(rows.values())
     columns = [column for column, amount in total.items() if amount]
     result = Table("task", box=None, pad_edge=False, show_footer=True)
     result.columns[0].footer = "total"
     result.columns[0].no_wrap = True
     for column in columns:
         result.add_column(column, f"{total[column]:,.10g}", justify="right")
-    for name, row in rows.items():
-        cells = (row.get(column, 0) for column in columns)
+    for name, amounts in rows.items():
+        cells = (amounts.get(column, 0) for column in columns)
         result.add_row(name, *(f"{cell:,.10g}" if cell else "" for cell in cells))
     return result
 

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -68,7 +69,8 @@ def add_parsers(commands: Any) -> None:
         "events",
         _events,
         summary="list what happened to a product",
-        description="List what happened to a product, oldest first; for a month also of one that is gone.",
+        description="List what happened to a product and when (UTC), oldest first; for a month also of one "
+        "that is gone.",
     )
     parser.add_argument("name", help="name of the product")
     parser.add_argument(
@@ -170,6 +172,11 @@ async def _logs(cam: Cam, options: argparse.Namespace) -> int:
 
 async def _events(cam: Cam, options: argparse.Namespace) -> int:
     informs = await cam.informs("product-events", options.name, options.count)
-    events = [event for (event,) in informs]
-    say(options, "\n".join(events), {"name": options.name, "events": events})
+    events = [
+        (datetime.fromtimestamp(float(at), UTC).isoformat(timespec="milliseconds"), text)
+        for at, text in informs
+    ]
+    lines = "\n".join(f"{at}  {text}" for at, text in events)
+    listed = [{"at": at, "event": text} for at, text in events]
+    say(options, lines, {"name": options.name, "events": listed})
     return 0

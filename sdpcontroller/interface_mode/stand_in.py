@@ -16,6 +16,8 @@ from pipelines import catalogue
 from scheduler.errors import LaunchError, RestartError
 from scheduler.graph import PhysicalGraph, PhysicalTask
 from scheduler.journal import GraphPhase
+from scheduler.packing import Explanation
+from scheduler.permission import Permission, granted
 from scheduler.placement import Assignment, Placement
 from scheduler.restart import RestartPlan
 from scheduler.task import Death, Outcome, TaskState
@@ -129,6 +131,10 @@ class StandInScheduler:
         """Say where a graph would go: here."""
         return Placement({name: Assignment(name, "interface-mode", HOST) for name in graph.tasks})
 
+    async def homeless(self, graph: PhysicalGraph) -> Mapping[str, Explanation] | None:
+        """Say which tasks could never run: none, here."""
+        return {}
+
     async def task_log(self, task_id: str) -> tuple[str, ...]:
         """Return what a task has written."""
         return (f"{task_id} stands in for a program: it writes nothing",)
@@ -225,6 +231,7 @@ class StandInScheduler:
         timeout: float,
         priority: int = 0,
         concluded: Callable[[BatchResult], Awaitable[None]] | None = None,
+        retries: Permission = granted,
     ) -> BatchResult:
         """Say of every node that it has finished."""
         nodes = {name: NodeResult(name=name, attempts=1, death=_FINISHED) for name in graph.tasks}

@@ -305,11 +305,15 @@ class Store:
             rows: list[dict[str, str]] = await pipe.execute()
             return rows
 
-    async def events(self, table: str, key: str, *, count: int = 100) -> list[str]:
-        """Return the newest events of a record, oldest first; also of one that was deleted."""
+    async def events(self, table: str, key: str, *, count: int = 100) -> list[tuple[float, str]]:
+        """Return the newest events of a record, oldest first, each with its Unix time by the database's clock.
+
+        Also of a record that was deleted.
+        """
         async with translated(f"read the events of {table} {key}"):
             rows = await uncut(self.client.xrevrange(self.key("events", table, key), count=count))
-        return [fields["event"] for _, fields in reversed(rows)]
+        # The id of an entry begins with its time in milliseconds.
+        return [(int(i.partition("-")[0]) / 1000, row["event"]) for i, row in reversed(rows)]
 
     async def take_numbers(self, counter: str, count: int = 1, *, at_least: int = 0) -> int:
         """Take `count` consecutive numbers that were never taken before; return the first.

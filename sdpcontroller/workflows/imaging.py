@@ -81,11 +81,16 @@ def build(
     return ImagingPlan(graph, tuple(images), tuple(skipped), quantities)
 
 
-def of_one_target(config: ProductConfig, product: str) -> ImagingPlan:
-    """Return what is made for each target that is observed as long as every image needs."""
+def least_time(config: ProductConfig) -> float:
+    """Return how long a target must be observed for to be in every image, seconds."""
     needs = [image.min_time for image in config.outputs_of(ContinuumImage).values()]
     needs += [image.min_time for image in config.outputs_of(SpectralImage).values()]
-    target = ObservedTarget("TARGET", frozenset(), max(needs, default=0.0))
+    return max(needs, default=0.0)
+
+
+def of_one_target(config: ProductConfig, product: str, seconds: float) -> ImagingPlan:
+    """Return what is made for each target that is observed for so long."""
+    target = ObservedTarget("TARGET", frozenset(), seconds)
     return build(config, product, "BLOCK", {vis: [target] for vis in config.outputs_of(Vis)})
 
 

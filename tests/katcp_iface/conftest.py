@@ -26,6 +26,7 @@ from sdpcontroller.control import (
     MulticastGroups,
     PlanProduct,
     ProductAddress,
+    ProductEvent,
     ProductEvents,
     ProductRecord,
     ProductState,
@@ -125,7 +126,9 @@ class FakeControl:
                 self.find(name)
                 return (f"{task} of {name}",)
             case ProductEvents(name, count):
-                return tuple(f"event {n} of {name}" for n in range(count))
+                return tuple(
+                    ProductEvent(1764109200.25 + n, f"event {n} of {name}") for n in range(count)
+                )
             case LookUpImage(repository, tag):
                 return f"{repository}@sha256:{tag}"
             case ShutDown():

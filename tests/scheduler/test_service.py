@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -502,3 +503,22 @@ def cut(cluster: Cluster) -> None:
     assert runner.server is not None
     for connection in list(runner.server.connections):
         connection.transport.abort()
+
+
+async def test_what_no_agent_could_ever_run_is_known_without_running_anything(
+    scheduler: Scheduler,
+) -> None:
+    """One by one: together they may be more than the cluster, or busy agents may have no room now."""
+    fits, huge = TaskRequest.of(cpus=1.5, mem_mib=16), TaskRequest.of(cpus=2.5, mem_mib=16)
+    many = [shell(f"fits.{n}", "true", request=fits) for n in range(20)]
+    graph = physical(
+        "g", *many, shell("huge.0", "x", request=huge), shell("huge.1", "x", request=huge)
+    )
+    found: Mapping[str, Explanation] | None = None
+    while found is None:
+        found = await scheduler.homeless(graph)
+        await asyncio.sleep(0.1)
+    assert set(found) == {"huge.0", "huge.1"}
+    assert found["huge.0"] is found["huge.1"]
+    assert "CPU" in str(found["huge.0"])
+    assert scheduler.graphs() == ()

@@ -12,6 +12,7 @@ import aiokatcp
 from scheduler.errors import LaunchError, RestartError
 from scheduler.graph import PhysicalGraph
 from scheduler.journal import GraphPhase
+from scheduler.packing import Explanation
 from scheduler.permission import Permission, granted
 from scheduler.placement import Assignment, Placement
 from scheduler.restart import RestartPlan
@@ -142,6 +143,7 @@ class FakeScheduler:
         self.restarts: list[str] = []
         """Names of the tasks that were restarted."""
         self.restart_error: Exception | None = None
+        self.homeless_tasks: Mapping[str, Explanation] | None = {}
         self.batch_failures: tuple[str, ...] = ()
         self.agent_views = (
             AgentView(agent_id="S1", host="sdp-2"), AgentView(agent_id="S0", host="sdp-1")
@@ -221,6 +223,9 @@ class FakeScheduler:
 
     def explain(self, graph_id: str) -> str:
         return "" if self.gate.is_set() else f"{graph_id} waits for 2 cores"
+
+    async def homeless(self, graph: PhysicalGraph) -> Mapping[str, Explanation] | None:
+        return self.homeless_tasks
 
     async def plan(self, graph: PhysicalGraph) -> Placement:
         return Placement({name: Assignment(name, "S0", "sdp-1") for name in graph.tasks})

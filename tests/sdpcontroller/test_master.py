@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import LaunchError
+from scheduler.packing import Explanation, pack_or_explain
+from scheduler.requests import TaskRequest
 from scheduler.views import LinkChanged, LinkState
 from sdpcontroller.control import (
     CaptureBlockState,
@@ -288,6 +290,28 @@ async def test_a_dry_run_touches_nothing(house: House) -> None:
     for document, complaint in (("{", "JSON"), ('{"version": "4.9"}', "outputs")):
         with pytest.raises(ConfigError, match=complaint):
             await house.master.execute(PlanProduct(document))
+
+
+async def test_a_dry_run_tells_of_what_captures_start(house: House) -> None:
+    image = {"type": "sdp.continuum_image", "src_streams": ["l0_0", "cal_0"], "min_time": 5.0}
+    flags = {"type": "sdp.flags", "src_streams": ["l0_0", "cal_0"], "archive": True}
+    cube = {"type": "sdp.spectral_image", "src_streams": ["flags"], "min_time": 60.0}
+    outputs = {"image": image, "flags": flags, "cube": cube}
+    document = json.dumps(make_config(outputs=outputs).to_json())
+    plan = (await house.master.execute(PlanProduct(document))).splitlines()
+    short = plan.index("when a capture block has ended, for each target observed for 60 s:")
+    long = plan.index("when a capture block has ended, for each target observed for 28800 s:")
+    assert any(line.startswith("1 × imager: CPUs 1; memory, MiB ") for line in plan[short:long])
+    assert any(line.startswith("16 × spectral_imager: ") for line in plan[long:])
+    assert sum(line.startswith("all at once: CPUs 17.5") for line in plan) == 2
+    assert plan.count("each of them could run here") == 2
+    house.scheduler.homeless_tasks = None
+    assert "not known yet" in await house.master.execute(PlanProduct(document))
+    why = pack_or_explain([], {"t": TaskRequest.of(cpus=1)})
+    assert isinstance(why, Explanation)
+    house.scheduler.homeless_tasks = {"spectral.cube.0": why, "spectral.cube.1": why}
+    plan = (await house.master.execute(PlanProduct(document))).splitlines()
+    assert plan.count("no agent here could ever run 2 of them, such as spectral.cube.0:") == 2
 
 
 async def test_groups_that_a_product_takes_go_with_it(house: House) -> None:

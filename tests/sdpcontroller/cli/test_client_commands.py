@@ -158,7 +158,9 @@ async def test_logs_and_events_are_shown(
     assert capsys.readouterr().out == "telstate of array_1\n"
     assert await sdp("events", "array_1", "--count", "2", "--json") == 0
     events = json.loads(capsys.readouterr().out)["events"]
-    assert events == ["event 0 of array_1", "event 1 of array_1"]
+    assert events[1] == {"at": "2025-11-25T22:20:01.250+00:00", "event": "event 1 of array_1"}
+    assert await sdp("events", "array_1", "--count", "1") == 0
+    assert capsys.readouterr().out == "2025-11-25T22:20:00.250+00:00  event 0 of array_1\n"
 
 
 async def test_brackets_in_a_reason_are_shown_as_they_are(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +14,10 @@ import aiokatcp
 import katsdptelstate
 import pytest
 
+from scheduler.service import Scheduler
 from sdpcontroller.cli.main import make_parser
 from sdpcontroller.cli.master import serve_interface
+from sdpcontroller.interface_mode.stand_in import StandInScheduler
 from tests.conftest import free_port
 from tests.sdpcontroller.documents import make_config
 
@@ -39,6 +42,15 @@ async def controller() -> AsyncIterator[aiokatcp.Client]:
         stop.set()
         async with asyncio.timeout(20):
             await running
+
+
+def test_the_stand_in_can_be_called_as_the_scheduler_is() -> None:
+    """With the same arguments: nobody who calls knows which one there is."""
+    for name, method in vars(StandInScheduler).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            here = inspect.signature(method).parameters
+            there = inspect.signature(getattr(Scheduler, name)).parameters
+            assert here.keys() <= there.keys() and there.keys() - here.keys() <= {"queue"}, name
 
 
 class Movement(aiokatcp.AbstractSensorWatcher):

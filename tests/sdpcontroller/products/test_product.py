@@ -116,7 +116,7 @@ class TestBringingUp:
         assert house.witness.gone == ["p"]
         assert house.scheduler.alive == set()
         assert await house.stored("p") is None
-        assert str(error) in (await house.store.events("product", "p"))[-1]
+        assert str(error) in (await house.store.events("product", "p"))[-1][1]
         # Nothing is left that would be in the way of another try.
         house.scheduler.launch_error = None
         await house.master.execute(configure())
@@ -311,7 +311,8 @@ class TestDeaths:
         assert record.current_block is None and record.capture_blocks == {}
         ended = [entry[0] for entry in up.scheduler.journal if entry[1] == "capture-done done"]
         assert ended == [name for stage in STAGES for name in stage if name != "cal.cal_0"]
-        assert f"captured {cbid}" in await up.store.events("product", "p")
+        events = await up.store.events("product", "p")
+        assert f"captured {cbid}" in [text for _, text in events]
 
     async def test_one_dies_while_it_is_asked_to_begin(self, up: House) -> None:
         up.scheduler.behaviour.hang["ingest.l0_0.1"] = "capture-init"
@@ -373,7 +374,7 @@ class TestTakingDown:
         assert up.scheduler.stopped == [up.scheduler.launched[0].graph_id]
         assert up.master._multicast._in_use == {}
         assert await up.stored("p") is None
-        assert (await up.store.events("product", "p"))[-1] == "dead: deconfigured"
+        assert (await up.store.events("product", "p"))[-1][1] == "dead: deconfigured"
 
     async def test_a_capture_is_closed_by_force(self, up: House) -> None:
         await up.master.execute(CaptureInit("p"))

@@ -282,7 +282,9 @@ async def test_what_was_not_launched_is_rolled_back_with_the_reason(
         await successor.settle()
         assert successor.master.products() == {}
         events = await successor.store.events("product", "p")
-        assert events[-1].startswith("dead: configure failed: the controller was restarted before")
+        assert events[-1][1].startswith(
+            "dead: configure failed: the controller was restarted before"
+        )
         await successor.master.execute(CONFIGURE)
 
 
@@ -318,7 +320,8 @@ async def test_a_task_that_died_without_a_controller_is_an_error(
         record = house.product("p")
         assert record.state is ProductState.ERROR and record.reason.startswith("cal.cal_0")
         assert record.current_block is None
-        assert f"captured {cbid}" in await house.store.events("product", "p")
+        events = await house.store.events("product", "p")
+        assert f"captured {cbid}" in [text for _, text in events]
 
 
 async def test_it_dies_again_and_again(up: House, open_house: Any) -> None:

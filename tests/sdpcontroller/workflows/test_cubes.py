@@ -169,7 +169,8 @@ def test_memory_follows_what_was_observed() -> None:
 @pytest.mark.parametrize("continuum", [False, True])
 def test_golden_totals(continuum: bool) -> None:
     """A change must be a decision. To renew: look at what differs, and write it here."""
-    plan = imaging.of_one_target(with_cube(continuum=continuum), "p")
+    document = with_cube(continuum=continuum)
+    plan = imaging.of_one_target(document, "p", imaging.least_time(document))
     cubes = {"CPUs": 16.5, "memory, MiB": 16 * 1311 + 478}
     imager = {"CPUs": 1.0, "memory, MiB": 1566} if continuum else {}
     total = as_data(plan)["total"]
