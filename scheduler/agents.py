@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MAX_BYTES: Final = 64 * 2**20
 SETTLE_SECONDS: Final = 3.0
 """For how long the set of agents must not have changed before anything is called impossible."""
+MISSING_SECONDS: Final = 600.0
+"""For how long an agent that the master does not list any more may still come back: a host that boots anew, or
+that a new master has not heard of yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,10 @@ class Agents:
     def __init__(self, closures: Closures | None = None) -> None:
         self._closures = closures or Closures()
         self._agents: dict[str, _Agent] = {}
+        self._missing: dict[str, tuple[_Agent, float]] = {}
+        """Those that were listed not long ago, and since when they are not."""
+        self._expected = False
+        """Whether the master itself waits for agents of its predecessor."""
         self._version = 0
         self._changed_at: float | None = None
         self._seen_at = 0.0
@@ -72,27 +79,48 @@ class Agents:
             Answer of ``/slaves``; entries that cannot be read are shown as quarantined.
         """
         agents = await asyncio.to_thread(_read_all, document, self._agents)
-        facts = {agent_id: (a.total, a.view.active) for agent_id, a in agents.items()}
-        if facts != {agent_id: (a.total, a.view.active) for agent_id, a in self._agents.items()}:
+        before = _facts(self._agents), self._missing.keys()
+        changed = [a.view for a in agents.values()] != [a.view for a in self._agents.values()]
+        self._miss(agents, at)
+        if (_facts(agents), self._missing.keys()) != before:
             self._version += 1
             self._changed_at = at
-        changed = [a.view for a in agents.values()] != [a.view for a in self._agents.values()]
         if self._changed_at is None:
             self._changed_at = at
         self._agents, self._seen_at = agents, at
+        self._expected = isinstance(document, Mapping) and bool(document.get("recovered_slaves"))
         return changed
+
+    def _miss(self, agents: Mapping[str, _Agent], at: float) -> None:
+        """Take note of agents that are not listed any more, and may come back: under a new id after a boot."""
+        known = {agent_id: (agent, at) for agent_id, agent in self._agents.items()} | self._missing
+        hosts = {agent.view.host for agent in agents.values()}
+        self._missing = {
+            agent_id: (agent, since)
+            for agent_id, (agent, since) in known.items()
+            if agent.view.host not in hosts and at - since < MISSING_SECONDS
+        }
 
     def forget(self) -> None:
         """Be certain of nothing: the link is cut."""
         self._changed_at = None
 
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
-        """Return a version and every agent with all that it has; None while that is not certain."""
-        if self._changed_at is None or not self._agents:
+        """Return a version and every agent with all that it has; None while that is not certain.
+
+        An agent that is missing for a while counts: what only it could give is not impossible.
+        """
+        if self._changed_at is None or not self._agents or self._expected:
             return None
         if self._seen_at - self._changed_at < SETTLE_SECONDS:
             return None
-        return self._version, [a.total for a in self._agents.values() if a.total is not None]
+        every = [*self._agents.values(), *(agent for agent, _ in self._missing.values())]
+        return self._version, [a.total for a in every if a.total is not None]
+
+    def away(self) -> frozenset[str]:
+        """Return the ids of agents that count among the totals and take no tasks, whatever ends there."""
+        out = (agent_id for agent_id, agent in self._agents.items() if agent.view.condition)
+        return frozenset((*out, *self._missing))
 
     def free(self, stay: float = 0.0) -> list[AgentSnapshot]:
         """Return every active agent that takes tasks for so many seconds, with what no task uses."""
@@ -116,6 +144,8 @@ class Agents:
                 found.append(Idle(host=agent.view.host, reason=closed, agent=agent.rest))
             elif reason := _withheld(agent, agent_id in offered):
                 found.append(Idle(host=agent.view.host, reason=reason, agent=agent.rest))
+        for agent, _ in self._missing.values():
+            found.append(Idle(host=agent.view.host, reason=_MISSING, agent=agent.rest))
         return found
 
     def views(self) -> tuple[AgentView, ...]:
@@ -138,6 +168,14 @@ class Agents:
         if drained is None and window is None:
             return view
         return replace(view, drained=drained, maintenance=window)
+
+
+_MISSING: Final = "not at the master any more: the host is down or cut off"
+
+
+def _facts(agents: Mapping[str, _Agent]) -> dict[str, tuple[AgentSnapshot | None, bool]]:
+    """Return what decides on what could ever be placed."""
+    return {agent_id: (a.total, a.view.active) for agent_id, a in agents.items()}
 
 
 def _withheld(agent: _Agent, offered: bool) -> str:

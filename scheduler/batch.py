@@ -20,22 +20,24 @@ from typing import Final
 from scheduler.closures import stay
 from scheduler.conditions import CONDITIONS
 from scheduler.equipment import Equipment, insist
-from scheduler.errors import GraphError, LaunchError, SchedulerError
+from scheduler.errors import GraphError, JournalError, LaunchError, SchedulerError
 from scheduler.graph import EdgeKind, PhysicalGraph, ReadyKind
 from scheduler.journal import GraphPhase
 from scheduler.launch import LOG_SECONDS
 from scheduler.packing.shortage import listed
 from scheduler.permission import Permission, granted
 from scheduler.runs import GraphRun, TaskEntry
-from scheduler.shutdown import kill_until_dead
+from scheduler.shutdown import kill_until_dead, reasonable
 from scheduler.starting import start_tasks
-from scheduler.task import KillAsked, Outcome, TaskState
+from scheduler.task import Outcome, TaskState
 from scheduler.views import Attempt, BatchResult, NodeResult
 
 logger = logging.getLogger(__name__)
 
 MAX_HISTORY: Final = 20
 """Executions of a node that are told of."""
+MAX_RACES: Final = 5
+"""Attempts of a node that were lost before they ran and do not count; more of them do."""
 
 
 def check(graph: PhysicalGraph) -> None:
@@ -109,6 +111,20 @@ async def run_to_completion(equipment: Equipment, run: GraphRun, terms: Terms) -
     return BatchResult(graph.graph_id, nodes, failed)
 
 
+def _lost_a_race(entry: TaskEntry) -> bool:
+    """Whether an attempt never ran, because the cluster changed meanwhile: that says nothing of the node."""
+    return entry.life.death is not None and entry.life.death.worth_another_try
+
+
+def _what_is_left(entry: TaskEntry) -> str:
+    """Say what became of an attempt that does not end; empty when it has ended."""
+    if entry.dead:
+        return ""
+    host = entry.assignment.host if entry.assignment is not None else "?"
+    said = entry.life.mesos_state or "nothing"
+    return f"{entry.task.task_id} on host {host} does not end; Mesos says {said}"
+
+
 class _Batch:
     """One run of a batch graph."""
 
@@ -141,27 +157,29 @@ class _Batch:
         with contextlib.suppress(LaunchError):  # taken down: seen below
             await self._run.until(lambda: self._decided(needs))
         if (skipped := self._skipped(name, critical, needs)) is not None:
-            await self._equipment.runs.apply(self._run.entries[name], KillAsked(skipped.skipped))
+            await self._end(self._run.entries[name], skipped.skipped)
             return skipped
         history: deque[Attempt] = deque(maxlen=MAX_HISTORY)
-        counted, lost = 0, False
+        counted, races, lost = 0, 0, False
         while True:
             entry = self._run.entries[name]
             tried = await self._attempt(entry, lost=lost)
             history.append(self._told(entry))
-            counted += not (entry.preempted and not entry.finished)
+            races += _lost_a_race(entry)
+            excused = entry.preempted or (_lost_a_race(entry) and races <= MAX_RACES)
+            counted += entry.finished or not excused
             if entry.finished or not tried or self._run.stop_cause is not None:
                 break
-            if counted >= self._attempts:
+            if counted >= self._attempts or not await self._renew(name):
                 break
             lost = entry.life.death is not None and entry.life.death.outcome is Outcome.LOST
-            await self._renew(name)
         return NodeResult(
             name=name,
             attempts=counted,
             death=entry.life.death,
             log_tail=entry.log_tail,
             history=tuple(history),
+            left=_what_is_left(entry),
         )
 
     def _skipped(
@@ -198,12 +216,18 @@ class _Batch:
     def _decided(self, needs: Collection[str]) -> bool:
         return all(need in self._results for need in needs)
 
-    async def _renew(self, name: str) -> None:
+    async def _renew(self, name: str) -> bool:
+        """Give a node a new id; False when that cannot be recorded before the deadline."""
         async with self._placing:
             graph = self._run.graph.again((name,))
-            await insist(self._deadline, lambda: self._equipment.journal.record_graph(graph))
+            try:
+                await insist(self._deadline, lambda: self._equipment.journal.record_graph(graph))
+            except JournalError as exc:
+                logger.warning("%s is not tried again: %s", name, exc)
+                return False
             self._run.renew(graph)
             self._equipment.runs.index(self._run)
+            return True
 
     async def _attempt(self, entry: TaskEntry, *, lost: bool) -> bool:
         """Run one attempt to its end; False when another one makes no sense.
@@ -216,15 +240,15 @@ class _Batch:
         try:
             if entry.task.attempt and entry.life.state is TaskState.PLANNED:
                 await self._permitted(entry, lost=lost)
+            await self._begin(entry)
             async with asyncio.timeout_at(self._deadline):
-                await self._begin(entry)
                 await self._watch(entry)
         except TimeoutError:
             await self._end(entry, "the time of the whole graph is up")
             return False
         except SchedulerError as exc:
             await self._end(entry, str(exc))
-            return isinstance(exc, LaunchError)
+            return isinstance(exc, LaunchError) or entry.preempted
         await self._log(entry)
         return True
 
@@ -307,7 +331,14 @@ class _Batch:
         return min(asyncio.get_running_loop().time() + limit, self._deadline)
 
     async def _end(self, entry: TaskEntry, cause: str) -> None:
-        await kill_until_dead(self._equipment, self._run, entry, cause)
+        """Kill an attempt until it is dead; when all is to end, for no longer than is reasonable."""
+        grace = reasonable(self._equipment, self._run, (entry.name,))
+        until = asyncio.get_running_loop().time() + grace
+        if self._run.stop_cause is None:
+            until = max(until, self._deadline)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await kill_until_dead(self._equipment, self._run, entry, cause)
 
     async def _log(self, entry: TaskEntry) -> None:
         try:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Final
 
 from scheduler.packing import Occupant
 from scheduler.packing.circumstances import pooled
 from scheduler.placement import Running
 from scheduler.quantities import Resources
 from scheduler.runs import GraphRun, Runs, TaskEntry
+from scheduler.task import TaskState
+
+OVERDUE: Final = 15.0
+"""Seconds after its time of grace for which a task that was told to end still counts as ending: three kills."""
 
 
 class Occupancy:
@@ -27,14 +33,18 @@ class Occupancy:
         self._end = end
 
     def occupants(self) -> list[Occupant]:
-        """Return every node of a batch graph by itself, every other graph as one."""
+        """Return batch nodes and tasks that are stuck by themselves, everything else graph by graph."""
         found: list[Occupant] = []
+        now = asyncio.get_running_loop().time()
         for run in self._runs:
             holding = [entry for entry in run.entries.values() if entry.resources]
-            if run.batch:
-                found += (_occupant(run, entry.task.task_id, [entry]) for entry in holding)
-            elif holding:
-                found.append(_occupant(run, run.graph.graph_id, holding))
+            stuck = {entry.task.task_id for entry in holding if _stuck(entry, now)}
+            alone = [e for e in holding if run.batch or e.task.task_id in stuck]
+            for entry in alone:
+                task_id = entry.task.task_id
+                found.append(_occupant(run, task_id, [entry], stuck=task_id in stuck))
+            if together := [entry for entry in holding if entry not in alone]:
+                found.append(_occupant(run, run.graph.graph_id, together))
         return found
 
     def running(self) -> list[tuple[str, Running]]:
@@ -61,7 +71,18 @@ class Occupancy:
                 yield run, entry
 
 
-def _occupant(run: GraphRun, name: str, entries: Iterable[TaskEntry]) -> Occupant:
+def _stuck(entry: TaskEntry, now: float) -> bool:
+    """Whether a task cannot be told to end, or was and does not."""
+    life = entry.life
+    if life.doubt_since is not None:
+        return True
+    since = life.history[-1].at if life.history else entry.news_at
+    return life.state is TaskState.STOPPING and now - since > entry.template.kill_grace + OVERDUE
+
+
+def _occupant(
+    run: GraphRun, name: str, entries: Iterable[TaskEntry], *, stuck: bool = False
+) -> Occupant:
     holds: dict[str, Resources] = {}
     ends: list[float | None] = []
     for entry in entries:
@@ -76,4 +97,5 @@ def _occupant(run: GraphRun, name: str, entries: Iterable[TaskEntry]) -> Occupan
         preemptible=run.batch and run.queue.preemptible,
         holds=holds,
         ends_by=max(known) if known and len(known) == len(ends) else None,
+        stuck=stuck,
     )

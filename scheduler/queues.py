@@ -12,15 +12,17 @@ for long (``Timing.offer_hold``). So two that wait cannot starve each other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Protocol
 
+from scheduler.cases import EXPLAIN_SECONDS, Case
 from scheduler.claims import Claim, beside_fixed, claimed
 from scheduler.closures import Closures
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
@@ -44,14 +46,10 @@ from scheduler.placement import Assignment, Placement, Running
 from scheduler.policy import REALTIME, Queue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
-from scheduler.turns import Agents, Preempt, Reservation, Start, State, Turn, Waiting, decide
+from scheduler.turns import Agents, Preempt, Reservation, Shut, Start, State, Turn, Waiting, decide
 
 logger = logging.getLogger(__name__)
 
-LEVELS: Final = 4
-"""While nothing changes, a graph is searched for so often again, with twice the steps each time."""
-EXPLAIN_SECONDS: Final = 5.0
-"""Between two explanations of the same case, however often it is tried in vain."""
 AT_ONCE: Final = 16
 """Agents whose offers are looked at before the loop may do something else: ten milliseconds, if all are new."""
 QUICK: Final = 2000
@@ -60,6 +58,9 @@ QUICK: Final = 2000
 
 class Cluster(Protocol):
     """What is known of the whole cluster, whatever is free."""
+
+    def away(self) -> Collection[str]:
+        """Return the ids of agents that take no tasks now, whatever ends there."""
 
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         """Return a version and every agent with all that it has; None while that is not certain."""
@@ -79,33 +80,6 @@ class Tenants(Protocol):
 
     def preempt(self, names: Collection[str], cause: str) -> None:
         """Begin to end these occupants."""
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """One that waits, and what is known of its case."""
-
-    waiting: Waiting
-    claim: asyncio.Future[Claim]
-    since: float = 0.0
-    """Since when it waits; time of the event loop's clock."""
-    shortage: Shortage | None = None
-    agents: Agents = ()
-    """What the shortage is of."""
-    explanation: Explanation | None = None
-    explained: Shortage | None = None
-    """What the explanation is of: it holds until there is another, even if it is not of the last attempt."""
-    explain_at: float = 0.0
-    """When it may be explained again; time of the event loop's clock."""
-    level: int = 0
-    """How often it was searched for again while nothing changed."""
-
-    @property
-    def searchable(self) -> bool:
-        """Whether searching on may help."""
-        found = self.explanation
-        open_ = found is not None and found.verdict is Verdict.NOT_FOUND
-        return open_ and self.level < LEVELS and not self.claim.done()
 
 
 @dataclass(slots=True)
@@ -134,7 +108,7 @@ class LaunchQueue:
     offers_wanted: Callable[[bool], None]
     closures: Closures = field(default_factory=Closures)
     figures: Figures = field(default_factory=NoFigures)
-    _entries: dict[int, _Entry] = field(default_factory=dict)
+    _cases: dict[int, Case] = field(default_factory=dict)
     _serial: itertools.count[int] = field(default_factory=itertools.count)
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when all that placing needs is loaded."""
@@ -142,11 +116,13 @@ class LaunchQueue:
     _reservations: Mapping[int, Reservation] = field(default_factory=dict)
     _failed: Mapping[int, object] = field(default_factory=dict)
     _leaving: frozenset[str] = frozenset()
+    _explaining: set[str] = field(default_factory=set)
+    """Graphs of which a case is explained at its deadline."""
 
     @property
     def busy(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._entries)
+        return bool(self._cases)
 
     def poke(self) -> None:
         """Say that something changed: offers, or what is known of the cluster."""
@@ -197,15 +173,20 @@ class LaunchQueue:
             stay=stay,
         )
         loop = asyncio.get_running_loop()
-        entry = _Entry(waiting, loop.create_future(), since=loop.time())
-        self._entries[serial] = entry
+        case = Case(waiting, loop.create_future(), since=loop.time())
+        with self._waits(case):
+            return await self._claim(case)
+
+    @contextlib.contextmanager
+    def _waits(self, case: Case) -> Iterator[None]:
+        """Keep it among those that wait, and tell how it ended."""
+        self._cases[case.waiting.serial] = case
         self.offers_wanted(True)
         self.poke()
         outcome = "withdrawn"
         try:
-            claim = await self._claim(entry)
+            yield
             outcome = "placed"
-            return claim
         except NeverFitsError:
             outcome = "refused"
             raise
@@ -213,35 +194,36 @@ class LaunchQueue:
             outcome = "late"
             raise
         finally:
-            self.figures.waited(queue.name, outcome, loop.time() - entry.since)
-            del self._entries[serial]
-            if self._entries:
+            seconds = asyncio.get_running_loop().time() - case.since
+            self.figures.waited(case.waiting.queue.name, outcome, seconds)
+            del self._cases[case.waiting.serial]
+            if self._cases:
                 self.poke()  # what was kept for it is free for others
             else:
                 self.offers_wanted(False)
 
-    async def _claim(self, entry: _Entry) -> Claim:
+    async def _claim(self, case: Case) -> Claim:
         try:
-            async with asyncio.timeout_at(entry.waiting.deadline):
-                return await entry.claim
+            async with asyncio.timeout_at(case.waiting.deadline):
+                return await case.claim
         except TimeoutError:
-            if (claim := _result(entry.claim)) is not None:  # at the last moment
+            if (claim := case.claimed) is not None:  # at the last moment
                 return claim
-            if entry.explanation is None:
-                await self._explain(entry)
+            await self._explain_late(case)
             raise NoFitError(
-                f"graph {entry.waiting.graph_id} did not fit before its deadline: {self._why(entry)}"
+                f"graph {case.waiting.graph_id} did not fit before its deadline: "
+                + case.why(self.pool)
             ) from None
         except asyncio.CancelledError:
-            if (claim := _result(entry.claim)) is not None:  # nobody will use it
+            if (claim := case.claimed) is not None:  # nobody will use it
                 self.pool.add(claim, asyncio.get_running_loop().time())
             raise
 
     def withdraw(self, graph_id: str, error: SchedulerError) -> None:
         """Let a graph wait no longer."""
-        for entry in self._entries.values():
-            if entry.waiting.graph_id == graph_id and not entry.claim.done():
-                entry.claim.set_exception(error)
+        for case in self._cases.values():
+            if case.waiting.graph_id == graph_id and not case.claim.done():
+                case.claim.set_exception(error)
 
     # ------------------------------------------------------------------ what is told
 
@@ -249,40 +231,25 @@ class LaunchQueue:
         """Return for how long the graphs of each queue wait, seconds."""
         now = asyncio.get_running_loop().time()
         found: dict[str, list[float]] = {}
-        for entry in self._entries.values():
-            found.setdefault(entry.waiting.queue.name, []).append(now - entry.since)
+        for case in self._cases.values():
+            found.setdefault(case.waiting.queue.name, []).append(now - case.since)
         return found
 
     def explain(self, graph_id: str) -> str:
         """Say why a graph still waits, for people; empty when it does not."""
-        order = sorted(self._entries.values(), key=lambda entry: entry.waiting.rank)
-        for number, entry in enumerate(order):
-            if entry.waiting.graph_id == graph_id:
+        order = sorted(self._cases.values(), key=lambda case: case.waiting.rank)
+        for number, case in enumerate(order):
+            if case.waiting.graph_id == graph_id:
                 ahead = f"{number} ahead in the queues; " if number else ""
-                return ahead + self._why(entry)
+                return ahead + case.why(self.pool)
         return ""
 
     def explanation(self, graph_id: str) -> Explanation | None:
         """Say why a graph still waits, as data; None when it does not, or it was not looked into yet."""
-        for entry in self._entries.values():
-            if entry.waiting.graph_id == graph_id and entry.explanation is not None:
-                return entry.explanation
+        for case in self._cases.values():
+            if case.waiting.graph_id == graph_id and case.explanation is not None:
+                return case.explanation
         return None
-
-    def _why(self, entry: _Entry) -> str:
-        if entry.explanation is not None:
-            return str(entry.explanation)
-        if entry.shortage is not None:
-            return str(entry.shortage)
-        if entry.waiting.fixed:
-            hosts = sorted({assignment.host for assignment in entry.waiting.fixed.values()})
-            return f"what it had on {', '.join(hosts)} is not free"
-        if not len(self.pool):
-            return "no offers have come"
-        merged = self.pool.merged()
-        if merged.quarantined and not merged.agents:
-            return f"every agent is quarantined: {'; '.join(map(str, merged.quarantined[:5]))}"
-        return "it was not tried yet"
 
     # ------------------------------------------------------------------ the worker
 
@@ -306,9 +273,8 @@ class LaunchQueue:
         if not state.waiting or not (state.agents or state.capacity):
             return False
         beside = partial(_beside, self.tenants.running())
-        turn = await asyncio.to_thread(
-            decide, state, self._placing(state, beside), partial(self._quick, beside)
-        )
+        placing, quick = self._placing(state, beside), partial(self._quick, beside)
+        turn = await asyncio.to_thread(decide, state, placing, quick, self._shutter())
         self._reservations, self._failed = turn.reservations, turn.failed
         self._note(turn)
         match turn.act:
@@ -328,7 +294,7 @@ class LaunchQueue:
         version, capacity = totals if totals is not None else (None, None)
         occupants = self.tenants.occupants()
         return State(
-            waiting=[e.waiting for e in self._entries.values() if not e.claim.done()],
+            waiting=[e.waiting for e in self._cases.values() if not e.claim.done()],
             agents=self.pool.merged().agents,
             capacity=capacity,
             occupants=occupants,
@@ -342,7 +308,7 @@ class LaunchQueue:
         self, state: State, beside: Callable[[Waiting], Sequence[Running]]
     ) -> Callable[[Waiting, Agents], Placement | Shortage | None]:
         """Return how graphs are placed in this turn: with the effort that each is worth now."""
-        efforts = {serial: (e.level, e.shortage) for serial, e in self._entries.items()}
+        efforts = {serial: (e.level, e.shortage) for serial, e in self._cases.items()}
 
         def placing(waiting: Waiting, agents: Agents) -> Placement | Shortage | None:
             level, before = efforts[waiting.serial]
@@ -373,76 +339,100 @@ class LaunchQueue:
             running=beside(waiting),
         )
 
+    def _shutter(self) -> Shut:
+        """Return which agents are shut for whom, as it is now."""
+        away = self.cluster.away()
+
+        def shut(waiting: Waiting, agent: AgentSnapshot) -> bool:
+            if agent.mesos_agent_id in away:
+                return True
+            return bool(self.closures.why_not(agent, waiting.stay, time.time()))
+
+        return shut
+
     def _open(self, agents: Agents, waiting: Waiting) -> Agents:
         return self.closures.open(agents, waiting.stay, time.time())
 
     def _note(self, turn: Turn) -> None:
         """Remember why those that were tried in vain do not fit."""
         for serial, (shortage, agents) in turn.shortages.items():
-            entry = self._entries.get(serial)
-            if entry is None or entry.claim.done():  # its time has passed meanwhile
+            case = self._cases.get(serial)
+            if case is None or case.claim.done():  # its time has passed meanwhile
                 continue
             if shortage.never:
                 # What is free now does not matter then, and without offers it would look like nothing at all.
-                self._refuse(entry, shortage.hopeless)
+                case.refuse(shortage.hopeless)
             elif agents:
-                entry.shortage, entry.agents = shortage, agents
-
-    def _refuse(self, entry: _Entry, why: str) -> None:
-        entry.claim.set_exception(
-            NeverFitsError(f"graph {entry.waiting.graph_id} can never run on this cluster: {why}")
-        )
+                case.shortage, case.agents = shortage, agents
 
     def _start(self, start: Start) -> None:
-        entry = self._entries.get(start.waiting.serial)
-        if entry is None or entry.claim.done():
+        case = self._cases.get(start.waiting.serial)
+        if case is None or case.claim.done():
             return
         claim = claimed(start.placement, start.agents, self.pool)
         if claim is None:  # an offer was rescinded meanwhile
             self.poke()
         else:
-            entry.claim.set_result(claim)
+            case.claim.set_result(claim)
 
     async def _improve(self) -> bool:
         """Explain one case that is not explained yet, or else search on for one; False if there is none."""
-        entries = sorted(self._entries.values(), key=lambda entry: entry.waiting.rank)
+        ordered = sorted(self._cases.values(), key=lambda case: case.waiting.rank)
         now = asyncio.get_running_loop().time()
-        for entry in entries:
-            if entry.shortage is not entry.explained and now >= entry.explain_at:
-                await self._explain(entry)
+        for case in ordered:
+            if case.explainable(now):
+                await self._explain(case)
                 return True
-        for entry in entries:
-            if entry.searchable:
-                entry.level += 1
-                self._failed = {s: f for s, f in self._failed.items() if s != entry.waiting.serial}
+        for case in ordered:
+            if case.searchable:
+                case.level += 1
+                self._failed = {s: f for s, f in self._failed.items() if s != case.waiting.serial}
                 await self._turn()
                 return True
         return False
 
-    async def _explain(self, entry: _Entry) -> None:
-        state, shortage = self._state(), entry.shortage
+    async def _explain_late(self, case: Case) -> None:
+        """Explain a case whose time is up; of many nodes of one graph only the first, the others say less."""
+        graph_id = case.waiting.graph_id
+        if case.explanation is None and graph_id not in self._explaining:
+            self._explaining.add(graph_id)
+            try:
+                await self._explain(case)
+            finally:
+                self._explaining.discard(graph_id)
+
+    async def _explain(self, case: Case) -> None:
+        state, shortage = self._state(), case.shortage
         if shortage is None:
             return
         offered = {agent.mesos_agent_id for agent in state.agents}
-        entry.explained = shortage
-        entry.explain_at = asyncio.get_running_loop().time() + EXPLAIN_SECONDS
-        closed = self.closures.closed(entry.agents, entry.waiting.stay, time.time())
+        case.explained = shortage
+        case.explain_at = asyncio.get_running_loop().time() + EXPLAIN_SECONDS
+        closed = self.closures.closed(case.agents, case.waiting.stay, time.time())
         around = Circumstances(
             capacity=state.capacity,
-            occupants=state.occupants,
+            occupants=self._movable(state, case.waiting),
             idle=[*closed, *self.cluster.idle(offered)],
-            running=_beside(self.tenants.running(), entry.waiting),
+            running=_beside(self.tenants.running(), case.waiting),
         )
         found = await asyncio.to_thread(
             diagnose,
-            self._open(entry.agents, entry.waiting),
-            entry.waiting.requests,
+            self._open(case.agents, case.waiting),
+            case.waiting.requests,
             shortage,
             around,
         )
-        entry.explanation = found
-        if found.verdict is Verdict.NEVER and not entry.claim.done():
-            self._refuse(entry, found.hopeless)
+        case.explanation = found
+        if found.verdict is Verdict.NEVER and not case.claim.done():
+            case.refuse(found.hopeless)
+
+    def _movable(self, state: State, waiting: Waiting) -> list[Occupant]:
+        """Return those whose end can make room for somebody: that of the others is no remedy."""
+        shut = self._shutter()
+        closed = {
+            a.mesos_agent_id for a in (*(state.capacity or ()), *state.agents) if shut(waiting, a)
+        }
+        return [o for o in state.occupants if not o.stuck and not closed.issuperset(o.holds)]
 
 
 def _beside(tasks: Sequence[tuple[str, Running]], waiting: Waiting) -> list[Running]:
@@ -461,8 +451,3 @@ def _outcome(found: Placement | Shortage | None) -> str:
     if isinstance(found, Placement):
         return "placed"
     return "never" if found is not None and found.never else "no_fit"
-
-
-def _result(claim: asyncio.Future[Claim]) -> Claim | None:
-    done = claim.done() and not claim.cancelled() and claim.exception() is None
-    return claim.result() if done else None

@@ -439,10 +439,14 @@ class Scheduler(Questions):
             result = await batch.run_to_completion(equipment, run, terms)
             if concluded is not None:
                 await concluded(result)
-        except asyncio.CancelledError:
-            graphs.abandon(run, "the batch was cancelled")
+        except BaseException:
+            if not run.dead:
+                graphs.abandon(run, "the batch was cut short")
             raise
-        await graphs.bury(run, keep_views=True)
+        if run.dead:
+            await graphs.bury(run, keep_views=True)
+        else:  # something does not end: go on with it
+            graphs.abandon(run, "its time is up")
         return result
 
     async def stop(self, graph_id: str, *, force: bool = False) -> None:

@@ -26,7 +26,7 @@ _KILLED: Final = CrashPoint("stop.killed", "one more task is told to end")
 async def unwind(equipment: Equipment, run: GraphRun, cause: str) -> None:
     """Take a failed launch down; do not wait for what does not end in any reasonable time."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_reasonable(equipment, run, run.entries)):
+        async with asyncio.timeout(reasonable(equipment, run, run.entries)):
             await take_down(equipment, run, cause)
 
 
@@ -34,11 +34,11 @@ async def until_dead(equipment: Equipment, run: GraphRun, names: Collection[str]
     """Wait for the end of tasks that somebody else kills, for a reasonable time."""
     entries = [run.entries[name] for name in names]
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_reasonable(equipment, run, names)):
+        async with asyncio.timeout(reasonable(equipment, run, names)):
             await run.until(lambda: all(e.dead for e in entries), though_stopping=True)
 
 
-def _reasonable(equipment: Equipment, run: GraphRun, names: Collection[str]) -> float:
+def reasonable(equipment: Equipment, run: GraphRun, names: Collection[str]) -> float:
     """Return the seconds in which tasks ought to have ended."""
     grace = max(run.entries[name].template.kill_grace for name in names)
     return grace + 2 * equipment.kill_interval

@@ -12,7 +12,7 @@ it, because it can have it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,7 +26,9 @@ from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 
 MOST_RESERVED: Final = 8
-"""Graphs that have a reservation at a time. Behind so many that do not fit, nobody is tried."""
+"""Graphs that have a reservation at a time."""
+MOST_IN_VAIN: Final = 64
+"""Behind so many graphs that do not fit, nobody is tried."""
 
 Agents = Sequence[AgentSnapshot]
 
@@ -124,14 +126,20 @@ Place = Callable[[Waiting, Agents], Placement | Shortage | None]
 """Places a graph, with all the effort that it is worth now. None: not, and there is nothing to say of it."""
 Quick = Callable[[Waiting, Agents], Placement | None]
 """Places a graph with little effort, for reservations."""
+Shut = Callable[[Waiting, AgentSnapshot], bool]
+"""Tells whether a graph gets nothing on an agent, whatever ends there: drained, away, due for maintenance."""
 
 
-def decide(state: State, place: Place, quick: Quick) -> Turn:
+def _open_to_all(waiting: Waiting, agent: AgentSnapshot) -> bool:
+    return False
+
+
+def decide(state: State, place: Place, quick: Quick, shut: Shut = _open_to_all) -> Turn:
     """Look at who waits, in order, until somebody can start or somebody must make room.
 
     Call it again, with the outcome, until there is nothing to do.
     """
-    turn = _Deciding(state, place, quick)
+    turn = _Deciding(state, place, quick, shut)
     for waiting in sorted(state.waiting, key=lambda w: w.rank):
         if turn.full:
             break
@@ -145,10 +153,13 @@ def decide(state: State, place: Place, quick: Quick) -> Turn:
 class _Deciding:
     """One turn, while it is decided."""
 
-    def __init__(self, state: State, place: Place, quick: Quick) -> None:
+    def __init__(self, state: State, place: Place, quick: Quick, shut: Shut) -> None:
         self._state = state
         self._place = place
         self._quick = quick
+        self._shut = shut
+        self._known = {a.mesos_agent_id: a for a in (*(state.capacity or ()), *state.agents)}
+        self._in_vain: set[str] = set()
         self._reservations: dict[int, Reservation] = {}
         self._failed: dict[int, object] = {}
         self._shortages: dict[int, tuple[Shortage, Agents]] = {}
@@ -157,8 +168,8 @@ class _Deciding:
 
     @property
     def full(self) -> bool:
-        """Whether no more reservations may be made."""
-        return len(self.ahead) >= MOST_RESERVED
+        """Whether nobody else is tried."""
+        return len(self._in_vain) >= MOST_IN_VAIN
 
     def made(self, act: Start | Preempt | None) -> Turn:
         """Return the turn; what was not looked at stays as it was."""
@@ -186,22 +197,28 @@ class _Deciding:
             if answer is not None:
                 self._shortages[waiting.serial] = answer, usable
         self._failed[waiting.serial] = tried_with
+        self._in_vain.add(waiting.graph_id)
         act = self._make_room(waiting, usable)
-        if all(other.graph_id != waiting.graph_id for other, _ in self.ahead):
+        first = all(other.graph_id != waiting.graph_id for other, _ in self.ahead)
+        if act is not None or (first and len(self.ahead) < MOST_RESERVED):
             self._keep_place(waiting, usable, act)
         return act
 
     def _make_room(self, waiting: Waiting, usable: Agents) -> Preempt | None:
         """Look for tasks whose end would do, unless some are ending already."""
         state = self._state
-        if not waiting.queue.preempts or waiting.fixed or state.leaving:
+        if not waiting.queue.preempts or waiting.fixed:
             return None
+        ending = [o for o in state.occupants if o.name in state.leaving and not o.stuck]
         lower = [
             occupant
             for occupant in state.occupants
-            if occupant.preemptible and occupant.priority < waiting.queue.priority
+            if occupant.preemptible
+            and occupant.priority < waiting.queue.priority
+            and not occupant.stuck
+            and not self._closed(waiting, occupant.holds)
         ]
-        if not lower:
+        if ending or not lower:
             return None
 
         def fits(agents: Agents, tasks: Mapping[str, TaskRequest], steps: int) -> bool:
@@ -227,19 +244,26 @@ class _Deciding:
     def _reservation(self, waiting: Waiting) -> Reservation | None:
         state = self._state
         known = state.reservations.get(waiting.serial)
-        if known is not None and _holds(state, known):
+        if known is not None and not self._closed(waiting, known.needs) and _holds(state, known):
             return known
         ending = list(filter(_ends, state.occupants))
-        bases = [would_be_free(state, ending), would_be_free(state, state.occupants)]
+        movable = [occupant for occupant in state.occupants if not occupant.stuck]
+        bases = [would_be_free(state, ending), would_be_free(state, movable)]
         if state.capacity is not None:
             bases.append(list(state.capacity))
         for beside in (self.ahead, []) if self.ahead else ([],):
-            for base in bases:
+            for every in bases:
+                base = [agent for agent in every if not self._shut(waiting, agent)]
                 free = _beside(base, [reservation.needs for _, reservation in beside])
                 placement = self._placed_quickly(waiting, free)
                 if (made := _reserved(state, waiting, base, placement)) is not None:
                     return made
         return None
+
+    def _closed(self, waiting: Waiting, agent_ids: Iterable[str]) -> bool:
+        """Whether a graph gets nothing on one of these agents."""
+        agents = (self._known.get(agent_id) for agent_id in agent_ids)
+        return any(agent is not None and self._shut(waiting, agent) for agent in agents)
 
     def _placed_quickly(self, waiting: Waiting, free: Agents) -> Placement | None:
         """Place what is not fixed; where the rest must be is known."""
@@ -277,7 +301,7 @@ def _holds(state: State, reservation: Reservation) -> bool:
         known.update(agent_id for occupant in state.occupants for agent_id in occupant.holds)
         return reservation.needs.keys() <= known
     whole = {agent.mesos_agent_id: agent.free for agent in state.capacity}
-    lost = _held([o for o in state.occupants if not _ends(o) and o.name not in reservation.before])
+    lost = _held([o for o in state.occupants if o.stuck or _stays(o, reservation)])
     return all(
         agent_id in whole
         and _less(whole[agent_id], lost.get(agent_id, Resources())).contains(needed)
@@ -285,9 +309,14 @@ def _holds(state: State, reservation: Reservation) -> bool:
     )
 
 
+def _stays(occupant: Occupant, reservation: Reservation) -> bool:
+    """Whether an occupant came later, and is not known to end."""
+    return not _ends(occupant) and occupant.name not in reservation.before
+
+
 def _ends(occupant: Occupant) -> bool:
     """Whether an occupant ends by itself, or can be made to."""
-    return occupant.preemptible or occupant.ends_by is not None
+    return not occupant.stuck and (occupant.preemptible or occupant.ends_by is not None)
 
 
 def would_be_free(state: State, ended: Sequence[Occupant]) -> list[AgentSnapshot]:

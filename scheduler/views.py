@@ -126,7 +126,7 @@ class NodeResult:
     attempts: int
     """How many counted; see `history` for all."""
     death: Death | None
-    """Of the last attempt; None when it was never tried: see `skipped`."""
+    """Of the last attempt; None when it was never tried or does not end: see `skipped` and `left`."""
     log_tail: tuple[str, ...] = ()
     history: tuple[Attempt, ...] = ()
     """Every execution, oldest first; the last ones only, if there were many."""
@@ -134,6 +134,8 @@ class NodeResult:
     """Why it was not tried; empty when it was."""
     excused: bool = False
     """Whether that is as it should be: its own condition, or that of something it needs, did not hold."""
+    left: str = ""
+    """What is left of the last attempt, which does not end; empty when it has ended."""
 
     @property
     def finished(self) -> bool:

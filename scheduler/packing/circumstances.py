@@ -23,6 +23,8 @@ class Occupant:
     ends_by: float | None = None
     """When it has ended at the latest, by the clock of whoever asks; infinity: some time; None: it runs until
     it is told to end."""
+    stuck: bool = False
+    """Whether nobody may count on its end: it was told to end long ago, or nobody can tell it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

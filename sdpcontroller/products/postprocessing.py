@@ -119,7 +119,7 @@ class Postprocessing:
             raise CommandError("the controller ends")
 
         async def concluded(result: BatchResult) -> None:
-            await self._conclude(cbid, _failure(result))
+            await self._conclude(cbid, failure(result))
 
         _STARTED.reached()
         await self._services.scheduler.run_batch(
@@ -156,11 +156,12 @@ async def _observed(
         }
 
 
-def _failure(result: BatchResult) -> str:
+def failure(result: BatchResult) -> str:
     """Say which nodes of a batch graph failed, and why; empty if none did."""
     lines = []
     for name in result.failed:
         node = result.nodes[name]
-        line = f"{name} after {node.attempts} attempts: {node.death}"
+        tried = f"after {node.attempts} attempts: {node.death or node.left}"
+        line = f"{name} {f'was not run: {node.skipped}' if node.skipped else tried}"
         lines.append(" | ".join((line, *node.log_tail[-5:])))
     return "; ".join(lines)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from scheduler.cases import LEVELS
 from scheduler.claims import Claim
 from scheduler.errors import LaunchError, NeverFitsError, NoFitError
 from scheduler.offers import OfferPool
@@ -15,7 +16,7 @@ from scheduler.packing import Idle, Occupant, Verdict
 from scheduler.placement import Running
 from scheduler.policy import BATCH, REALTIME, Queue
 from scheduler.quantities import Resources
-from scheduler.queues import LEVELS, LaunchQueue
+from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot, Topology
 
@@ -27,6 +28,11 @@ class Everything:
     agents: list[AgentSnapshot] | None = None
 
     idle_agents: list[Idle] = field(default_factory=list)
+
+    away_ids: set[str] = field(default_factory=set)
+
+    def away(self) -> Collection[str]:
+        return self.away_ids
 
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         return None if self.agents is None else (len(self.agents), self.agents)
@@ -299,7 +305,7 @@ async def test_a_graph_that_nothing_proves_impossible_is_searched_for_again(desk
         desk.offer(number, 10)
     waiting = desk.place("h", 7, 7, 4, 4, 4, 2, 2)  # 30 of 30, and no way
     await until_explained(desk, "h")
-    (entry,) = desk.queue._entries.values()
+    (entry,) = desk.queue._cases.values()
     async with asyncio.timeout(60):
         while entry.level < LEVELS:  # noqa: ASYNC110 - a worker thread does not tell us
             await asyncio.sleep(0.001)

@@ -14,7 +14,16 @@ from scheduler.policy import Order, Queue
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
-from scheduler.turns import Agents, Preempt, Start, State, Turn, Waiting, decide
+from scheduler.turns import (
+    MOST_RESERVED,
+    Agents,
+    Preempt,
+    Start,
+    State,
+    Turn,
+    Waiting,
+    decide,
+)
 from tests.scheduler.packing.machines import make_agent
 
 REALTIME = Queue(name="realtime", priority=10)
@@ -56,6 +65,10 @@ class World:
     started: dict[str, float] = field(default_factory=dict)
     leaving: set[str] = field(default_factory=set)
     arrived: int = 0
+    stuck: set[str] = field(default_factory=set)
+    """Names of those that do not end, whatever they are told."""
+    closed: set[str] = field(default_factory=set)
+    """Ids of agents that take nobody."""
 
     @classmethod
     def of(cls, mems: Iterable[int], **facts: bool) -> World:
@@ -97,9 +110,11 @@ class World:
                     preemptible=run.waiting.queue.preemptible,
                     holds=held,
                     ends_by=run.ends,
+                    stuck=name in self.stuck,
                 )
             )
-        agents = [replace(a, free=free[a.agent_id]) for a in self.capacity]
+        open_ = [a for a in self.capacity if a.agent_id not in self.closed]
+        agents = [replace(a, free=free[a.agent_id]) for a in open_]
         return State(
             waiting=[waiting for waiting, _ in self.waiting.values()],
             agents=[agent for agent in agents if agent.free],
@@ -111,11 +126,14 @@ class World:
             failed=self.turn.failed,
         )
 
+    def shut(self, waiting: Waiting, agent: AgentSnapshot) -> bool:
+        return agent.agent_id in self.closed
+
     def settle(self) -> list[str]:
         """Take turns until there is nothing to do; return who started."""
         began: list[str] = []
         for _ in range(1000):
-            self.turn = decide(self.state(), placing, quickly)
+            self.turn = decide(self.state(), placing, quickly, self.shut)
             match self.turn.act:
                 case Start(waiting, placement):
                     _, seconds = self.waiting.pop(waiting.serial)
@@ -265,6 +283,83 @@ def test_nobody_is_ended_in_vain() -> None:
     world.arrive("urgent", [4], None, URGENT)
     world.settle()
     assert not world.leaving
+
+
+def starved_by_small_ones(world: World, rounds: int = 15) -> bool:
+    """Whether two small ones at a time, one after the other, keep a large one out."""
+    for n in range(rounds):
+        world.arrive(f"small.{n}", [1], 2)
+        world.gained += 1
+        world.settle()
+        world.advance(world.now + 1)
+    return "large" not in world.started
+
+
+def halves(world: World) -> None:
+    """Let two run on each agent, of which one ends early."""
+    for n in range(2 * len(world.capacity)):
+        world.arrive(f"first.{n}", [1], 4 + n)
+    world.settle()
+
+
+def test_what_is_kept_on_an_agent_that_is_closed_is_kept_elsewhere() -> None:
+    """Drained, due for maintenance, cut off: what ends there is of no use to anybody."""
+    world = World.of([2, 2])
+    halves(world)
+    world.arrive("large", [2], 1)
+    world.settle()
+    (kept,) = world.turn.reservations.values()
+    world.closed = set(kept.needs)
+    assert not starved_by_small_ones(world)
+
+
+def test_nothing_is_kept_for_the_end_of_what_is_stuck() -> None:
+    world = World.of([2, 2])
+    halves(world)
+    world.arrive("large", [2], 1)
+    world.settle()
+    (kept,) = world.turn.reservations.values()
+    there = {name for name, run in world.running.items() if world.held(run).keys() & kept.needs}
+    for name in there:
+        world.running[name].ends = 1e6
+    world.stuck = there
+    assert not starved_by_small_ones(world)
+
+
+def test_a_victim_that_is_stuck_is_not_waited_for_and_not_chosen_again() -> None:
+    world = World.of([4, 4])
+    for n in range(2):
+        world.arrive(f"spare.{n}", [4], 1000, SPARE)
+    world.settle()
+    world.arrive("urgent", [4], None, URGENT)
+    world.settle()
+    (first,) = world.leaving
+    world.stuck = {first}
+    world.settle()
+    (other,) = world.leaving - {first}
+    world.end(other)
+    assert world.settle() == ["urgent"]
+
+
+def test_nobody_is_ended_where_that_makes_no_room() -> None:
+    world = World.of([4])
+    world.arrive("spare", [4], 1000, SPARE)
+    world.settle()
+    world.closed = {world.capacity[0].agent_id}
+    world.arrive("urgent", [4], None, URGENT)
+    world.settle()
+    assert not world.leaving
+
+
+def test_many_that_wait_hold_nobody_up_who_needs_nothing_of_theirs() -> None:
+    world = World.of([4, 4])
+    world.arrive("observation", [4], None, REALTIME)
+    world.settle()
+    for n in range(MOST_RESERVED + 2):
+        world.arrive(f"large.{n}", [4, 1], 1)
+    world.arrive("small", [2], 1)
+    assert world.settle() == ["small"]
+    assert len(world.turn.reservations) == MOST_RESERVED
 
 
 def test_a_queue_uses_only_its_roles() -> None:

@@ -1,0 +1,78 @@
+"""One that waits for its place, and what is known of its case."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from scheduler.claims import Claim
+from scheduler.errors import NeverFitsError
+from scheduler.offers import OfferPool
+from scheduler.packing import Explanation, Shortage, Verdict
+from scheduler.turns import Agents, Waiting
+
+LEVELS: Final = 4
+"""While nothing changes, a graph is searched for so often again, with twice the steps each time."""
+EXPLAIN_SECONDS: Final = 5.0
+"""Between two explanations of the same case, however often it is tried in vain."""
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """One that waits."""
+
+    waiting: Waiting
+    claim: asyncio.Future[Claim]
+    since: float = 0.0
+    """Since when it waits; time of the event loop's clock."""
+    shortage: Shortage | None = None
+    agents: Agents = ()
+    """What the shortage is of."""
+    explanation: Explanation | None = None
+    explained: Shortage | None = None
+    """What the explanation is of: it holds until there is another, even if it is not of the last attempt."""
+    explain_at: float = 0.0
+    """When it may be explained again; time of the event loop's clock."""
+    level: int = 0
+    """How often it was searched for again while nothing changed."""
+
+    @property
+    def searchable(self) -> bool:
+        """Whether searching on may help."""
+        found = self.explanation
+        open_ = found is not None and found.verdict is Verdict.NOT_FOUND
+        return open_ and self.level < LEVELS and not self.claim.done()
+
+    def explainable(self, now: float) -> bool:
+        """Whether there is something new to explain."""
+        return self.shortage is not self.explained and now >= self.explain_at
+
+    @property
+    def claimed(self) -> Claim | None:
+        """What it got, if it has a place."""
+        done = self.claim.done() and not self.claim.cancelled() and self.claim.exception() is None
+        return self.claim.result() if done else None
+
+    def refuse(self, why: str) -> None:
+        """Let it wait no longer, because it waits in vain."""
+        graph_id = self.waiting.graph_id
+        self.claim.set_exception(
+            NeverFitsError(f"graph {graph_id} can never run on this cluster: {why}")
+        )
+
+    def why(self, pool: OfferPool) -> str:
+        """Say why it still waits, for people."""
+        if self.explanation is not None:
+            return str(self.explanation)
+        if self.shortage is not None:
+            return str(self.shortage)
+        if self.waiting.fixed:
+            hosts = sorted({assignment.host for assignment in self.waiting.fixed.values()})
+            return f"what it had on {', '.join(hosts)} is not free"
+        if not len(pool):
+            return "no offers have come"
+        merged = pool.merged()
+        if merged.quarantined and not merged.agents:
+            return f"every agent is quarantined: {'; '.join(map(str, merged.quarantined[:5]))}"
+        return "it was not tried yet"
