@@ -15,6 +15,7 @@ from scheduler.journal import Journal
 from scheduler.queues import LaunchQueue
 from scheduler.runs import Runs, TaskEntry
 from scheduler.task import Event
+from scheduler.tls import GoAheadTls
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class Equipment:
     runs: Runs
     controllers: Sequence[str]
     """Base URLs at which waiting tasks may ask."""
+    goahead_tls: GoAheadTls
+    """Whom they believe."""
     goahead_deadline: float
     """Seconds for which they ask."""
     kill_interval: float

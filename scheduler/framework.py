@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import getpass
 import logging
+import ssl
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -55,6 +56,8 @@ class FrameworkSettings:
     roles: Sequence[str] = ("sdp",)
     principal: str | None = None
     secret: str | None = None
+    tls: ssl.SSLContext | None = None
+    """Checks the masters' and agents' certificates; None: they speak plain HTTP."""
     failover_timeout: float = WEEKS
     """Seconds for which tasks outlive us."""
     http_timeout: float = pymesos_driver.HTTP_TIMEOUT
@@ -176,6 +179,7 @@ class Framework:
             settings.master,
             principal=settings.principal,
             secret=settings.secret,
+            tls=settings.tls,
             http_timeout=settings.http_timeout,
             missed_heartbeats=settings.missed_heartbeats,
         )

@@ -21,7 +21,8 @@ the token in a form (``token=…``). It is always answered with 200, and the ver
 
 The question may be asked any number of times and is always answered alike (a controller that takes over serves
 the same paths). The token comes to the wrapper through the environment, never on a command line, and
-does not reach the program.
+does not reach the program. Over TLS, the wrapper asks only who proves to be a controller, by certificates that
+it was given through its environment.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import contextlib
 import functools
 import json
 import secrets
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -39,6 +41,7 @@ from typing import Final
 from aiohttp import web
 
 from scheduler.errors import LaunchError
+from scheduler.tls import GoAheadTls, site
 
 POLL_SECONDS: Final = 20.0
 """How long a question is kept open before it is answered with 204."""
@@ -49,6 +52,8 @@ MAX_VALUES: Final = 16 * 1024
 TOKEN_ENV: Final = "SDP_GO_AHEAD_TOKEN"  # noqa: S105 - its name, not its value
 URLS_ENV: Final = "SDP_GO_AHEAD_URLS"
 DEADLINE_ENV: Final = "SDP_GO_AHEAD_DEADLINE"
+TRUST_ENV: Final = "SDP_GO_AHEAD_CA"
+UNVERIFIED_ENV: Final = "SDP_GO_AHEAD_UNVERIFIED"
 
 
 @functools.cache
@@ -94,6 +99,8 @@ class GoAhead:
         How long a question is kept open.
     may_act
         Whether anything may be decided here at the moment: another controller may go on with the launch.
+    tls
+        Certificate and key; None: plain HTTP.
     """
 
     def __init__(
@@ -103,8 +110,10 @@ class GoAhead:
         *,
         poll_seconds: float = POLL_SECONDS,
         may_act: Callable[[], bool] = lambda: True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._host, self._port = host, port
+        self._tls = tls
         self._poll_seconds = poll_seconds
         self._may_act = may_act
         self._gates: dict[str, _Gate] = {}
@@ -123,8 +132,7 @@ class GoAhead:
         application.router.add_post("/tasks/{task_id}/go-ahead", self._ask_by_form)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
-        await site.start()
+        await site(self._runner, self._host, self._port, self._tls).start()
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
@@ -137,7 +145,7 @@ class GoAhead:
     def base_url(self) -> str:
         """Where it is served; of the address it listens on, which may not be the one to advertise."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self._port}"
 
     def open(self, task_id: str, token: str) -> None:
         """Let a task wait here."""
@@ -228,7 +236,11 @@ def wrapped(command: Sequence[str]) -> list[str]:
 
 
 def wrapper_environment(
-    task_id: str, token: str, bases: Sequence[str], deadline: float
+    task_id: str,
+    token: str,
+    bases: Sequence[str],
+    deadline: float,
+    tls: GoAheadTls | None = None,
 ) -> dict[str, str]:
     """Return what the wrapper finds in its environment.
 
@@ -238,9 +250,18 @@ def wrapper_environment(
         Base URLs of the controllers, any of which may answer.
     deadline
         Seconds after which the wrapper gives up.
+    tls
+        Whom to believe at an address that begins with ``https``.
     """
-    return {
+    environment = {
         TOKEN_ENV: token,
         URLS_ENV: " ".join(f"{base.rstrip('/')}/tasks/{task_id}/go-ahead" for base in bases),
         DEADLINE_ENV: str(int(deadline)),
     }
+    if (
+        tls is not None and tls.trust
+    ):  # in one line: files of environments have one for each variable
+        environment[TRUST_ENV] = ",".join(tls.trust.splitlines())
+    if tls is not None and tls.unverified:
+        environment[UNVERIFIED_ENV] = "yes"
+    return environment

@@ -4,18 +4,24 @@
 #   SDP_GO_AHEAD_URLS      where to ask, separated by blanks; all are tried in turn
 #   SDP_GO_AHEAD_TOKEN     secret of this task; on no command line, removed before the program starts
 #   SDP_GO_AHEAD_DEADLINE  seconds after which to give up
+#   SDP_GO_AHEAD_CA        certificates (PEM, commas for line ends) of who may vouch for https:// controllers;
+#                          empty: those that the image trusts
+#   SDP_GO_AHEAD_UNVERIFIED  set: a client that cannot check certificates may ask https:// all the same
 # The program finds the controller's answer in SDP_GO_AHEAD (one line of JSON).
 # Exit status: 124 deadline, 125 nothing to ask with, 126 the controller says no; 128 + n on a signal.
 token=$SDP_GO_AHEAD_TOKEN urls=$SDP_GO_AHEAD_URLS limit=${SDP_GO_AHEAD_DEADLINE:-3600}
-unset SDP_GO_AHEAD_TOKEN SDP_GO_AHEAD_URLS SDP_GO_AHEAD_DEADLINE
+ca=$SDP_GO_AHEAD_CA unverified=$SDP_GO_AHEAD_UNVERIFIED
+unset SDP_GO_AHEAD_TOKEN SDP_GO_AHEAD_URLS SDP_GO_AHEAD_DEADLINE SDP_GO_AHEAD_CA SDP_GO_AHEAD_UNVERIFIED
 umask_before=$(umask)
 umask 077
 answer=${MESOS_SANDBOX:-.}/.go-ahead.$$
-pending='' secret=''
+complaint=$answer.err
+pending='' secret='' trust='' checks=yes encrypted=''
+case $urls in *https://*) encrypted=yes ;; esac
 
 say() { echo "go-ahead: $*" >&2; }
 
-clean() { rm -f "$answer" ${secret:+"$secret"}; }
+clean() { rm -f "$answer" "$complaint" ${secret:+"$secret"} ${trust:+"$trust"}; }
 leave() {
     [ -z "$pending" ] || kill "$!" 2>/dev/null
     clean
@@ -35,25 +41,35 @@ now() {
 # Each becomes its client, so that the pid of the job is the client's. No command line shows the token.
 # Proxies are for the program, not for the controller.
 ask_curl() {
-    exec curl -q --silent --noproxy '*' --max-time 60 --config - "$1" <<EOF
+    exec curl -q --silent --show-error --noproxy '*' ${trust:+--cacert "$trust"} \
+        --max-time 60 --config - "$1" <<EOF
 header = "Authorization: Bearer $token"
 EOF
 }
 ask_wget() { # BusyBox' one takes a header from its command line only, a body from a file
-    unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
-    exec $wget -q -O - --post-file="$secret" "$1"
+    unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY
+    exec $wget -O - --post-file="$secret" ${trust:+--ca-certificate="$trust"} "$1"
 }
 ask_python3() {
     exec python3 -c '
 import sys, urllib.error, urllib.request
+url, trust = sys.argv[1:]
 head = {"Authorization": "Bearer " + sys.stdin.read().strip()}
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+ways = [urllib.request.ProxyHandler({})]
 try:
-    answer = opener.open(urllib.request.Request(sys.argv[1], headers=head), timeout=60)
-except urllib.error.HTTPError as error:
-    answer = error
-print(answer.read().decode(), end="")
-' "$1" <<EOF
+    if url.startswith("https:"):
+        import ssl
+        ways.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trust or None)))
+    try:
+        answer = urllib.request.build_opener(*ways).open(
+            urllib.request.Request(url, headers=head), timeout=60
+        )
+    except urllib.error.HTTPError as error:
+        answer = error
+    print(answer.read().decode(), end="")
+except Exception as error:
+    sys.exit(f"python3: {error}")
+' "$1" "$trust" <<EOF
 $token
 EOF
 }
@@ -67,15 +83,44 @@ keep_secret() {
     secret=''
     return 1
 }
-# Sets $wget to a wget with a time limit: not every build of BusyBox' has one of its own.
+# Sets $wget to a wget with a time limit: not every build of BusyBox' has one of its own, and none can be told
+# whom to trust.
 find_wget() {
     command -v wget >/dev/null 2>&1 || return 1
     case $(wget --version 2>/dev/null)$(wget --help 2>&1) in
-        *GNU*) wget='wget --tries=1 --timeout=60' ;;
-        *-T\ SEC*--post-file* | *--post-file*-T\ SEC*) wget='wget -T 60' ;;
-        *--post-file*) if command -v timeout >/dev/null 2>&1; then wget='timeout 60 wget'; else wget=wget; fi ;;
+        *GNU*)
+            wget='wget -nv --tries=1 --timeout=60'
+            return
+            ;;
+        *-T\ SEC*--post-file* | *--post-file*-T\ SEC*) wget='wget -q -T 60' ;;
+        *--post-file*)
+            wget='wget -q'
+            if command -v timeout >/dev/null 2>&1; then wget='timeout 60 wget -q'; fi
+            ;;
         *) return 1 ;;
     esac
+    checks=''
+    case $(wget --help 2>&1) in
+        *--no-check-certificate*) wget="$wget --no-check-certificate" ;;
+    esac
+}
+# Sets $trust to a file of the certificates.
+keep_trust() {
+    trust=$answer.pem
+    (
+        IFS=,
+        printf '%s\n' $ca
+    ) >"$trust"
+}
+# Sets $why to what a client has said.
+read_complaint() {
+    why=''
+    while IFS= read -r line; do
+        why="$why${line:+ $line}"
+        [ "${#why}" -lt 300 ] || break
+    done <"$complaint"
+    why=${why%% after [0-9]*} # milliseconds, other ones each time
+    why=$(printf '%.400s' "$why")
 }
 
 if command -v curl >/dev/null 2>&1; then
@@ -85,20 +130,25 @@ elif command -v python3 >/dev/null 2>&1; then
 elif ! find_wget; then
     say "none of curl, python3, wget (GNU, or BusyBox 1.34 and later) is there to ask with"
     exit 125
+elif [ -n "$encrypted" ] && [ -z "$checks$unverified" ]; then
+    say "the controllers are asked over TLS, and BusyBox' wget cannot check their certificates:" \
+        "put curl, python3 or GNU wget into the image (or start the controllers with --goahead-unverified)"
+    exit 125
 elif keep_secret; then
     client=ask_wget
 else
     say "there is no folder for the file that wget needs: set TMPDIR"
     exit 125
 fi
+if [ -n "$ca" ] && [ -n "$encrypted" ] && [ -n "$checks" ]; then keep_trust; fi
 
 now
-deadline=$((seconds + limit)) pause=1
+deadline=$((seconds + limit)) pause=1 said=''
 while :; do
-    failed=yes
+    failed=yes troubles=''
     for url in $urls; do
         pending=yes
-        $client "$url" >"$answer" 2>/dev/null &
+        $client "$url" >"$answer" 2>"$complaint" &
         wait "$!"
         status=$?
         pending=
@@ -120,7 +170,15 @@ while :; do
             '') [ "$status" -ne 0 ] || failed= ;; # not yet, too
         esac
         [ -n "$failed" ] || break
+        if [ "$status" -ne 0 ]; then
+            read_complaint
+            troubles="$troubles ${url%/tasks/*}:${why:- status $status of ${client#ask_}};"
+        fi
     done
+    if [ -n "$failed" ] && [ "$troubles" != "$said" ]; then # not at every try, for an hour
+        said=$troubles
+        [ -z "$said" ] || say "no answer yet:${said%;}"
+    fi
     now
     if [ "$seconds" -ge "$deadline" ]; then
         say "no go-ahead within $limit s"

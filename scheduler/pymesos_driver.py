@@ -15,6 +15,9 @@ names what it replaces (found by reading pymesos and by recording it against a r
   thread closes their connection under their feet. Here there is no lock around them, the time-out is short, and
   the connection belongs to the thread of the calls.
 * ``reconcileTasks`` drops the agent ids. Here they are sent.
+* It speaks plain HTTP only. Here both of its connections can be over TLS.
+
+The connection of the events is in :mod:`scheduler.pymesos_connection`.
 """
 
 from __future__ import annotations
@@ -25,34 +28,16 @@ import http.client
 import logging
 import os
 import random
-import re
 import select
-import signal
+import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import orjson
 
 from scheduler.errors import FrameworkError
-
-
-@contextlib.contextmanager
-def _no_signal_handlers() -> Iterator[None]:
-    """Let nobody set a signal handler; in any thread but the main one it would raise."""
-    setter, signal.signal = signal.signal, lambda *_: None
-    try:
-        yield
-    finally:
-        signal.signal = setter
-
-
-with _no_signal_handlers():
-    import pymesos
-    from pymesos import process
-
-logging.getLogger("pymesos").removeHandler(pymesos.handler)
+from scheduler.pymesos_connection import MAX_REFUSAL, Connection, process, pymesos
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +52,6 @@ KEEP_ALIVE: Final = 2.0
 FREE_REDIRECTIONS: Final = 3
 FATAL_ERRORS: Final = ("Framework has been removed", "Framework failed over")
 """ERROR events after which another SUBSCRIBE would only do harm: it never succeeds, or starts a fight."""
-MAX_RECORD: Final = 256 * 2**20
-"""Bytes that one event may have (10 000 offers have about 30 MB)."""
-MAX_REFUSAL: Final = 2000
-READ_SIZE: Final = 64 * 1024
-MAX_LENGTH_DIGITS: Final = 20
-_RECORD: Final = re.compile(rb"([0-9]{1,20})\n")
 
 
 def written(call: Mapping[str, Any]) -> bytes:
@@ -98,69 +77,6 @@ class DriverListener(Protocol):
         """The connection is closed, or could not be made; another try follows."""
 
 
-class _Connection(process.Connection):
-    """A connection that takes large events: pymesos copies all that came of one at every piece of it.
-
-    An event may have no more than `MAX_RECORD` bytes.
-    """
-
-    _parser: Any
-
-    def __init__(self, master: Any, driver: MendedDriver) -> None:
-        super().__init__(master, driver)  # type: ignore[no-untyped-call]  # pymesos has no types
-        self._come = bytearray()
-
-    def read(self) -> bool:
-        """Take what has come; False at the end of the connection."""
-        try:
-            data = self._sock.recv(READ_SIZE)
-        except BlockingIOError:
-            return True
-        if not data:
-            return False
-        if self._parser.execute(data, len(data)) != len(data):
-            raise FrameworkError("the master does not speak HTTP")
-        if self._stream_id is None and self._parser.is_headers_complete() and not self._opened():
-            return False
-        if self._parser.is_partial_body():
-            self._come += self._parser.recv_body()
-            for record in self._records():
-                self._callback.process_event(orjson.loads(record))
-        return not self._parser.is_message_complete()
-
-    def _opened(self) -> bool:
-        """Look at the head of the answer; False when another master, or this one later, must be asked."""
-        head = {name.upper(): value for name, value in self._parser.get_headers().items()}
-        status = self._parser.get_status_code()
-        if status == http.HTTPStatus.TEMPORARY_REDIRECT:
-            leader = head["LOCATION"]
-            self._callback.change_master(urlsplit(leader).netloc or leader)
-            return False
-        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-            return False
-        if status != http.HTTPStatus.OK:
-            said = self._parser.recv_body().decode(errors="replace")[:MAX_REFUSAL]
-            raise FrameworkError(f"SUBSCRIBE was refused with {status}: {said}")
-        self._stream_id = head.get("MESOS-STREAM-ID", "")
-        self._callback.stream_id = self._stream_id
-        return True
-
-    def _records(self) -> Iterator[bytearray]:
-        """Take the complete events out of what has come: length in decimal, line feed, JSON (RecordIO)."""
-        while match := _RECORD.match(self._come):
-            begin, length = match.end(), int(match[1])
-            del match  # holds the buffer
-            if length > MAX_RECORD:
-                raise FrameworkError(f"an event has more than {MAX_RECORD} bytes")
-            if len(self._come) < begin + length:
-                return
-            record = self._come[begin : begin + length]
-            del self._come[: begin + length]
-            yield record
-        if len(self._come) > MAX_LENGTH_DIGITS:
-            raise FrameworkError("the master does not send events")
-
-
 class MendedDriver(pymesos.MesosSchedulerDriver):
     """One subscription to Mesos at a time, kept up until :meth:`stop`.
 
@@ -172,6 +88,9 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         ``FrameworkInfo``, with the id if there is one.
     master
         ``host:port`` or ``zk://…``.
+    tls
+        Checks the masters' certificates, which must be for the names (or addresses) that they are reached
+        by; None: they speak plain HTTP.
     """
 
     def __init__(
@@ -182,6 +101,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         *,
         principal: str | None = None,
         secret: str | None = None,
+        tls: ssl.SSLContext | None = None,
         http_timeout: float = HTTP_TIMEOUT,
         missed_heartbeats: float = MISSED_HEARTBEATS,
     ) -> None:
@@ -196,6 +116,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             timeout=http_timeout,
         )
         self._listener = listener
+        self._tls = tls
         self._missed_heartbeats = missed_heartbeats
         self._silence_limit = http_timeout
         self._failures = 0
@@ -240,7 +161,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
 
     def _serve_connection(self) -> None:
         self._silence_limit = self._timeout
-        connection = _Connection(self._master, self)
+        connection: Any = Connection(str(self._master), self, self._tls)
         try:
             heard = time.monotonic()
             while not self.aborted and self._master == self._new_master:
@@ -259,11 +180,11 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         finally:
             connection.close()
 
-    def _require_connected(self, connection: _Connection) -> None:
+    def _require_connected(self, connection: Any) -> None:
         if not connection.connected and (error := connection.handle_connect_event()):
             raise ConnectionError(f"cannot connect to {self._master}: {error}")
 
-    def _select(self, connection: _Connection, left: float) -> tuple[bool, bool]:
+    def _select(self, connection: Any, left: float) -> tuple[bool, bool]:
         wakeup = self._wakeup()
         fd = connection.fileno()
         waiting = not connection.connected or connection.want_write()
@@ -390,9 +311,14 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             self._drop_call_connection()
         if self._calls is None:
             host, _, port = master.rpartition(":")
-            self._calls = http.client.HTTPConnection(host, int(port), timeout=self._timeout)
+            self._calls = self._open_calls(host, int(port))
             self._call_master = master
         return self._calls
+
+    def _open_calls(self, host: str, port: int) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(host, port, timeout=self._timeout)
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._tls)
 
     def _drop_call_connection(self) -> None:
         connection, self._calls = self._calls, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -40,6 +41,7 @@ from scheduler.restart import RestartPlan
 from scheduler.runs import GraphRun, LateValues, Runs, TaskEntry
 from scheduler.shutdown import kill_until_dead
 from scheduler.subscription import Subscription, Timing
+from scheduler.tls import GoAheadTls
 from scheduler.views import (
     AgentsChanged,
     BatchResult,
@@ -68,8 +70,10 @@ class Scheduler(Questions):
         Where waiting tasks are answered; port 0 takes a free one.
     goahead_urls
         Base URLs at which tasks can reach this and other controllers; the own one if none are given.
-    principal, secret
-        Credentials at the master.
+    goahead_tls
+        Certificate and key, and whom tasks believe; plain HTTP without.
+    principal, secret, mesos_tls
+        Credentials at the master; over TLS, if there is a context to check certificates with.
     may_act
         Whether calls to Mesos may be made at the moment; of several controllers, only one does.
     queues
@@ -91,8 +95,10 @@ class Scheduler(Questions):
         goahead_host: str = "127.0.0.1",
         goahead_port: int = 0,
         goahead_urls: Sequence[str] = (),
+        goahead_tls: GoAheadTls | None = None,
         principal: str | None = None,
         secret: str | None = None,
+        mesos_tls: ssl.SSLContext | None = None,
         failover_timeout: float = WEEKS,
         timing: Timing | None = None,
         queues: Sequence[Queue] = (REALTIME, BATCH),
@@ -106,13 +112,15 @@ class Scheduler(Questions):
             roles=tuple(roles),
             principal=principal,
             secret=secret,
+            tls=mesos_tls,
             failover_timeout=failover_timeout,
             may_act=may_act,
             user=user if user is not None else getpass.getuser(),
         )
         self._timing = timing or Timing()
         self._journal = journal
-        self._gates = GoAhead(goahead_host, goahead_port, may_act=may_act)
+        self._goahead_tls = tls = goahead_tls or GoAheadTls()
+        self._gates = GoAhead(goahead_host, goahead_port, may_act=may_act, tls=tls.context)
         self._goahead_urls = tuple(goahead_urls)
         self._pool = OfferPool()
         self._images = images
@@ -189,6 +197,7 @@ class Scheduler(Questions):
             queue=self._queue,
             runs=self._runs,
             controllers=self._goahead_urls or (self._gates.base_url,),
+            goahead_tls=self._goahead_tls,
             goahead_deadline=self._timing.goahead,
             kill_interval=self._timing.kill_interval,
         )

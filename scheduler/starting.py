@@ -178,7 +178,7 @@ def _written(equipment: Equipment, run: GraphRun, bound: Bound, ledger: Ledger) 
         wait = equipment.goahead_deadline
         command = wrapped(command)
         environment |= wrapper_environment(
-            bound.task.task_id, entry.token, equipment.controllers, wait
+            bound.task.task_id, entry.token, equipment.controllers, wait, equipment.goahead_tls
         )
     return task_info(run.graph, bound, ledger, command, environment, waits_seconds=wait)
 

