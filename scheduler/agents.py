@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -190,16 +191,32 @@ def _withheld(agent: _Agent, offered: bool) -> str:
     return ""
 
 
+def address(master: str, path: str, tls: ssl.SSLContext | None) -> str:
+    """Return the URL of one of the master's pages."""
+    return f"{'http' if tls is None else 'https'}://{master}{path}"
+
+
 async def fetch(
-    master: str, credentials: aiohttp.BasicAuth | None, seconds: float, *, path: str = "/slaves"
+    master: str,
+    credentials: aiohttp.BasicAuth | None,
+    seconds: float,
+    *,
+    path: str = "/slaves",
+    tls: ssl.SSLContext | None = None,
 ) -> object:
-    """Ask the master for its agents, or something else; None when it does not tell."""
+    """Ask the master for its agents, or something else; None when it does not tell.
+
+    Parameters
+    ----------
+    tls
+        Checks its certificate; None: it speaks plain HTTP.
+    """
     timeout = aiohttp.ClientTimeout(total=seconds)
-    url = f"http://{master}{path}"
+    url = address(master, path, tls)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, auth=credentials) as session,
-            session.get(url) as response,
+            session.get(url, ssl=tls or True) as response,
         ):
             if response.status != 200:
                 return None

@@ -89,7 +89,9 @@ class Questions:
         link = self._subscription
         if entry is None or link is None or link.framework_id is None:
             return ()
-        return await sandbox_log.last_lines(entry.agent_url, link.framework_id, task_id)
+        return await sandbox_log.last_lines(
+            entry.agent_url, link.framework_id, task_id, tls=link.tls
+        )
 
     def agents(self) -> tuple[AgentView, ...]:
         """Return all agents, by host, as the master last told."""

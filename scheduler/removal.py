@@ -8,6 +8,7 @@ Mesos stands to the recorded id, and the id is given up, with all that is record
 from __future__ import annotations
 
 import enum
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -33,22 +34,24 @@ class Standing(enum.Enum):
     UNKNOWN = "not known to this master, which may be a new one; agents may still have its tasks"
 
 
-async def ask(master: str, framework_id: str) -> Standing:
+async def ask(master: str, framework_id: str, *, tls: ssl.SSLContext | None = None) -> Standing:
     """Ask a master, or by way of another master the leading one.
 
     Parameters
     ----------
     master
         ``host:port``.
+    tls
+        Checks its certificate; None: it speaks plain HTTP.
 
     Raises
     ------
     FrameworkError
         If it does not tell; or cannot yet, because agents that it knows from an earlier master are missing.
     """
-    stands = standing(await _fetch(master, "/master/frameworks"), framework_id)
+    stands = standing(await _fetch(master, tls, "/master/frameworks"), framework_id)
     if stands is Standing.UNKNOWN:
-        missing = _entries(await _fetch(master, "/master/slaves"), "recovered_slaves")
+        missing = _entries(await _fetch(master, tls, "/master/slaves"), "recovered_slaves")
         if missing:
             hosts = ", ".join(sorted(str(entry.get("hostname", "?")) for entry in missing)[:5])
             raise FrameworkError(
@@ -58,10 +61,12 @@ async def ask(master: str, framework_id: str) -> Standing:
     return stands
 
 
-async def _fetch(master: str, path: str) -> Mapping[str, object]:
-    document = await agents.fetch(master, None, SECONDS, path=path)
+async def _fetch(master: str, tls: ssl.SSLContext | None, path: str) -> Mapping[str, object]:
+    document = await agents.fetch(master, None, SECONDS, path=path, tls=tls)
     if not isinstance(document, Mapping):
-        raise FrameworkError(f"no answer from a Mesos master at http://{master}{path}")
+        raise FrameworkError(
+            f"no answer from a Mesos master at {agents.address(master, path, tls)}"
+        )
     return document
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,7 +22,12 @@ SECONDS: Final = 3.0
 
 
 async def last_lines(
-    agent_url: str, framework_id: str, task_id: str, *, seconds: float = SECONDS
+    agent_url: str,
+    framework_id: str,
+    task_id: str,
+    *,
+    seconds: float = SECONDS,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[str, ...]:
     """Return the last lines of the standard error, or of the output when there are none.
 
@@ -31,6 +37,8 @@ async def last_lines(
     ----------
     agent_url
         Where the agent answers HTTP, with the path of its process (``/slave(1)``) or without.
+    tls
+        Checks its certificate, where it answers over TLS; None: by the system's authorities.
     """
     sandbox = f"/frameworks/{framework_id}/executors/{task_id}/runs/latest"
     parts = urlsplit(agent_url)
@@ -38,7 +46,8 @@ async def last_lines(
         return ()
     bases = dict.fromkeys((f"{parts.scheme}://{parts.netloc}", agent_url.rstrip("/")))
     try:
-        async with asyncio.timeout(seconds), aiohttp.ClientSession() as session:
+        connector = aiohttp.TCPConnector(ssl=tls or True)
+        async with asyncio.timeout(seconds), aiohttp.ClientSession(connector=connector) as session:
             for name in ("stderr", "stdout"):
                 for base in bases:
                     text = await _tail(session, f"{base}/files/read", f"{sandbox}/{name}")

@@ -126,6 +126,8 @@ class Subscription:
         self._credentials: aiohttp.BasicAuth | None = None
         if settings.principal is not None and settings.secret is not None:
             self._credentials = aiohttp.BasicAuth(settings.principal, settings.secret)
+        self.tls = settings.tls
+        """Checks the certificates of masters and agents; None: they speak plain HTTP."""
         self.link = LinkChanged(LinkState.DISCONNECTED, "", "not yet connected")
         self.link_since = time.time()
         """Unix time of the last change between connected and not."""
@@ -364,7 +366,9 @@ class Subscription:
         if not self.connected:
             return
         master = self.link.master
-        document = await agents_module.fetch(master, self._credentials, AGENTS_SECONDS)
+        document = await agents_module.fetch(
+            master, self._credentials, AGENTS_SECONDS, tls=self.tls
+        )
         if document is None:
             return
         if await self._agents.update(document, asyncio.get_running_loop().time()):

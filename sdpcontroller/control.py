@@ -325,7 +325,8 @@ class Alarm:
     """Something that is wrong."""
 
     name: str
-    """``mesos``, ``repair``, ``product.NAME``, ``task.PRODUCT.TASK``, ``agent.HOST``, ``agents``."""
+    """``mesos``, ``repair``, ``product.NAME``, ``task.PRODUCT.TASK``, ``agent.HOST``, ``agents``,
+    ``certificate.USE``."""
     severity: Severity
     text: str
 

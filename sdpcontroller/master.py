@@ -19,9 +19,11 @@ from scheduler.service import Scheduler
 from scheduler.views import Change, LinkChanged, LinkState, TaskChanged
 from sdpcontroller import config
 from sdpcontroller.agents import agent_record
+from sdpcontroller.audience import Audience
 from sdpcontroller.complaints import Complaints
 from sdpcontroller.control import (
     AgentRecord,
+    Alarm,
     CaptureDone,
     CaptureInit,
     Command,
@@ -105,6 +107,8 @@ class Master:
         The controllers that stand by; :meth:`tell_system` is to be called when they change.
     figures
         Is told of what becomes of tasks.
+    alarms
+        What else may be wrong; :meth:`tell_system` is to be called when that changes.
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class Master:
         image: str | None = None,
         standbys: Callable[[], Sequence[str]] = tuple,
         figures: Figures | None = None,
+        alarms: Callable[[], Sequence[Alarm]] = tuple,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
@@ -131,10 +136,11 @@ class Master:
         self._image = image
         self._may_act = may_act
         self._standbys = standbys
+        self._alarms = alarms
         self._figures: Figures = figures or NoFigures()
         self._end_products = end_products
         self._products: dict[str, Product] = {}
-        self._listeners: list[Listener] = []
+        self._audience = Audience()
         self._link = LinkChanged(LinkState.DISCONNECTED, "", "not connected yet")
         self._services: Services | None = None
         self._stopping = False
@@ -333,6 +339,7 @@ class Master:
         """Return the state of the whole."""
         products = self.products()
         wrong = ordered(
+            *self._alarms(),
             *self._repair.alarms(),
             *alarms(self._link, products.values(), self.agents()),
             *self._complaints.alarms(products),
@@ -348,11 +355,11 @@ class Master:
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Register a listener; it is told of what exists at once. The returned function ends it."""
-        self._listeners.append(listener)
+        leave = self._audience.add(listener)
         listener.system_changed()
         for product in self._products.values():
             listener.product_changed(product.record)
-        return lambda: self._listeners.remove(listener)
+        return leave
 
     # Commands
 
@@ -461,24 +468,17 @@ class Master:
 
     def tell_system(self) -> None:
         """Tell that something of the whole changed."""
-        self._tell(lambda listener: listener.system_changed())
+        self._audience.tell(lambda listener: listener.system_changed())
 
     def _product_changed(self, record: ProductRecord) -> None:
         if record.state is ProductState.DEAD:
             self._products.pop(record.name, None)
             self._complaints.forget(record.name)
-            self._tell(lambda listener: listener.product_gone(record.name))
+            self._audience.tell(lambda listener: listener.product_gone(record.name))
         else:
-            self._tell(lambda listener: listener.product_changed(record))
+            self._audience.tell(lambda listener: listener.product_changed(record))
 
     def _sensor_changed(self, sensor: TaskSensor) -> None:
         if self._complaints.take(sensor):
             self.tell_system()
-        self._tell(lambda listener: listener.sensor_changed(sensor))
-
-    def _tell(self, tell: Callable[[Listener], None]) -> None:
-        for listener in tuple(self._listeners):
-            try:
-                tell(listener)
-            except Exception:  # a façade's fault must not stop the controller in mid-act
-                logger.exception("a listener failed")
+        self._audience.tell(lambda listener: listener.sensor_changed(sensor))

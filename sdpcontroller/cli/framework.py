@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +15,9 @@ from scheduler.errors import SchedulerError
 from scheduler.journal import TaskRecord
 from scheduler.removal import Standing
 from sdpcontroller.cli.controller import say
+from sdpcontroller.cli.secrets import REDIS_PASSWORD, secret
 from sdpcontroller.cli.service import fail
+from sdpcontroller.cli.tls import add_mesos_ca, add_redis_ca, mesos_link
 from sdpcontroller.election import Election, ElectionTiming
 from sdpcontroller.errors import ControllerError
 from sdpcontroller.master import FORMS
@@ -55,10 +56,16 @@ def add_parser(commands: Any) -> None:
             "--redis",
             default="redis://127.0.0.1:6379/0",
             metavar="URL",
-            help="configuration database; a password is taken from SDP_REDIS_PASSWORD",
+            help="configuration database (rediss:// for TLS); a password is taken from SDP_REDIS_PASSWORD, or "
+            "from the file SDP_REDIS_PASSWORD_FILE",
         )
+        add_redis_ca(act)
+        add_mesos_ca(act)
         act.add_argument(
-            "--mesos", default="127.0.0.1:5050", metavar="HOST:PORT", help="a Mesos master"
+            "--mesos",
+            default="127.0.0.1:5050",
+            metavar="ADDRESS",
+            help="a Mesos master: HOST:PORT, or https://HOST:PORT",
         )
         act.add_argument(
             "--lease",
@@ -82,7 +89,9 @@ def run(options: argparse.Namespace) -> int:
 
 @asynccontextmanager
 async def _database(options: argparse.Namespace) -> AsyncIterator[Store]:
-    store = await Store.connect(options.redis, password=os.environ.get("SDP_REDIS_PASSWORD"))
+    store = await Store.connect(
+        options.redis, password=secret(REDIS_PASSWORD), authority=options.redis_ca
+    )
     try:
         await schema.check(store, FORMS)
         yield store
@@ -127,7 +136,7 @@ async def _status(options: argparse.Namespace) -> None:
             {"framework_id": None},
         )
         return
-    stands = await removal.ask(options.mesos, state.framework_id)
+    stands = await _ask(options, state.framework_id)
     lost = removal.running(state)
     say(
         options,
@@ -140,6 +149,11 @@ async def _status(options: argparse.Namespace) -> None:
     )
 
 
+async def _ask(options: argparse.Namespace, framework_id: str) -> Standing:
+    master, tls = mesos_link(options)
+    return await removal.ask(master, framework_id, tls=tls)
+
+
 async def _forget(options: argparse.Namespace) -> None:
     async with _database(options) as store, _alone(options, store):
         await schema.migrate(store, FORMS)
@@ -148,7 +162,7 @@ async def _forget(options: argparse.Namespace) -> None:
         framework_id = state.framework_id
         if framework_id is None:
             raise ControllerError("no framework id is recorded: there is nothing to give up")
-        stands = await removal.ask(options.mesos, framework_id)
+        stands = await _ask(options, framework_id)
         if stands in (Standing.CONNECTED, Standing.AWAITED):
             raise ControllerError(
                 f"framework {framework_id} is {stands.value}: start a controller, which goes on with it"

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 import shlex
-import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,10 +21,11 @@ from scheduler.service import Scheduler
 from scheduler.subscription import Timing
 from sdpcontroller.cli.image_options import add_image_options, open_images
 from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
+from sdpcontroller.cli.tls import Secured, add_tls_options, secured
 from sdpcontroller.election import Election, ElectionTiming, Leadership
 from sdpcontroller.interface_mode import StandInScheduler, private_redis
 from sdpcontroller.master import FORMS, Master
-from sdpcontroller.metrics import MeasuredControl, Metrics, Queues, attach, tls_context
+from sdpcontroller.metrics import MeasuredControl, Metrics, Queues, attach
 from sdpcontroller.metrics import serve as serve_metrics
 from sdpcontroller.multicast import DEFAULT_POOL
 from sdpcontroller.products.services import Timeouts
@@ -52,6 +52,7 @@ def add_parser(commands: Any) -> None:
     _add_cluster_options(parser.add_argument_group("cluster"))
     _add_succession_options(parser.add_argument_group("database and other controllers"))
     _add_product_options(parser.add_argument_group("products"))
+    add_tls_options(parser.add_argument_group("encryption (TLS)"))
     add_image_options(parser)
     add_log_level(parser)
     parser.set_defaults(run=run)
@@ -71,13 +72,13 @@ def _add_interface_options(group: argparse._ArgumentGroup) -> None:
         default="127.0.0.1",
         metavar="ADDRESS",
         help="where to listen for that; who asks for the figures must have the token of "
-        "SDP_METRICS_TOKEN, if that is set",
+        "SDP_METRICS_TOKEN (or in the file SDP_METRICS_TOKEN_FILE), if that is set",
     )
     group.add_argument(
         "--metrics-certificate",
         type=Path,
         metavar="FILE.pem",
-        help="serve that over TLS with this certificate (and chain)",
+        help="serve that over TLS with a certificate (and chain) of its own",
     )
     group.add_argument(
         "--metrics-key",
@@ -94,11 +95,16 @@ def _add_interface_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--mesos", default="127.0.0.1:5050", help="address of the Mesos master")
+    group.add_argument(
+        "--mesos",
+        default="127.0.0.1:5050",
+        help="address of the Mesos master: HOST:PORT, https://HOST:PORT, or zk://…",
+    )
     group.add_argument(
         "--mesos-principal",
         metavar="NAME",
-        help="who this framework is to Mesos; the secret is taken from SDP_MESOS_SECRET",
+        help="who this framework is to Mesos; the secret is taken from SDP_MESOS_SECRET, or from the file "
+        "SDP_MESOS_SECRET_FILE",
     )
     group.add_argument("--framework-name", default="sdp", help="name shown by Mesos")
     group.add_argument(
@@ -118,7 +124,7 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="URL",
         help="where tasks reach the go-ahead of this and of the other controllers, http://host:port "
-        "each; give the option for each of them (default: this one only)",
+        "or https://host:port each; give the option for each of them (default: this one only)",
     )
     group.add_argument(
         "--power-off",
@@ -134,7 +140,8 @@ def _add_succession_options(group: argparse._ArgumentGroup) -> None:
         "--redis",
         default="redis://127.0.0.1:6379/0",
         metavar="URL",
-        help="configuration database (rediss:// for TLS); a password is taken from SDP_REDIS_PASSWORD",
+        help="configuration database (rediss:// for TLS); a password is taken from SDP_REDIS_PASSWORD, or "
+        "from the file SDP_REDIS_PASSWORD_FILE",
     )
     group.add_argument(
         "--lease",
@@ -196,11 +203,20 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     ------
     StoreError
         If the database holds what this program cannot read: before it leads.
+    ControllerError
+        If a certificate or a secret is of no use: before anything else.
     LeadershipLostError
         When another controller has taken over.
     """
     crash_points.arm(os.environ.get(crash_points.VARIABLE, ""))
-    store = await Store.connect(options.redis, password=os.environ.get("SDP_REDIS_PASSWORD"))
+    with secured(options) as tls:
+        await _serve(options, stop, tls)
+
+
+async def _serve(options: argparse.Namespace, stop: asyncio.Event, tls: Secured) -> None:
+    store = await Store.connect(
+        options.redis, password=tls.secrets.redis, authority=options.redis_ca
+    )
     try:
         election = Election(
             store, f"{options.host}:{options.port}", ElectionTiming.of(options.lease)
@@ -211,7 +227,7 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
         if leadership is not None:
             try:
                 async with open_images(options) as images:
-                    await _lead(options, store, leadership, stop, images)
+                    await _lead(options, store, leadership, stop, images, tls)
             finally:
                 await leadership.resign()
     finally:
@@ -227,6 +243,7 @@ async def serve_interface(options: argparse.Namespace, stop: asyncio.Event) -> N
         If there is no Redis to be had.
     """
     async with AsyncExitStack() as stack:
+        tls = stack.enter_context(secured(options))
         host, port = await stack.enter_async_context(private_redis())
         store = await Store.connect(f"redis://{host}:{port}/0")
         stack.push_async_callback(store.close)
@@ -239,13 +256,14 @@ async def serve_interface(options: argparse.Namespace, stop: asyncio.Event) -> N
             timeouts=Timeouts(fit=options.fit_timeout),
             end_products=True,
             images=images,
+            alarms=tls.alarms,
         )
         metrics = Metrics()
         store.timed = metrics.observe_exchange
         ready = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(master.run(ready, stop))
-            group.create_task(_serve_katcp(master, metrics, options, ready, running))
+            group.create_task(_serve_katcp(master, metrics, options, tls, ready, running))
 
 
 async def _win(election: Election, stop: asyncio.Event) -> Leadership | None:
@@ -266,18 +284,21 @@ async def _lead(
     leadership: Leadership,
     stop: asyncio.Event,
     images: ImageResolver | None,
+    tls: Secured,
 ) -> None:
     metrics = Metrics()
     store.timed = metrics.observe_exchange
     scheduler = Scheduler(
-        master=options.mesos,
+        master=tls.mesos,
         journal=StoreJournal(store),
         framework_name=options.framework_name,
         principal=options.mesos_principal,
-        secret=os.environ.get("SDP_MESOS_SECRET"),
+        secret=tls.secrets.mesos,
+        mesos_tls=tls.mesos_tls,
         goahead_host=options.goahead_host,
         goahead_port=options.goahead_port,
         goahead_urls=options.goahead_url,
+        goahead_tls=tls.goahead,
         timing=Timing(adoption=_ADOPTION),
         images=images,
         may_act=lambda: leadership.held,
@@ -296,13 +317,14 @@ async def _lead(
         power_off=options.power_off,
         standbys=lambda: leadership.candidates,
         figures=metrics,
+        alarms=tls.alarms,
     )
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         keeping = group.create_task(leadership.keep(master.tell_system))
         await schema.migrate(store, FORMS)
         running = group.create_task(master.run(ready, stop))
-        group.create_task(_serve_katcp(master, metrics, options, ready, running, scheduler))
+        group.create_task(_serve_katcp(master, metrics, options, tls, ready, running, scheduler))
         settling = group.create_task(_settle(scheduler))
         await asyncio.wait({running})
         keeping.cancel()
@@ -319,6 +341,7 @@ async def _serve_katcp(
     master: Master,
     metrics: Metrics,
     options: argparse.Namespace,
+    tls: Secured,
     ready: asyncio.Event,
     running: asyncio.Task[None],
     queues: Queues | None = None,
@@ -333,15 +356,21 @@ async def _serve_katcp(
     )
     await server.start()
     try:
-        async with _measured(master, metrics, options, queues):
+        async with _measured(master, metrics, options, tls, queues), asyncio.TaskGroup() as group:
+            watching = group.create_task(tls.watch(master.tell_system, metrics.certified))
             await asyncio.wait({running})
+            watching.cancel()
     finally:
         await server.stop()
 
 
 @asynccontextmanager
 async def _measured(
-    master: Master, metrics: Metrics, options: argparse.Namespace, queues: Queues | None
+    master: Master,
+    metrics: Metrics,
+    options: argparse.Namespace,
+    tls: Secured,
+    queues: Queues | None,
 ) -> AsyncIterator[None]:
     """Watch the event loop, and answer Prometheus where that is asked for."""
     async with AsyncExitStack() as stack:
@@ -354,15 +383,9 @@ async def _measured(
                     metrics,
                     options.metrics_host,
                     options.metrics_port,
-                    token=os.environ.get("SDP_METRICS_TOKEN", ""),
-                    tls=_tls(options),
+                    token=tls.secrets.metrics or "",
+                    tls=tls.metrics,
                 )
             )
             logger.info("figures are at %s:%d/metrics", options.metrics_host, port)
         yield
-
-
-def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
-    if options.metrics_certificate is None:
-        return None
-    return tls_context(options.metrics_certificate, options.metrics_key)

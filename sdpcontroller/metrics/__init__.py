@@ -7,6 +7,6 @@ list is in ``docs/reference/metrics.md``.
 from sdpcontroller.metrics.counted import Metrics
 from sdpcontroller.metrics.measured import MeasuredControl
 from sdpcontroller.metrics.records import Queues
-from sdpcontroller.metrics.server import attach, serve, tls_context
+from sdpcontroller.metrics.server import attach, serve
 
-__all__ = ["MeasuredControl", "Metrics", "Queues", "attach", "serve", "tls_context"]
+__all__ = ["MeasuredControl", "Metrics", "Queues", "attach", "serve"]

@@ -80,6 +80,13 @@ class Metrics:
         self._worst = prometheus.Gauge(
             "sdp_loop_lag_max_seconds", "The worst since the start", registry=self.registry
         )
+        self._ends = prometheus.Gauge(
+            "sdp_certificate_end_time_seconds",
+            "Unix time at which a certificate ends that is shown to clients",
+            ["use"],
+            registry=self.registry,
+        )
+        self.labels["sdp_certificate_end_time_seconds"] = ["use"]
         started = prometheus.Gauge(
             "sdp_start_time_seconds", "Unix time of the start", registry=self.registry
         )
@@ -128,6 +135,10 @@ class Metrics:
     def restarted(self, kind: str, outcome: str) -> None:
         """Count a task that was to be started again: ok, failed, or given_up."""
         self._restarts.labels(kind, outcome).inc()
+
+    def certified(self, use: str, until: float) -> None:
+        """Note the Unix time at which a certificate ends."""
+        self._ends.labels(use).set(until)
 
     # The event loop
 

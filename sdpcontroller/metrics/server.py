@@ -6,12 +6,11 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from aiohttp import web
 
+from scheduler.tls import site
 from sdpcontroller.control import ControlPlane
-from sdpcontroller.errors import ControllerError
 from sdpcontroller.metrics.counted import Metrics
 from sdpcontroller.metrics.exported import Exported
 from sdpcontroller.metrics.records import ControlCollector, Queues
@@ -52,7 +51,7 @@ async def serve(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+        await site(runner, host, port, tls).start()
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
@@ -62,29 +61,6 @@ def _may_ask(request: web.Request, token: str) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     right = secrets.compare_digest(given.strip().encode(), token.encode())
     return scheme.lower() == "bearer" and right
-
-
-def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """Read what is needed to serve over TLS.
-
-    Parameters
-    ----------
-    certificate
-        PEM, with the chain.
-    key
-        PEM; None: it is in the same file.
-
-    Raises
-    ------
-    ControllerError
-        If they cannot be read, or do not belong together.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as exc:  # of ssl, too
-        raise ControllerError(f"no TLS with {certificate}: {exc}") from exc
-    return context
 
 
 def attach(

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -136,18 +138,29 @@ class Store:
 
     @classmethod
     async def connect(
-        cls, url: str, *, password: str | None = None, prefix: str = "sdp", fence: str = ""
+        cls,
+        url: str,
+        *,
+        password: str | None = None,
+        authority: Path | None = None,
+        prefix: str = "sdp",
+        fence: str = "",
     ) -> Store:
         """Connect, and check the schema version; an empty database is claimed.
 
         A user of an ACL stands in the URL, ``redis://user@host:6379/0``; the password does not: addresses are
-        shown in messages, and command lines to everybody on the machine.
+        shown in messages, and command lines to everybody on the machine. ``rediss://`` speaks TLS.
+
+        Parameters
+        ----------
+        authority
+            Certificates (PEM) that may vouch for the server; None: those that the system trusts.
 
         Raises
         ------
         StoreError
             If Redis does not answer, or holds what this program can neither read nor migrate; if there is a
-            password in the URL.
+            password in the URL, or an authority without TLS.
         """
         _refuse_password(url)
         try:
@@ -158,6 +171,7 @@ class Store:
                 socket_timeout=_TIMEOUT,
                 socket_connect_timeout=_TIMEOUT,
                 retry=Retry(NoBackoff(), 0),
+                **_encryption(url, authority),
             )
         except ValueError as exc:
             raise StoreError(f"{url} is no address of a Redis: {exc}") from exc
@@ -339,12 +353,24 @@ async def take_graph_number(store: Store) -> int:
     return await store.take_numbers("graph", at_least=int(time.time()))
 
 
+def _encryption(url: str, authority: Path | None) -> dict[str, Any]:
+    """Return what redis-py is to be told: the defaults of its releases differ."""
+    if urlsplit(url).scheme != "rediss":
+        if authority is not None:
+            raise StoreError(
+                f"{url} is not over TLS, and an authority vouches for nobody: rediss://…"
+            )
+        return {}
+    trust = {} if authority is None else {"ssl_ca_certs": str(authority)}
+    return {"ssl_check_hostname": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2, **trust}
+
+
 def _refuse_password(url: str) -> None:
     parts = urlsplit(url)
     if parts.password is not None or "password" in parse_qs(parts.query):
         raise StoreError(
             "there is a password in the address of the database, where everybody can read it: "
-            "give it in SDP_REDIS_PASSWORD"
+            "give it in SDP_REDIS_PASSWORD, or in a file that SDP_REDIS_PASSWORD_FILE names"
         )
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import ssl
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +12,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sdpcontroller.control import CaptureInit, ProductState, TaskSensor
-from sdpcontroller.errors import CommandError, ControllerError
-from sdpcontroller.metrics import MeasuredControl, Metrics, attach, serve, tls_context
+from sdpcontroller.errors import CommandError
+from sdpcontroller.metrics import MeasuredControl, Metrics, attach, serve
 from sdpcontroller.metrics.__main__ import main as write_reference
+from tests.certificates import Authority
 from tests.katcp_iface.conftest import FakeControl, product, task
 
 
@@ -192,28 +190,17 @@ async def test_figures_are_for_who_has_the_token() -> None:
 
 
 async def test_figures_over_tls(tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    both = tmp_path / "both.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    command += [
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-keyout",
-        str(both),
-        "-out",
-        str(tmp_path / "c"),
-    ]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
-    assert done.returncode == 0
-    certificate = (tmp_path / "c").read_text()
-    both.write_text(both.read_text() + certificate)
-    trust = ssl.create_default_context(cadata=certificate)
+    authority = Authority(tmp_path)
     async with (
-        serve(Metrics(), "127.0.0.1", 0, tls=tls_context(both, None)) as port,
+        serve(Metrics(), "127.0.0.1", 0, tls=authority.context("127.0.0.1")) as port,
         aiohttp.ClientSession() as http,
-        http.get(f"https://127.0.0.1:{port}/metrics", ssl=trust) as answer,
+        http.get(f"https://127.0.0.1:{port}/metrics", ssl=authority.trust) as answer,
     ):
         assert "sdp_loop_lag_seconds" in await answer.text()
-    with pytest.raises(ControllerError, match="no TLS with"):
-        tls_context(tmp_path / "absent", None)
+
+
+async def test_the_end_of_a_certificate_is_a_figure() -> None:
+    metrics = Metrics()
+    metrics.certified("controller", 1.8e9)
+    found = samples(metrics.text().decode())
+    assert found["sdp_certificate_end_time_seconds", (("use", "controller"),)] == 1.8e9
