@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +36,10 @@ INFORM_INTERVAL: Final = 1.0
 """Seconds between two ``#interface-changed`` informs at least."""
 INFORM_DELAY: Final = 0.05
 """Seconds that a first change waits for others that come with it."""
+REFRESH_DELAY: Final = 0.1
+"""Seconds after which news of a product's tasks count for what concerns the whole."""
+TASKS_AT_ONCE: Final = 32
+"""Tasks that are shown before the loop goes on; hundreds change together, and each has some sensors."""
 MIRROR_PERIOD: Final = 0.5
 """Seconds between two updates of a mirrored sensor under the strategy ``auto`` at least."""
 MIRROR_LONGEST: Final = 60.0
@@ -103,21 +109,55 @@ class SensorMirror:
         self._mirrored: dict[tuple[str, str], set[str]] = {}
         """Names of the sensors that are mirrored, by product and task."""
         self._overflowed: set[tuple[str, str]] = set()
+        self._due: dict[tuple[str, str], None] = {}
+        """Product and task, in order, of what changed and is not shown yet."""
+        self._showing: asyncio.Handle | None = None
+        self._refreshing: asyncio.TimerHandle | None = None
 
     @_contained
     def product_changed(self, record: ProductRecord) -> None:
-        """Show a product and those of its tasks that differ from what is shown."""
+        """Show a product and those of its tasks that differ from what is shown; of many tasks, some soon."""
+        old = self._products.get(record.name)
         self._products[record.name] = record
         self._show(product_sensors(record))
         self._show(task_counts(record))
         shown = self._shown.setdefault(record.name, {})
-        for name in shown.keys() - record.tasks.keys():
-            del shown[name]
+        before = shown.keys() if old is None else shown.keys() | old.tasks.keys()
+        for name in before - record.tasks.keys():
+            shown.pop(name, None)
             self._drop_task(record.name, name)
         for name, task in record.tasks.items():
-            if shown.get(name) != task and self._show_task(record.name, task):
-                shown[name] = task
-        self.refresh()
+            if shown.get(name) != task:
+                self._due[record.name, name] = None
+        if self._showing is None:
+            self._show_due()
+        if old is None or old.state is not record.state:
+            self.refresh()
+        elif self._refreshing is None:  # tasks of many products change one after the other
+            loop = asyncio.get_running_loop()
+            self._refreshing = loop.call_later(REFRESH_DELAY, self.refresh)
+
+    @_contained
+    def _show_due(self) -> None:
+        """Show the first of the tasks that are due, as they are now, and go on with the rest soon."""
+        _cancel(self._showing)
+        self._showing = None
+        now = tuple(itertools.islice(self._due, TASKS_AT_ONCE))
+        for key in now:
+            del self._due[key]
+        if self._due:
+            self._showing = asyncio.get_running_loop().call_soon(self._show_due)
+        for product, name in now:
+            record = self._products.get(product)
+            task = record.tasks.get(name) if record is not None else None
+            if task is not None and self._show_task(product, task):
+                self._shown[product][name] = task
+
+    async def catch_up(self) -> None:
+        """Wait until all is shown that has changed up to now."""
+        for _ in range(math.ceil(len(self._due) / TASKS_AT_ONCE)):
+            self._show_due()
+            await asyncio.sleep(0)
 
     @_contained
     def product_gone(self, name: str) -> None:
@@ -163,14 +203,21 @@ class SensorMirror:
 
     def refresh(self) -> None:
         """Show what concerns the whole, agents included."""
+        _cancel(self._refreshing)
+        self._refreshing = None
         control = self._control
         self._show(
             system_sensors(control.system(), self._products, control.agents(), self._gui_urls)
         )
 
     def close(self) -> None:
-        """Send no more informs."""
+        """Show no more, and send no more informs."""
         self._changed.close()
+        self._due.clear()
+        _cancel(self._showing)
+        self._showing = None
+        _cancel(self._refreshing)
+        self._refreshing = None
 
     def _show_task(self, product: str, task: TaskRecord) -> bool:
         key = (product, task.name)
@@ -230,6 +277,12 @@ class SensorMirror:
         for name in names:
             if self._sensors.pop(name, None) is not None:
                 self._changed.mark()
+
+
+def _cancel(handle: asyncio.Handle | None) -> None:
+    """Cancel what was to happen, if anything was."""
+    if handle is not None:
+        handle.cancel()
 
 
 def _make(shown: Shown) -> aiokatcp.Sensor[Any]:

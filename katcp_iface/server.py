@@ -82,6 +82,7 @@ class KatcpServer:
         self._mirror.refresh()
         self._unlisten = self._control.listen(self._mirror)
         try:
+            await self._mirror.catch_up()
             await self._server.start()
         except BaseException:
             self._stop_listening()

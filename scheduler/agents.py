@@ -6,7 +6,6 @@ people, the whole is asked of the master now and then. A master that does not an
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
 import time
@@ -22,6 +21,7 @@ from scheduler.closures import Closures
 from scheduler.errors import SchedulerError, TopologyError
 from scheduler.packing import Idle
 from scheduler.quantities import Ranges, Resources, millis
+from scheduler.threads import compute
 from scheduler.topology import AgentSnapshot, merge_offers
 from scheduler.views import AgentView
 
@@ -79,7 +79,7 @@ class Agents:
         document
             Answer of ``/slaves``; entries that cannot be read are shown as quarantined.
         """
-        agents = await asyncio.to_thread(_read_all, document, self._agents)
+        agents = await compute(_read_all, document, self._agents)
         before = _facts(self._agents), self._missing.keys()
         changed = [a.view for a in agents.values()] != [a.view for a in self._agents.values()]
         self._miss(agents, at)

@@ -17,6 +17,7 @@ from scheduler.graph import PhysicalGraph
 from scheduler.journal import GraphPhase
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import TaskState
+from scheduler.threads import compute
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Graphs:
         GraphError
             If it cannot be run, or one of that id is not dead.
         """
-        await asyncio.to_thread(graph.logical.validate, graph.values.keys())
+        await compute(graph.logical.validate, graph.values.keys())
         old = self._runs.get(graph.graph_id)
         if old is not None and not old.dead:
             raise GraphError(f"there is a graph {graph.graph_id} already")

@@ -83,6 +83,15 @@ class Questions:
             for name, view in views.items()
         }
 
+    def task(self, graph_id: str, name: str) -> TaskView | None:
+        """Return one task of a graph; None, if it is not known."""
+        run = self._runs.get(graph_id)
+        entry = run.entries.get(name) if run is not None else None
+        if entry is None:
+            return None
+        view = entry.view()
+        return replace(view, agent_trouble=self._agents.trouble(view.agent_id))
+
     async def task_log(self, task_id: str) -> tuple[str, ...]:
         """Return the last lines that a task has written, from its sandbox; none where they cannot be had."""
         entry = self._runs.entry(task_id)

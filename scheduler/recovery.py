@@ -6,6 +6,8 @@ What happened to the tasks since is for reconciliation to tell; what becomes of 
 
 from __future__ import annotations
 
+import asyncio
+
 from scheduler.graph import ReadyKind
 from scheduler.journal import GraphPhase, JournalState, TaskRecord
 from scheduler.runs import GraphRun, TaskEntry
@@ -14,8 +16,8 @@ from scheduler.task import Death, Outcome, TaskLife, TaskState, Transition
 _TASK_IS_UP = (TaskState.READY, TaskState.DEAD)
 
 
-def restore(state: JournalState) -> list[GraphRun]:
-    """Rebuild every graph as it was last recorded."""
+async def restore(state: JournalState) -> list[GraphRun]:
+    """Rebuild every graph as it was last recorded; the loop goes on in between."""
     runs: list[GraphRun] = []
     for graph_id, graph in state.graphs.items():
         run = GraphRun(graph)
@@ -25,6 +27,7 @@ def restore(state: JournalState) -> list[GraphRun]:
                 _restore_task(run, entry, record)
         run.phase = state.phases.get(graph_id) or _guessed_phase(run)
         runs.append(run)
+        await asyncio.sleep(0)
     return runs
 
 

@@ -202,7 +202,7 @@ class Scheduler(Questions):
             kill_interval=self._timing.kill_interval,
         )
         self._graphs = Graphs(self._equipment, self._background)
-        for run in restore(state):
+        for run in await restore(state):
             self._graphs.take_up(run, self._timing.adoption)
         await self._framework.start()
         for work in (

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from scheduler.breath import Breath
 from scheduler.claims import Claim, Place
 from scheduler.crash_points import CrashPoint
 from scheduler.equipment import Equipment, apply_recorded, insist
@@ -36,8 +37,6 @@ from scheduler.taskinfo import (
 
 logger = logging.getLogger(__name__)
 
-BREATH: Final = 32
-"""Tasks that are written before the loop may do something else: some milliseconds."""
 _PLACED: Final = CrashPoint("launch.placed", "the placement is recorded, no task is")
 _MARKED: Final = CrashPoint("launch.marked", "all tasks are recorded as launching, none is")
 _ACCEPTED: Final = CrashPoint("launch.accepted", "offers of one more agent are accepted")
@@ -144,20 +143,19 @@ async def _task_infos(
     """Return the ``TaskInfo`` of every task, by its place; the loop goes on in between."""
     ledgers: dict[Place, Ledger] = {}
     infos: dict[Place, list[dict[str, Any]]] = {}
+    breath = Breath()
     try:
-        for number, (name, task) in enumerate(bound.items(), start=1):
+        for name, task in bound.items():
             run.entries[name].shared = shared_fields(run.graph, run.edges, task)
-            if number % BREATH == 0:
-                await asyncio.sleep(0)
-        for number, name in enumerate(resolution_order(run.graph, bound.keys()), start=1):
+            await breath.step()
+        for name in resolution_order(run.graph, bound.keys()):
             task = bound[name]
             place = task.assignment.agent_id, task.assignment.role
             if (ledger := ledgers.get(place)) is None:
                 ledger = ledgers[place] = Ledger(claim.offers[place])
             info = _written(equipment, run, task, ledger)
             infos.setdefault(place, []).append(info)
-            if number % BREATH == 0:
-                await asyncio.sleep(0)
+            await breath.step()
     except (GraphError, QuantityError) as exc:
         raise LaunchError(f"graph {run.graph.graph_id} cannot be launched: {exc}") from exc
     return infos

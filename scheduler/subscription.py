@@ -18,6 +18,7 @@ import aiohttp
 
 from scheduler import agents as agents_module
 from scheduler.agents import Agents
+from scheduler.breath import Breath
 from scheduler.closures import read_window, stay
 from scheduler.crash_points import CrashPoint
 from scheduler.equipment import insist
@@ -141,9 +142,14 @@ class Subscription:
     # ------------------------------------------------------------------ what Mesos says
 
     async def listen(self) -> None:
-        """Handle what Mesos says, until the link is ended."""
+        """Handle what Mesos says, until the link is ended; the loop goes on in between.
+
+        A reconciliation is answered with an update of every task, all at once, and most of them are no news.
+        """
+        breath = Breath()
         async for event in self._framework.events():
             await self._handle(event)
+            await breath.step()
 
     async def _handle(self, event: LinkEvent) -> None:
         match event:

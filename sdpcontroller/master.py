@@ -229,7 +229,7 @@ class Master:
     async def _serve(self, services: Services, ready: asyncio.Event, stop: asyncio.Event) -> None:
         self._services = services
         services.background.create_task(self._watch_scheduler())
-        self._recover(services)
+        await self._recover(services)
         _TAKEN_UP.reached()
         ready.set()
         await stop.wait()
@@ -243,15 +243,15 @@ class Master:
             name: Product(row.value, services, version=row.version) for name, row in rows.items()
         }
 
-    def _recover(self, services: Services) -> None:
-        """Go on with everything that an earlier controller has left."""
-        known = frozenset[str]().union(*(p.graph_ids for p in self._products.values()))
-        for product in self._products.values():
+    async def _recover(self, services: Services) -> None:
+        """Go on with everything that an earlier controller has left; no command is taken meanwhile."""
+        known = (product.graph_ids for product in self._products.values())
+        for graph_id in set(self._scheduler.graphs()).difference(*known):  # nobody begins one yet
+            logger.warning("graph %s belongs to no product: taken down", graph_id)
+            services.background.create_task(self._scheduler.stop(graph_id))
+        for product in tuple(self._products.values()):
             services.background.create_task(product.recover())
-        for graph_id in self._scheduler.graphs():
-            if graph_id not in known:
-                logger.warning("graph %s belongs to no product: taken down", graph_id)
-                services.background.create_task(self._scheduler.stop(graph_id))
+            await asyncio.sleep(0)  # each looks at hundreds of tasks first
         services.background.create_task(self._tidy())
         self._operations.resume()
 

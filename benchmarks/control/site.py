@@ -35,17 +35,17 @@ class Controller:
     Parameters
     ----------
     redis, mesos
-        Ports of the two.
+        Port of the one, address of the other.
     """
 
-    def __init__(self, redis: int, mesos: int, folder: Path) -> None:
+    def __init__(self, redis: int, mesos: str, folder: Path) -> None:
         self.port, self.metrics_port, goahead = free_ports(3)
         options = {
             "port": self.port,
             "metrics-port": self.metrics_port,
             "goahead-port": goahead,
             "redis": f"redis://127.0.0.1:{redis}/0",
-            "mesos": f"127.0.0.1:{mesos}",
+            "mesos": mesos,
             "multicast": "239.192.0.0/18",
             "fit-timeout": 300,
         }
@@ -82,6 +82,9 @@ class Controller:
         async with asyncio.timeout(timeout):
             while self.process.poll() is None:
                 with contextlib.suppress(OSError):
+                    # A client that is refused waits for seconds before it tries again.
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    writer.close()
                     return await aiokatcp.Client.connect("127.0.0.1", self.port, limit=LINE_LIMIT)
                 await asyncio.sleep(0.02)
         raise RuntimeError(f"the controller has ended: {self.words()}")
@@ -132,7 +135,7 @@ class Site:
             "redis-server", *options, stdout=subprocess.DEVNULL
         )
         self._cluster.start()
-        self.mesos_port: int = await asyncio.to_thread(self._pipe.recv)
+        self.mesos: str = await asyncio.to_thread(self._pipe.recv)
         return self
 
     async def __aexit__(
@@ -162,7 +165,7 @@ class Site:
 
     def start(self) -> Controller:
         """Start a controller."""
-        controller = Controller(self.redis_port, self.mesos_port, self.folder)
+        controller = Controller(self.redis_port, self.mesos, self.folder)
         self.controllers.append(controller)
         return controller
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing.connection
+import os
 import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,14 @@ from scheduler.topology import Nic, NumaNode, Topology, Volume
 from sdpcontroller.interface_mode.programs import StandInProgram
 from sdpcontroller.workflows.resources import CBF_NETWORK, DATA_VOLUME, SDP_NETWORK
 
-HOST: Final = "127.0.0.1"
+
+def own_address() -> str:
+    """Return a loopback address of this process: what others listen on does not concern its tasks' ports."""
+    low, middle, high = (os.getpid() >> shift & 0xFF for shift in (0, 8, 16))
+    return f"127.{1 + high % 254}.{middle}.{low}"
+
+
+HOST: Final = own_address()
 CORES: Final = 128
 _TERMINATED: Final = Outcome(False, "Command terminated with signal Terminated")
 
@@ -253,13 +261,14 @@ async def _serve(
         cluster = Cluster(
             agents(count, ports),
             work_dir=Path(folder),
+            host=HOST,
             port=0,
             executor=executor,
             checkpoint=False,
         )
         async with cluster:
             calm()
-            pipe.send(cluster.address[1])
+            pipe.send("{}:{}".format(*cluster.address))
             while (question := await told.get())[0] != "end":
                 pipe.send(_answer(executor, *question))
     loop.remove_reader(pipe.fileno())

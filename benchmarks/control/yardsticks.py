@@ -33,7 +33,7 @@ async def launch_alone(site: Site, text: str) -> Used:
     graph = instantiate(realtime.build(config, "alone", groups).graph, "alone-1")
     async with AsyncExitStack() as stack:
         scheduler = Scheduler(
-            master=f"127.0.0.1:{site.mesos_port}",
+            master=site.mesos,
             journal=MemoryJournal(),
             framework_name="alone",
             roles=("alone",),

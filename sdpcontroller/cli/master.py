@@ -19,6 +19,7 @@ from scheduler.collector import calm, settle
 from scheduler.images import ImageResolver
 from scheduler.service import Scheduler
 from scheduler.subscription import Timing
+from scheduler.threads import share_interpreter
 from sdpcontroller.cli.image_options import add_image_options, open_images
 from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
 from sdpcontroller.cli.tls import Secured, add_tls_options, secured
@@ -189,6 +190,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     set_up_logging(options)
     calm()
+    share_interpreter()
     work = serve_interface if options.interface_mode else serve
     # Not so in interface mode: its Redis ends with this process.
     return run_until_signal(

@@ -123,6 +123,10 @@ class StandInScheduler:
         graph = self._graphs.get(graph_id)
         return dict(graph.views) if graph is not None else {}
 
+    def task(self, graph_id: str, name: str) -> TaskView | None:
+        """Return one task of a graph."""
+        return self.tasks(graph_id).get(name)
+
     def explain(self, graph_id: str) -> str:
         """Say what a graph waits for: nothing, here."""
         return ""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 import prometheus_client as prometheus
+from prometheus_client import Metric
+
+from scheduler.threads import compute
 
 LAG_PERIOD: Final = 0.02
 """Seconds between two looks at the event loop."""
@@ -160,6 +164,21 @@ class Metrics:
             before, computed = computed, time.process_time()
             self.observe_lag(max(0.0, loop.time() - due), computed - before)
 
-    def text(self) -> bytes:
-        """Return all figures in Prometheus' text format."""
-        return prometheus.generate_latest(self.registry)
+    async def text(self) -> bytes:
+        """Return all figures in Prometheus' text format.
+
+        Only the loop may look at the records; of thousands of figures, writing them down is most of the work.
+        """
+        figures = _Collected(tuple(self.registry.collect()))
+        return await compute(prometheus.generate_latest, cast(Any, figures))
+
+
+@dataclass(frozen=True, slots=True)
+class _Collected:
+    """Figures as they were when they were asked for, in the place of a registry."""
+
+    families: Sequence[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return them."""
+        return self.families

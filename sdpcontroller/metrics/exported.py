@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -11,6 +12,7 @@ from pipelines.catalogue import EXPORTED_SENSORS
 from sdpcontroller.control import Listener, ProductRecord, TaskSensor
 
 
+@functools.lru_cache(maxsize=1000)
 def metric_name(kind: str, sensor: str) -> str:
     """Return what Prometheus calls a sensor of a kind of program."""
     return f"sdp_task_{kind}_{sensor}".replace("-", "_").replace(".", "_")
@@ -20,36 +22,36 @@ class Exported(Listener):
     """The newest values of the task sensors that the catalogue declares for export."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[str, str, str], float] = {}
-        """By product, task and sensor."""
-        self._kinds: dict[tuple[str, str], str] = {}
+        self._kinds: dict[str, dict[str, str]] = {}
+        """Of the tasks that live, by product and task."""
+        self._values: dict[str, dict[tuple[str, str], float]] = {}
+        """By product, then by task and sensor."""
 
     def product_changed(self, record: ProductRecord) -> None:
         """Learn the tasks; forget those that are gone or dead."""
-        live = {t.name: t.kind for t in record.tasks.values() if t.state != "dead"}
-        self._kinds = {k: v for k, v in self._kinds.items() if k[0] != record.name}
-        self._kinds |= {(record.name, name): kind for name, kind in live.items()}
-        self._keep(lambda product, task: product != record.name or task in live)
+        kinds = {t.name: t.kind for t in record.tasks.values() if t.state != "dead"}
+        gone = self._kinds.get(record.name, {}).keys() - kinds.keys()
+        self._kinds[record.name] = kinds
+        if gone:
+            values = self._values.get(record.name, {})
+            self._values[record.name] = {k: v for k, v in values.items() if k[0] not in gone}
 
     def product_gone(self, name: str) -> None:
         """Forget a product."""
-        self._kinds = {k: v for k, v in self._kinds.items() if k[0] != name}
-        self._keep(lambda product, task: product != name)
-
-    def _keep(self, wanted: Callable[[str, str], bool]) -> None:
-        self._values = {k: v for k, v in self._values.items() if wanted(k[0], k[1])}
+        self._kinds.pop(name, None)
+        self._values.pop(name, None)
 
     def sensor_changed(self, sensor: TaskSensor) -> None:
         """Keep a reading, if it is declared and a number."""
-        kind = self._kinds.get((sensor.product, sensor.task))
+        kind = self._kinds.get(sensor.product, {}).get(sensor.task)
         if kind is None or sensor.name not in EXPORTED_SENSORS.get(kind, {}):
             return
-        key = (sensor.product, sensor.task, sensor.name)
+        values, key = self._values.setdefault(sensor.product, {}), (sensor.task, sensor.name)
         if sensor.status in ("unknown", "unreachable", "inactive") or sensor.value is None:
-            self._values.pop(key, None)
+            values.pop(key, None)
             return
         with suppress(TypeError, ValueError):
-            self._values[key] = float(sensor.value)
+            values[key] = float(sensor.value)
 
     def system_changed(self) -> None:
         """Nothing of the system is kept here."""
@@ -57,8 +59,8 @@ class Exported(Listener):
     def collect(self) -> Iterable[Metric]:
         """Yield one family for each sensor that has values."""
         families: dict[str, GaugeMetricFamily] = {}
-        for (product, task, sensor), value in self._values.items():
-            kind = self._kinds[product, task]
+        for product, task, sensor, value in self._readings():
+            kind = self._kinds[product][task]
             name = metric_name(kind, sensor)
             family = families.get(name)
             if family is None:
@@ -68,3 +70,8 @@ class Exported(Listener):
                 )
             family.add_metric([product, task], value)
         return families.values()
+
+    def _readings(self) -> Iterator[tuple[str, str, str, float]]:
+        for product, values in self._values.items():
+            for (task, sensor), value in values.items():
+                yield product, task, sensor, value

@@ -39,7 +39,7 @@ async def serve(
         if token and not _may_ask(request, token):
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         return web.Response(
-            body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"}
+            body=await metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"}
         )
 
     async def health(request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,9 @@ MAX_SENSORS: Final = 1000
 _NOT_LEADING: Final = 0.05
 """Seconds between two looks whether this controller leads again."""
 
+_SETTLING: Final = 0.5
+"""Seconds for which the beginning of a link is waited for."""
+
 _CLOSING: Final = 2.0
 """Seconds for which the end of a link is waited for."""
 
@@ -50,7 +54,10 @@ class _Declared:
 class _Mirror(AbstractSensorWatcher):
     """Turns what a task says of its sensors into :class:`TaskSensor` readings."""
 
-    def __init__(self, product: str, task: str, callback: SensorCallback) -> None:
+    def __init__(
+        self, product: str, task: str, callback: SensorCallback, settled: Callable[[], None]
+    ) -> None:
+        self._settled = settled
         self._product = product
         self._task = task
         self._callback = callback
@@ -92,6 +99,8 @@ class _Mirror(AbstractSensorWatcher):
         self._emit(name, declared, decoded, status.name.lower(), timestamp)
 
     def state_updated(self, state: SyncState) -> None:
+        if state is SyncState.SYNCED:
+            self._settled()
         if state is SyncState.DISCONNECTED:
             for name, declared in self._declared.items():
                 self._emit(name, declared, None, "unreachable", time.time())
@@ -132,8 +141,10 @@ class TaskConnection:
         self._endpoint = f"{host}:{port}"
         self._closed = False
         self._limits: set[asyncio.Timeout] = set()
+        self._settled = asyncio.Event()
         self._client = TaskClient(host, port)
-        self._client.add_sensor_watcher(_Mirror(product, task, callback))
+        self._client.add_sensor_watcher(_Mirror(product, task, callback, self._settled.set))
+        self._client.add_failed_connect_callback(lambda _: self._settled.set())
 
     async def request(self, name: str, *args: object, timeout: float) -> Sequence[str]:
         """Make a request and return the arguments of its reply.
@@ -187,6 +198,12 @@ class TaskConnection:
         finally:
             self._limits.discard(limit)
 
+    async def settled(self) -> None:
+        """Wait until the first try to connect failed or the sensors are known; not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLING):
+                await self._settled.wait()
+
     def close(self) -> None:
         """Begin to close the link; requests that wait for an answer fail at once.
 
@@ -195,6 +212,7 @@ class TaskConnection:
         if self._closed:
             return
         self._closed = True
+        self._settled.set()
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())

@@ -11,6 +11,7 @@ from scheduler.crash_points import CrashPoint
 from scheduler.errors import LaunchError
 from scheduler.graph import PhysicalGraph, instantiate
 from scheduler.journal import GraphPhase
+from scheduler.threads import compute
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.errors import CommandError, ControllerError
 from sdpcontroller.products.keeper import Keeper
@@ -56,7 +57,7 @@ class Launching:
             for stream, count in needs.items()
         }
         number = await take_graph_number(self._services.store)
-        workflow, physical = await asyncio.to_thread(self._build, groups, number)
+        workflow, physical = await compute(self._build, groups, number)
         graph = await self._choose(physical, workflow.roles, groups)
         chosen(graph)
         _GRAPH.reached()
@@ -93,7 +94,7 @@ class Launching:
         scheduler = self._services.scheduler
         if graph is None or graph.graph_id not in scheduler.graphs():
             raise CommandError("the controller was restarted before anything was launched")
-        workflow = await asyncio.to_thread(
+        workflow = await compute(
             realtime.build, self._config, self._keeper.name, self._keeper.kept.multicast
         )
         values = workflow.telstate

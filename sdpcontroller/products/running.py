@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from scheduler.errors import SchedulerError
 from scheduler.views import TaskView
@@ -24,7 +25,7 @@ class RunningGraph:
         self._product = product
         self._services = services
         self._left = False
-        self._closing: set[asyncio.Task[None]] = set()
+        self._going_on: set[asyncio.Task[None]] = set()
 
     @property
     def expendable(self) -> frozenset[str]:
@@ -43,7 +44,10 @@ class RunningGraph:
         CommandError
             If it has no place yet.
         """
-        return self._port(self.tasks().get(task), task, name)
+        return self._port(self._task(task), task, name)
+
+    def _task(self, name: str) -> TaskView | None:
+        return self._services.scheduler.task(self.graph_id, name)
 
     def _port(self, view: TaskView | None, task: str, name: str) -> tuple[str, int]:
         if view is None or name not in view.ports:
@@ -53,19 +57,34 @@ class RunningGraph:
     async def connect(self) -> None:
         """Open the links to all tasks that speak KATCP and live; the loop goes on in between.
 
-        One without a place is passed over: the controller died while it was started again.
+        One without a place is passed over: the controller died while it was started again. Of all products
+        together, some are opened at a time: with each come the list of a task's sensors and their readings,
+        which would else all come at once.
 
         Raises
         ------
         CommandError
             If the links were closed for good.
         """
-        views = self.tasks()
         for task in self.roles.katcp_tasks:
-            view = views.get(task)
-            if view is not None and view.death is None and "katcp" in view.ports:
-                self._link(task, self._port(view, task, "katcp"))
-                await asyncio.sleep(0)
+            await self._services.linking.acquire()
+            try:
+                # Much can have happened since the turn before: it may be dead, or linked anew elsewhere.
+                view = self._task(task)
+                wanted = view is not None and view.death is None and "katcp" in view.ports
+                if wanted and task not in self.connections:
+                    self._link(task, self._port(view, task, "katcp"))
+            finally:
+                self._spawn(self._make_room(self.connections.get(task)))
+            await asyncio.sleep(0)
+
+    async def _make_room(self, opened: TaskConnection | None) -> None:
+        """Let another link be opened, once this one needs no attention any more."""
+        try:
+            if opened is not None:
+                await opened.settled()
+        finally:
+            self._services.linking.release()
 
     def connect_task(self, task: str) -> None:
         """Open the link to one task, in the place of an older one.
@@ -92,17 +111,21 @@ class RunningGraph:
         connection = self.connections.pop(task, None)
         if connection is not None:
             connection.close()
-            closing = asyncio.create_task(connection.wait_closed())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._spawn(connection.wait_closed())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let the beginning or the end of a link go on by itself."""
+        task = asyncio.create_task(work)
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
 
     async def disconnect_all(self) -> None:
         """Close all links, for good: none is opened any more."""
         self._left = True
         for task in tuple(self.connections):
             self.disconnect(task)
-        if self._closing:
-            await asyncio.wait(self._closing)
+        if self._going_on:
+            await asyncio.wait(self._going_on)
 
     def stages(self) -> list[list[str]]:
         """Tasks that take part in captures and are connected, in the order of the data's flow."""

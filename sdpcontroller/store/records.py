@@ -6,7 +6,6 @@ cannot be read is refused: then the whole table is, because half a table is not 
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from scheduler.errors import SchedulerError
+from scheduler.threads import compute
 from sdpcontroller.errors import StoreError
 from sdpcontroller.store.redis_store import Store, Stored
 
@@ -95,7 +95,7 @@ class Table(Generic[T]):
         """Write a record; see :meth:`sdpcontroller.store.Store.put`."""
         document: dict[str, Any] | str
         if self._form.large:
-            document = await asyncio.to_thread(lambda: json.dumps(self._form.write(value)))
+            document = await compute(lambda: json.dumps(self._form.write(value)))
         else:
             document = self._form.write(value)
         return await self._store.put(
@@ -128,7 +128,7 @@ class Table(Generic[T]):
         """Read all records, by key; raises as :meth:`get`."""
         rows = await self._store.load(self._form.table)
         # Off the loop: of ten products it is a second, and a leader must go on telling that it lives.
-        return await asyncio.to_thread(self._read, rows)
+        return await compute(self._read, rows)
 
     def _read(self, rows: Mapping[str, Stored]) -> dict[str, Row[T]]:
         return {key: self._row(key, stored) for key, stored in rows.items()}

@@ -28,6 +28,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from scheduler.threads import compute
 from sdpcontroller.errors import FencedError, StoreError
 from sdpcontroller.store.writes import Writes
 
@@ -310,7 +311,7 @@ class Store:
             keys = await self.keys(table)
             async with self.timing("read"):
                 rows = await uncut(self._rows(table, keys))
-            return await asyncio.to_thread(_all_stored, keys, rows)
+            return await compute(_all_stored, keys, rows)
 
     async def _rows(self, table: str, keys: Sequence[str]) -> list[dict[str, str]]:
         async with self.client.pipeline(transaction=False) as pipe:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any, Final
 
+from scheduler.breath import Breath
+
 MAX_TOGETHER: Final = 256
 """Writes of one exchange."""
 
@@ -86,13 +88,24 @@ class Writes:
                 write.reply.cancel()
             raise
         self._timed(time.monotonic() - begun)
-        for write, answer in zip(writes, answers, strict=True):
-            if write.reply.done():  # its caller was cancelled
-                continue
-            if isinstance(answer, Exception):
-                write.reply.set_exception(answer)
-            else:
-                write.reply.set_result(answer)
+        await self._answer(writes, answers)
+
+    async def _answer(self, writes: Sequence[_Write], answers: Sequence[Any]) -> None:
+        """Tell the callers, some at a time: each goes on with what it wrote for, a whole product's together."""
+        breath = Breath()
+        try:
+            for write, answer in zip(writes, answers, strict=True):
+                if write.reply.done():  # its caller was cancelled
+                    continue
+                if isinstance(answer, Exception):
+                    write.reply.set_exception(answer)
+                else:
+                    write.reply.set_result(answer)
+                await breath.step()
+        except BaseException:  # of a loop that ends
+            for write in writes:
+                write.reply.cancel()
+            raise
 
     async def _exchange(self, writes: Sequence[_Write]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:

@@ -116,7 +116,7 @@ async def test_a_forgotten_graph_leaves_nothing() -> None:
         (("stopping", "ready"), False),
     ],
 )
-def test_the_phase_of_a_graph_without_a_record_of_it_is_guessed_from_its_tasks(
+async def test_the_phase_of_a_graph_without_a_record_of_it_is_guessed_from_its_tasks(
     states: tuple[str | None, str | None], whole: bool
 ) -> None:
     request = TaskRequest.of(ports=("p",))
@@ -134,11 +134,11 @@ def test_the_phase_of_a_graph_without_a_record_of_it_is_guessed_from_its_tasks(
         if state is not None
     }
     placement = Placement({n: Assignment(n, "S0", "host", ports=(5,) * (n == "a")) for n in "ab"})
-    (run,) = restore(JournalState("fw", {"g": graph}, {"g": placement}, tasks))
+    (run,) = await restore(JournalState("fw", {"g": graph}, {"g": placement}, tasks))
     assert run.phase is (GraphPhase.UP if whole else GraphPhase.LAUNCHING)
     for phase in GraphPhase:
         state = JournalState("fw", {"g": graph}, {"g": placement}, tasks, {"g": phase})
-        assert restore(state)[0].phase is phase
+        assert (await restore(state))[0].phase is phase
     if states[0] is not None:
         assert run.entries["a"].view().ports == {"p": ("10.0.0.1", 5)}
     assert all((e.life.death is not None) == e.dead for e in run.entries.values())

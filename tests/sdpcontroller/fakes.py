@@ -184,6 +184,9 @@ class FakeScheduler:
     def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
         return dict(self._views.get(graph_id, {}))
 
+    def task(self, graph_id: str, name: str) -> TaskView | None:
+        return self._views.get(graph_id, {}).get(name)
+
     def graphs(self) -> tuple[str, ...]:
         return tuple(self._views)
 

@@ -42,7 +42,7 @@ async def test_commands_are_counted_by_how_they_ended() -> None:
     control.fault = RuntimeError("a fault of ours")
     with pytest.raises(RuntimeError):
         await measured.execute(CaptureInit("p"))
-    found = samples(metrics.text().decode())
+    found = samples((await metrics.text()).decode())
     for outcome in ("ok", "refused", "failed"):
         labels = (("command", "capture_init"), ("outcome", outcome))
         assert found["sdp_command_seconds_count", labels] == 1
@@ -66,7 +66,7 @@ async def test_records_are_read_when_somebody_asks() -> None:
     assert found["sdp_system_state", (("state", "FAULT"),)] == 0
     assert found["sdp_mesos_connected", ()] == 1
     detach()
-    assert "sdp_products" not in metrics.text().decode()
+    assert "sdp_products" not in (await metrics.text()).decode()
 
 
 async def test_declared_sensors_of_tasks_come_and_go_with_them() -> None:
@@ -78,17 +78,17 @@ async def test_declared_sensors_of_tasks_come_and_go_with_them() -> None:
     control.sense(sensor("something-else", 3))
     control.sense(sensor("flagged-fraction", "no number"))
     labels = (("product", "p"), ("task", "ingest.0"))
-    found = samples(metrics.text().decode())
+    found = samples((await metrics.text()).decode())
     assert found["sdp_task_ingest_input_heaps_lost", labels] == 3
     assert not any("something" in name or "flagged" in name for name, _ in found)
     control.sense(sensor("input-heaps-lost", 3, "unreachable"))
-    assert "heaps_lost" not in metrics.text().decode()
+    assert "heaps_lost" not in (await metrics.text()).decode()
     control.sense(sensor("input-heaps-lost", 4))
     control.put(replace(record, tasks={"ingest.0": task("ingest.0", state="dead")}))
-    assert "heaps_lost" not in metrics.text().decode()
+    assert "heaps_lost" not in (await metrics.text()).decode()
     control.drop("p")
     control.sense(sensor("input-heaps-lost", 5))
-    assert "heaps_lost" not in metrics.text().decode()
+    assert "heaps_lost" not in (await metrics.text()).decode()
 
 
 async def test_a_loop_that_is_held_up_is_seen() -> None:
@@ -111,7 +111,7 @@ async def test_what_the_scheduler_and_the_products_tell_is_counted() -> None:
     metrics.restarted("display", "ok")
     metrics.observe_exchange("write", 0.002)
     metrics.observe_request("product-list", "ok", 0.001)
-    found = samples(metrics.text().decode())
+    found = samples((await metrics.text()).decode())
     assert found["sdp_offers_total", (("what", "received"),)] == 3
     assert found["sdp_packing_seconds_sum", (("outcome", "no_fit"),)] == 0.2
     labels = (("outcome", "placed"), ("queue", "realtime"))
@@ -135,7 +135,7 @@ async def test_queues_are_read_when_somebody_asks() -> None:
     control, metrics = FakeControl(), Metrics()
     control.system_record = replace(control.system_record, standbys=("head2:5001",))
     attach(control, metrics, Waiting())
-    found = samples(metrics.text().decode())
+    found = samples((await metrics.text()).decode())
     assert found["sdp_queue_length", (("queue", "realtime"),)] == 2
     assert found["sdp_queue_oldest_seconds", (("queue", "realtime"),)] == 5
     assert found["sdp_queue_length", (("queue", "batch"),)] == 0
@@ -143,10 +143,10 @@ async def test_queues_are_read_when_somebody_asks() -> None:
     assert found["sdp_standbys", ()] == 1
 
 
-def test_of_a_lag_only_what_was_computed_is_its_own() -> None:
+async def test_of_a_lag_only_what_was_computed_is_its_own() -> None:
     metrics = Metrics()
     metrics.observe_lag(0.4, computed=0.025)
-    found = samples(metrics.text().decode())
+    found = samples((await metrics.text()).decode())
     assert found["sdp_loop_lag_seconds_sum", ()] == 0.4
     assert found["sdp_loop_own_lag_seconds_sum", ()] == 0.025
     assert found["sdp_loop_lag_max_seconds", ()] == 0.4

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from scheduler.task import TaskState
+from scheduler.task import Death, Outcome, TaskState
 from scheduler.views import TaskView
 from sdpcontroller.errors import CommandError
 from sdpcontroller.products.running import RunningGraph
@@ -36,7 +37,8 @@ def graph(programs: Mapping[str, Program]) -> RunningGraph:
         for name, server in programs.items()
     }  # fmt: skip
     services: Any = SimpleNamespace(
-        scheduler=SimpleNamespace(tasks=lambda graph_id: views),
+        scheduler=SimpleNamespace(task=lambda graph_id, name: views.get(name), views=views),
+        linking=asyncio.Semaphore(1),
         sensor_changed=lambda sensor: None,
         may_act=lambda: True,
     )
@@ -94,3 +96,38 @@ async def test_a_link_in_the_place_of_another_leaves_one(
             await asyncio.sleep(0)
     await graph.disconnect_all()
     await until_gone(programs)
+
+
+async def test_a_task_that_does_not_answer_keeps_no_other_from_being_linked(
+    programs: Mapping[str, Program], graph: RunningGraph
+) -> None:
+    await programs["a"].stop()
+    taken: list[asyncio.StreamWriter] = []
+    mute = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
+    graph._services.scheduler.task("g", "b").ports["katcp"] = mute.sockets[0].getsockname()[:2]
+    async with asyncio.timeout(5):
+        await graph.connect()  # there is room for one at a time
+    await graph.connections["c"].request("echo", "x", timeout=5)
+    await graph.disconnect_all()
+    assert not graph._services.linking.locked()
+    mute.close()
+    for writer in taken:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_task_that_died_or_was_linked_anew_meanwhile_is_left_alone(
+    programs: Mapping[str, Program], graph: RunningGraph
+) -> None:
+    await graph._services.linking.acquire()
+    connecting = asyncio.create_task(graph.connect())
+    await asyncio.sleep(0)
+    views = graph._services.scheduler.views
+    views["a"] = dataclasses.replace(views["a"], death=Death(Outcome.FAILED, "it left"))
+    graph.connect_task("b")
+    newer = graph.connections["b"]
+    graph._services.linking.release()
+    await connecting
+    assert set(graph.connections) == {"b", "c"}
+    assert graph.connections["b"] is newer
+    await graph.disconnect_all()
