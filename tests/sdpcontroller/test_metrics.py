@@ -202,5 +202,5 @@ async def test_figures_over_tls(tmp_path: Path) -> None:
 async def test_the_end_of_a_certificate_is_a_figure() -> None:
     metrics = Metrics()
     metrics.certified("controller", 1.8e9)
-    found = samples(metrics.text().decode())
+    found = samples((await metrics.text()).decode())
     assert found["sdp_certificate_end_time_seconds", (("use", "controller"),)] == 1.8e9
