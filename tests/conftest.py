@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# Examples have no deadlines: a machine that others use, too, is no fault of ours.
+settings.register_profile("sdp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # CI must say the same twice; everybody else looks at new examples every time.
-settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("ci", settings.get_profile("sdp"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "sdp")
+
+PATIENCE = 60.0
+"""Seconds in which everything happens that a test waits for; most take none, but others may use the machine."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,7 +55,7 @@ class RedisServer:
 
 
 def wait_for_port(
-    host: str, port: int, process: subprocess.Popen[bytes], timeout: float = 20
+    host: str, port: int, process: subprocess.Popen[bytes], timeout: float = PATIENCE
 ) -> None:
     """Return when something listens, or fail when the process ends or time is up."""
     deadline = time.monotonic() + timeout
@@ -113,6 +117,14 @@ def port_block(count: int) -> Iterator[int]:
         fcntl.lockf(_registry(), fcntl.LOCK_UN, count, first)
 
 
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Compile the packing before any clock runs: after a change of it that takes half a minute."""
+    from scheduler import packing  # most tests need nothing of it
+
+    packing.warm_up()
+
+
 @pytest.fixture
 def unused_port() -> int:
     """A TCP port on loopback on which nobody listens."""
@@ -137,7 +149,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
         yield RedisServer("127.0.0.1", port)
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE)
 
 
 def docker_refusal() -> str | None:

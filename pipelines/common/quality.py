@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from pipelines.common.cancellation import going_on
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import StreamError
 
@@ -221,9 +222,10 @@ class Reporter:
 
     async def run(self) -> None:
         """Report until cancelled."""
-        while True:
-            await self.step()
+        await self.step()
+        while going_on():
             await asyncio.sleep(PERIOD)
+            await self.step()
 
     async def step(self) -> None:
         """Report if there is something to report."""

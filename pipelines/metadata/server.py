@@ -14,6 +14,7 @@ import aiokatcp
 from katsdptelstate.aio.telescope_state import TelescopeState
 from redis.exceptions import RedisError
 
+from pipelines.common.cancellation import going_on
 from pipelines.common.dataset_files import OF_BLOCK, lite_rdb_path, rdb_path
 from pipelines.common.errors import PipelineError
 from pipelines.common.program import ProgramServer, check_capture_block_id
@@ -139,7 +140,7 @@ class MetadataServer(ProgramServer):
         await self._write_owed()
 
     async def _keep_writing(self) -> None:
-        while True:
+        while going_on():
             await asyncio.sleep(self._period)
             if self._block.value and self._ending is None:
                 await self._write_lite(self._block.value)

@@ -11,6 +11,7 @@ from typing import Final
 
 import aiokatcp
 
+from pipelines.common.cancellation import going_on
 from pipelines.common.errors import StreamError
 from pipelines.common.program import ProgramServer
 from pipelines.common.quality import QualityQueue, Status, parse_record
@@ -70,7 +71,7 @@ class QualityServer(ProgramServer):
 
     async def _follow(self) -> None:
         last, silent = "0", False
-        while True:
+        while going_on():
             try:
                 last, documents = await self._queue.read(last, block=_WAIT)
                 silent = False

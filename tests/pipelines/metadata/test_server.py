@@ -26,6 +26,8 @@ from pipelines.common.stream_info import VisStream
 from pipelines.metadata import server as metadata_server
 from pipelines.metadata.server import MetadataServer
 from pipelines.writer.store import BlockStore
+from tests.conftest import PATIENCE
+from tests.pipelines.cancelling import ends_whenever_it_is_cancelled
 
 CBID = "1600000000"
 ANTENNAS = ("m000", "m001")
@@ -153,7 +155,7 @@ async def test_a_client_that_asks_again_waits_for_the_same_files(
             await client.request("watchdog")
             assert server.sensors["capture-block-id"].value == CBID
             asked[0].cancel()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await asked[1]
         assert server.sensors["capture-block-id"].value == ""
         assert server.sensors["files-written"].value == 2
@@ -233,6 +235,12 @@ async def test_it_writes_again_while_a_block_goes_on(
         reached = server.sensors["files-written"]
         written = asyncio.Event()
         reached.attach(lambda _, reading: written.set() if reading.value >= before + 2 else None)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await written.wait()
         assert dumps_of(lite) == [0, 1]
+
+
+async def test_it_ends_whenever_it_is_told_to(telstate: TelescopeState, tmp_path: Path) -> None:
+    options = argparse.Namespace(host="127.0.0.1", port=0)
+    server = MetadataServer(options, telstate, ["sdp_l0"], tmp_path, period=0)
+    await ends_whenever_it_is_cancelled(server._keep_writing)

@@ -7,14 +7,19 @@ import asyncio
 import json
 from typing import Any
 
+import aiokatcp
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.common import quality
 from pipelines.common.endpoints import parse_endpoint
 from pipelines.common.quality import Metric, QualityRecord
+from pipelines.quality import server as quality_server
 from pipelines.quality.picture import MAX_BLOCKS, Picture
 from pipelines.quality.server import Quality, QualityServer
+from tests.conftest import PATIENCE
+from tests.pipelines.cancelling import ends_whenever_it_is_cancelled
 
 records = st.builds(
     QualityRecord,
@@ -77,7 +82,7 @@ async def test_the_program_follows_the_queue_and_survives_nonsense(redis_server:
         await queue._redis.xadd(quality.STREAM, {quality.FIELD: "nonsense"})
         metrics = {"lost": Metric(value=3, status="warn")}
         await queue.publish(first.model_copy(update={"time": 2.0, "metrics": metrics}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await known.wait()
             await asyncio.sleep(0)
         assert server.sensors["records-rejected"].value == 1
@@ -88,3 +93,24 @@ async def test_the_program_follows_the_queue_and_survives_nonsense(redis_server:
         picture = json.loads(server.sensors["picture"].value)
         assert picture["stages"]["ingest"]["ingest.0"]["metrics"]["lost"]["value"] == 3
         await server.stop()
+
+
+async def test_the_program_ends_whenever_it_is_told_to(
+    redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality_server, "_WAIT", 0.001)
+    async with quality.connect(parse_endpoint(redis_server.endpoint)) as queue:
+        following = QualityServer(argparse.Namespace(host="127.0.0.1", port=0), queue)
+        await ends_whenever_it_is_cancelled(following._follow)
+
+
+async def test_a_reporter_ends_whenever_it_is_told_to(
+    redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "PERIOD", 0.0)
+    async with quality.connect(parse_endpoint(redis_server.endpoint)) as queue:
+        block: aiokatcp.Sensor[Any] = aiokatcp.Sensor(str, "capture-block-id", "", default="17")
+        sensors = aiokatcp.SensorSet()
+        sensors.add(block)
+        reporter = quality.Reporter(queue, sensors, (), task="t", stage="ingest", stream="l0")
+        await ends_whenever_it_is_cancelled(reporter.run)
