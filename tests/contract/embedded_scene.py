@@ -19,6 +19,7 @@ from scheduler.embedded.reconfiguration import ReconfigurationPolicy
 from scheduler.embedded.registry import RegistryKind
 from scheduler.errors import ClusterError
 from scheduler.quantities import Ranges, Resources
+from tests.conftest import PATIENCE
 from tests.contract.recording import Line, acts, starts
 from tests.contract.stage import Stage, Times, make_cluster
 from tests.contract.story import Story
@@ -409,7 +410,7 @@ class EmbeddedScene:
 
     async def forget(self, stream_id: str) -> None:
         """Return when the master has noticed that a stream's connection is gone."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             # It has no event for that to wait for.
             while self._is_connected(stream_id):  # noqa: ASYNC110 - see above
                 await asyncio.sleep(0.001)

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.conftest import PATIENCE
 from tests.contract import compare
 from tests.contract.event_comparison import EventComparison
 from tests.contract.recording import Line, in_order
@@ -192,7 +193,7 @@ class Replay:
         inbox = self.story.inboxes.get(line["stream"])
         if inbox is None or line["how"] == "not a stream":
             return
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while inbox.ended is None:  # noqa: ASYNC110 - the end has no event of its own
                 await asyncio.sleep(0.001)
         self.story.compared += 1

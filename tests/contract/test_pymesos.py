@@ -10,6 +10,7 @@ from typing import Any
 
 from scheduler.embedded import AgentSpec, Cluster
 from scheduler.quantities import Ranges, Resources
+from tests.conftest import PATIENCE
 
 PROGRAM = Path(__file__).with_name("pymesos_program.py")
 
@@ -24,7 +25,7 @@ async def run(cluster: Cluster, *arguments: str) -> list[dict[str, Any]]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 0, out.decode() + err.decode()
     return [json.loads(line) for line in out.splitlines()]
 
@@ -44,7 +45,7 @@ async def test_a_framework_on_pymesos_launches_leaves_returns_and_kills(tmp_path
         assert updates(calls, "short") == ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]
         framework_id = calls[0]["id"]
         framework = cluster.master.frameworks[framework_id]
-        await asyncio.wait_for(_until_gone(framework), 5)
+        await asyncio.wait_for(_until_gone(framework), PATIENCE)
         assert "long" in framework.tasks  # it outlives its framework for a while
 
         calls = await run(cluster, "return", framework_id)

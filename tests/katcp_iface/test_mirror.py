@@ -11,6 +11,7 @@ from typing import Any
 import aiokatcp
 import pytest
 
+from katcp_iface import server as katcp_server
 from katcp_iface.mirror import MAX_MIRRORED, TASKS_AT_ONCE
 from sdpcontroller.control import (
     AgentRecord,
@@ -21,6 +22,7 @@ from sdpcontroller.control import (
     SystemRecord,
     TaskSensor,
 )
+from tests.conftest import PATIENCE
 
 TASK = "array_1.ingest.sdp_l0.0"
 EVERY_TASK = ("state", "mesos-state", "host", "resources", "device-status")
@@ -98,7 +100,8 @@ async def test_changes_of_agents_show_within_a_second_without_an_event(client, c
     changed = asyncio.Event()
     watcher.sensors["agents-total"].attach(lambda sensor, reading: changed.set())
     control.agent_records.clear()
-    async with asyncio.timeout(1.0):
+    assert katcp_server._REFRESH < 1.0  # how late that is on a busy machine is not ours
+    async with asyncio.timeout(PATIENCE):
         await changed.wait()
     assert watcher.sensors["agents-total"].value == 0
 
@@ -310,7 +313,7 @@ async def test_clients_are_told_once_of_many_changes(client, control) -> None:
     client.add_inform_callback("interface-changed", changed)
     for i in range(50):
         control.put(control.product(f"array_{i}"))
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(PATIENCE):
         await first.wait()
     await client.request("watchdog")
     assert told == [b"sensor-list"]
@@ -342,7 +345,7 @@ async def test_a_watcher_sees_a_whole_life(client, control) -> None:
     client.add_sensor_watcher(recorder)
     await recorder.synced.wait()
     record = control.product("array_1", state=ProductState.CONFIGURING)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(PATIENCE):
         control.put(record)
         assert await recorder.seen.get() == b"configuring"
         for state in (ProductState.IDLE, ProductState.CAPTURING):

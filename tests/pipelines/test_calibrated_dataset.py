@@ -29,6 +29,7 @@ from pipelines.common.spead import END_DUMP_INDEX, FLAVOUR, l0_items, make_sende
 from pipelines.common.stream_info import VisStream
 from pipelines.metadata.server import MetadataServer
 from pipelines.writer.server import WriterServer
+from tests.conftest import PATIENCE
 
 CBID = "1234567890"
 ENDPOINTS = parse_endpoints("239.192.71.9+1:17251")
@@ -177,7 +178,7 @@ async def all_heaps_came(server: Any) -> None:
     total = server.sensors["input-heaps-total"]
     expected = 2 * N_DUMPS - len(LOST)
     total.attach(lambda sensor, reading: came.set() if reading.value == expected else None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         if total.value != expected:
             await came.wait()
 

@@ -9,15 +9,8 @@ import pytest
 
 from scheduler.embedded import Cluster
 from scheduler.journal import MemoryJournal
-from scheduler.packing import warm_up
 from scheduler.service import Scheduler
 from tests.scheduler.programs import agent, scheduler_on
-
-
-@pytest.fixture(scope="session")
-def compiled() -> None:
-    """Compile before any clock runs: after a change of the packing that takes half a minute."""
-    warm_up()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from scheduler.quantities import Ranges, Resources
 from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
 from scheduler.subscription import Timing
-from tests.conftest import free_ports
+from tests.conftest import PATIENCE, free_ports
 
 SERVER = """
 import json, os, signal, socket, sys, time
@@ -59,7 +59,7 @@ def server(name: str, log: Path, *, needs: str | None = None, **changes: Any) ->
         "command": tuple(words),
         "request": TaskRequest.of(cpus=0.1, mem_mib=16, ports=("p",)),
         "ready": ReadyCheck(ReadyKind.PORTS, ("p",)),
-        "launch_timeout": 20.0,
+        "launch_timeout": PATIENCE,
         "kill_grace": 2.0,
         **changes,
     }
@@ -73,7 +73,7 @@ def shell(name: str, script: str, **changes: Any) -> TaskTemplate:
         "kind": "shell",
         "command": ("/bin/sh", "-c", script),
         "request": TaskRequest.of(cpus=0.1, mem_mib=16),
-        "launch_timeout": 20.0,
+        "launch_timeout": PATIENCE,
         "kill_grace": 2.0,
         **changes,
     }
@@ -125,7 +125,7 @@ def scheduler_on(
     return running()
 
 
-async def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+async def eventually(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait until something outside holds."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 - nothing outside tells us

@@ -19,6 +19,7 @@ from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
 from scheduler.task import Outcome, TaskState
 from scheduler.views import LinkState
+from tests.conftest import PATIENCE
 from tests.scheduler.programs import eventually, physical, scheduler_on, shell
 
 FINISHED, ENDED = EdgeKind.FINISHED, EdgeKind.ENDED
@@ -47,7 +48,7 @@ async def test_what_follows_a_failure_is_skipped_or_not_as_its_edge_says(
             Edge("of.no.alarm", "no.alarm", FINISHED),
         ),
     )
-    result = await scheduler.run_batch(graph, attempts=1, timeout=30)
+    result = await scheduler.run_batch(graph, attempts=1, timeout=PATIENCE)
     ran = await asyncio.to_thread(lambda: {path.name for path in tmp_path.iterdir()})
     assert ran - {"cluster"} == {"after", "any", "alarm"}
     nodes = result.nodes
@@ -64,7 +65,7 @@ async def test_what_follows_a_failure_is_skipped_or_not_as_its_edge_says(
 async def test_results_tell_of_every_attempt(scheduler: Scheduler, tmp_path: Path) -> None:
     count = tmp_path / "count"
     graph = physical("b", shell("flaky", f"echo x >> {count}; [ $(grep -c x {count}) -ge 2 ]"))
-    (node,) = (await scheduler.run_batch(graph, attempts=3, timeout=30)).nodes.values()
+    (node,) = (await scheduler.run_batch(graph, attempts=3, timeout=PATIENCE)).nodes.values()
     first, second = node.history
     assert (first.task_id, second.task_id) == ("b.flaky.0", "b.flaky.1")
     assert first.host.startswith("agent")
@@ -94,7 +95,7 @@ async def test_a_condition_can_be_registered_once(scheduler: Scheduler) -> None:
     with pytest.raises(SchedulerError, match="already"):
         conditions.register("the moon is full", lambda needs: True)
     graph = physical("b", shell("t", "true", run_if="the moon is full"))
-    assert (await scheduler.run_batch(graph, timeout=30)).succeeded
+    assert (await scheduler.run_batch(graph, timeout=PATIENCE)).succeeded
 
 
 async def test_a_queue_that_there_is_not_is_refused(scheduler: Scheduler) -> None:
@@ -133,7 +134,7 @@ async def test_batch_nodes_make_room_and_come_back_without_using_up_an_attempt(
             )
         )
         observation = physical("observation", shell("t", "sleep 1000", request=big))
-        await scheduler.launch(observation, timeout=20)
+        await scheduler.launch(observation, timeout=PATIENCE)
         went = [v for v in scheduler.tasks("images").values() if v.task_id.endswith(".1")]
         assert len(went) == 1, "one node makes room for one task"
         assert scheduler.tasks("observation")["t"].state is TaskState.READY

@@ -30,6 +30,7 @@ from scheduler.framework import (
 )
 from scheduler.pymesos_driver import CallRefused, CallUncertain
 from scheduler.task import StatusUpdate
+from tests.conftest import PATIENCE
 
 
 @dataclass
@@ -142,7 +143,7 @@ class Link:
         self.events = framework.events()
 
     async def next(self, kind: type[LinkEvent]) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             async for event in self.events:
                 if isinstance(event, kind):
                     return event
@@ -334,7 +335,7 @@ async def test_every_connection_that_ends_is_told_once(master: Master, link: Lin
     master.subscribe_status = [503] * 2
     master.cut()
     told: list[str] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         async for event in link.events:
             told.append(type(event).__name__)
             if isinstance(event, Disconnected):

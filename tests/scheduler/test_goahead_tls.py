@@ -17,6 +17,7 @@ from scheduler import tls
 from scheduler.goahead import GoAhead, new_token, wrapper_environment
 from scheduler.tls import GoAheadTls
 from tests.certificates import Authority
+from tests.conftest import PATIENCE
 from tests.scheduler.waiting import (
     TASK,
     Image,
@@ -74,7 +75,7 @@ def told(server: GoAhead, token: str, settings: GoAheadTls, limit: float = 20) -
 async def hear(process: asyncio.subprocess.Process, words: tuple[str, ...]) -> str:
     """Wait until the wrapper says one of these."""
     assert process.stderr is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             line = (await process.stderr.readline()).decode()
             assert line, f"it has ended without any of {words}"
@@ -219,7 +220,7 @@ async def test_who_speaks_no_tls_gets_nothing_and_harms_nobody(
         for (_, writer), opening in zip(links, openings, strict=True):
             writer.write(opening)
         assert await ask(server, token, authority.trust) == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             got = await asyncio.gather(*(_all(reader) for reader, _ in links))
         assert not any(b"HTTP" in piece for piece in got)
         for _, writer in links:

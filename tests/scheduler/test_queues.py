@@ -19,6 +19,7 @@ from scheduler.quantities import Resources
 from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot, Topology
+from tests.conftest import PATIENCE
 
 
 @dataclass
@@ -306,7 +307,7 @@ async def test_a_graph_that_nothing_proves_impossible_is_searched_for_again(desk
     waiting = desk.place("h", 7, 7, 4, 4, 4, 2, 2)  # 30 of 30, and no way
     await until_explained(desk, "h")
     (entry,) = desk.queue._cases.values()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while entry.level < LEVELS:  # noqa: ASYNC110 - a worker thread does not tell us
             await asyncio.sleep(0.001)
     found = desk.queue.explanation("h")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import aiokatcp
+import async_solipsism
 import pytest
 from aiohttp import web
 
@@ -16,6 +17,7 @@ from scheduler.readiness import until_ready
 from scheduler.requests import TaskRequest
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import Accepted, LetThrough, Placed, StatusUpdate, advance
+from tests.conftest import PATIENCE
 from tests.scheduler.programs import physical, shell
 
 
@@ -34,13 +36,15 @@ def started(check: ReadyCheck, *ports: int) -> tuple[GraphRun, TaskEntry]:
     return run, entry
 
 
-async def is_ready(check: ReadyCheck, *ports: int, seconds: float = 0.5) -> bool:
-    try:
+async def ready(check: ReadyCheck, *ports: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await until_ready(*started(check, *ports))
+
+
+async def not_ready(check: ReadyCheck, *ports: int, seconds: float = 0.5) -> None:
+    with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
             await until_ready(*started(check, *ports))
-    except TimeoutError:
-        return False
-    return True
 
 
 @pytest.fixture(autouse=True)
@@ -77,13 +81,13 @@ async def test_http_is_ready_with_a_good_status_of_that_path(
 ) -> None:
     port, say = website
     check = ReadyCheck(ReadyKind.HTTP, ("p0",), path="/ready")
-    assert await is_ready(check, port)
-    assert not await is_ready(ReadyCheck(ReadyKind.HTTP, ("p0",), path="/other"), port)
+    await ready(check, port)
+    await not_ready(ReadyCheck(ReadyKind.HTTP, ("p0",), path="/other"), port)
     for bad in (500, 302, 404):
         say(bad)
-        assert not await is_ready(check, port)
+        await not_ready(check, port)
     say(204)
-    assert await is_ready(check, port)
+    await ready(check, port)
 
 
 async def test_who_accepts_but_never_answers_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +99,10 @@ async def test_who_accepts_but_never_answers_is_not_ready(monkeypatch: pytest.Mo
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    assert await is_ready(ReadyCheck(ReadyKind.PORTS, ("p0",)), port)
-    assert not await is_ready(ReadyCheck(ReadyKind.HTTP, ("p0",)), port)
+    await ready(ReadyCheck(ReadyKind.PORTS, ("p0",)), port)
+    await not_ready(ReadyCheck(ReadyKind.HTTP, ("p0",)), port)
     sensor = ReadyCheck(ReadyKind.SENSOR, ("p0",), sensor="state", values=("ok",))
-    assert not await is_ready(sensor, port)
+    await not_ready(sensor, port)
     server.close()
     await server.wait_closed()
 
@@ -132,31 +136,37 @@ async def test_a_sensor_is_ready_with_the_right_value_and_status(
     server, port = device
     check = ReadyCheck(ReadyKind.SENSOR, ("p0",), sensor="device-state", values=("ok", "very well"))
     nominal = aiokatcp.Sensor.Status.NOMINAL
-    assert not await is_ready(check, port), "its status is unknown"
+    await not_ready(check, port)  # its status is unknown
     server.state.set_value("starting", status=nominal)
-    assert not await is_ready(check, port)
+    await not_ready(check, port)
     server.state.set_value("ok", status=aiokatcp.Sensor.Status.ERROR)
-    assert not await is_ready(check, port)
+    await not_ready(check, port)
     server.state.set_value("very well", status=nominal)
-    assert await is_ready(check, port)
+    await ready(check, port)
     nobody = ReadyCheck(ReadyKind.SENSOR, ("p0",), sensor="no-such", values=("ok",))
-    assert not await is_ready(nobody, port)
+    await not_ready(nobody, port)
 
 
 # ---------------------------------------------------------------------- what flaps
 
 
-async def test_ready_only_when_it_holds(website: tuple[int, Callable[[int], None]]) -> None:
+def test_ready_only_when_it_holds() -> None:
     """One bad answer begins the time anew."""
-    port, say = website
-    loop = asyncio.get_running_loop()
-    check = ReadyCheck(ReadyKind.HTTP, ("p0",), path="/ready", hold=0.4)
-    began = loop.time()
-    waiting = asyncio.create_task(is_ready(check, port, seconds=5.0))
-    loop.call_later(0.2, say, 503)
-    loop.call_later(0.4, say, 200)
-    assert await waiting
-    assert loop.time() - began >= 0.4 + 0.4
+    asked: list[float] = []
+
+    async def probe(address: str, port: int) -> bool:
+        asked.append(asyncio.get_running_loop().time())
+        return len(asked) != 3
+
+    async def hold() -> float:
+        _, entry = started(ReadyCheck(ReadyKind.PORTS, ("p0",), hold=0.4), 9)
+        await readiness._until_holds(entry, probe, [9])
+        return asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
+        end = runner.run(hold())
+    assert end - asked[0] < 0.4 + 4 * 0.05 + 0.4
+    assert end - asked[3] >= 0.4
 
 
 async def test_ports_that_answer_in_turn_do_not_count(unused_port: int) -> None:
@@ -168,12 +178,12 @@ async def test_ports_that_answer_in_turn_do_not_count(unused_port: int) -> None:
     here = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = here.sockets[0].getsockname()[1]
     check = ReadyCheck(ReadyKind.PORTS, ("p0", "p1"))
-    waiting = asyncio.create_task(is_ready(check, port, unused_port, seconds=1.0))
+    waiting = asyncio.create_task(not_ready(check, port, unused_port, seconds=1.0))
     await asyncio.sleep(0.3)  # one answers, the other does not
     here.close()
     await here.wait_closed()
     there = await asyncio.start_server(hang_up, "127.0.0.1", unused_port)
-    assert not await waiting
+    await waiting
     there.close()
     await there.wait_closed()
 
@@ -183,5 +193,5 @@ async def test_a_dead_task_is_waited_for_no_longer() -> None:
     waiting = asyncio.create_task(until_ready(run, entry))
     await asyncio.sleep(0.1)
     entry.life, _ = advance(entry.life, StatusUpdate("g.t.0", "TASK_FAILED"), 1.0)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         await waiting

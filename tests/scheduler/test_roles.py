@@ -13,6 +13,7 @@ from scheduler.placement import Placement
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
 from scheduler.topology import merge_offers
+from tests.conftest import PATIENCE
 from tests.scheduler.programs import eventually, physical, scheduler_on, shell
 
 
@@ -97,7 +98,7 @@ async def test_a_graph_runs_on_offers_of_several_roles(
     big = TaskRequest.of(cpus=1.5, mem_mib=16)
     graph = physical("g", *(shell(f"t{n}", "sleep 1000", request=big) for n in range(3)))
     async with scheduler_on(cluster, journal, teardown=True, roles=("a", "b")) as scheduler:
-        await scheduler.launch(graph, timeout=20)
+        await scheduler.launch(graph, timeout=PATIENCE)
         views = scheduler.tasks("g").values()
         roles = {v.assignment.role for v in views if v.assignment is not None}
         assert roles <= {"a", "b"}

@@ -22,6 +22,7 @@ from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
 from scheduler.task import Outcome, TaskState
 from scheduler.views import Change, LinkChanged, LinkState, TaskChanged
+from tests.conftest import PATIENCE
 from tests.scheduler.programs import eventually, needs, physical, scheduler_on, server, shell
 
 
@@ -69,7 +70,7 @@ async def test_a_graph_comes_up_in_order_and_goes_down_in_order(
     changes: list[Change] = []
     scheduler.subscribe(changes.append)
     graph = six(log)
-    await scheduler.launch(graph, timeout=20)
+    await scheduler.launch(graph, timeout=PATIENCE)
     views = scheduler.tasks("six")
     assert {view.state for view in views.values()} == {TaskState.READY}
     assert before(
@@ -107,7 +108,7 @@ async def test_all_or_nothing(scheduler: Scheduler, tmp_path: Path) -> None:
         "big", *(shell(f"t{n}", f"touch {tmp_path}/ran", request=big) for n in range(4))
     )
     launch = asyncio.create_task(scheduler.launch(graph, timeout=3))
-    await eventually(lambda: "cpus" in scheduler.explain("big").lower())
+    await eventually(lambda: "cpus" in scheduler.explain("big").lower() or launch.done())
     with pytest.raises(NoFitError, match=r"(?i)cpus"):
         await launch
     assert not (tmp_path / "ran").exists()
@@ -117,9 +118,9 @@ async def test_all_or_nothing(scheduler: Scheduler, tmp_path: Path) -> None:
 async def test_a_graph_that_waits_is_launched_once_there_is_room(scheduler: Scheduler) -> None:
     big = TaskRequest.of(cpus=1.5, mem_mib=16)
     first = physical("first", *(shell(f"t{n}", "sleep 1000", request=big) for n in range(2)))
-    await scheduler.launch(first, timeout=20)
+    await scheduler.launch(first, timeout=PATIENCE)
     second = physical("second", *(shell(f"t{n}", "sleep 1000", request=big) for n in range(2)))
-    launch = asyncio.create_task(scheduler.launch(second, timeout=20))
+    launch = asyncio.create_task(scheduler.launch(second, timeout=PATIENCE))
     await eventually(lambda: "cpus" in scheduler.explain("second").lower())
     await scheduler.stop("first")
     await launch
@@ -130,8 +131,8 @@ async def test_what_can_never_run_is_refused_at_once(scheduler: Scheduler) -> No
     graph = physical("huge", shell("t", "true", request=TaskRequest.of(cpus=3)))
     began = loop.time()
     with pytest.raises(NeverFitsError, match=r"(?i)cpus"):
-        await scheduler.launch(graph, timeout=60)
-    assert loop.time() - began < 10
+        await scheduler.launch(graph, timeout=600)
+    assert loop.time() - began < 300, "its deadline was not waited for"
 
 
 async def test_a_dying_task_takes_its_siblings_along_and_is_named(
@@ -150,7 +151,7 @@ async def test_a_dying_task_takes_its_siblings_along_and_is_named(
         edges=(Edge("c", "a", EdgeKind.READY), Edge("b", "c", EdgeKind.READY)),
     )
     with pytest.raises(LaunchError) as caught:
-        await scheduler.launch(graph, timeout=20)
+        await scheduler.launch(graph, timeout=PATIENCE)
     text = str(caught.value)
     assert "task c on host agent" in text
     assert "exited with status 3" in text
@@ -169,7 +170,7 @@ async def test_a_task_that_is_not_ready_in_time_fails_the_launch(scheduler: Sche
     ready = ReadyCheck(ReadyKind.PORTS, ("p",))
     late = shell("late", "sleep 1000", request=request, ready=ready, launch_timeout=1.0)
     with pytest.raises(LaunchError, match=r"late on host agent.* not ready within its 1 s"):
-        await scheduler.launch(physical("slow", late), timeout=20)
+        await scheduler.launch(physical("slow", late), timeout=PATIENCE)
     await everything_is_free(scheduler)
 
 
@@ -180,7 +181,9 @@ async def test_a_task_that_dies_later_is_reported_with_its_last_lines(
     scheduler.subscribe(changes.append)
     fuse = tmp_path / "fuse"
     script = f"until [ -e {fuse} ]; do sleep 0.05; done; echo boom >&2; exit 7"
-    await scheduler.launch(physical("g", shell("a", script), shell("b", "sleep 1000")), timeout=20)
+    await scheduler.launch(
+        physical("g", shell("a", script), shell("b", "sleep 1000")), timeout=PATIENCE
+    )
     fuse.touch()
 
     def told() -> bool:
@@ -201,7 +204,7 @@ async def test_a_launch_can_be_stopped_in_the_middle(scheduler: Scheduler, tmp_p
     graph = physical(
         "g", never, shell("b", f"touch {tmp_path}/ran"), edges=(Edge("b", "never", EdgeKind.READY),)
     )
-    launch = asyncio.create_task(scheduler.launch(graph, timeout=20))
+    launch = asyncio.create_task(scheduler.launch(graph, timeout=PATIENCE))
     await eventually(
         lambda: bool(scheduler.tasks("g")) and scheduler.tasks("g")["b"].state is TaskState.WAITING
     )
@@ -213,7 +216,7 @@ async def test_a_launch_can_be_stopped_in_the_middle(scheduler: Scheduler, tmp_p
 
 
 async def test_a_cancelled_launch_leaves_nothing(scheduler: Scheduler, tmp_path: Path) -> None:
-    launch = asyncio.create_task(scheduler.launch(six(tmp_path / "log"), timeout=20))
+    launch = asyncio.create_task(scheduler.launch(six(tmp_path / "log"), timeout=PATIENCE))
     await eventually(lambda: bool(events(tmp_path / "log", "up")))
     launch.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -226,7 +229,7 @@ async def test_a_kill_that_is_not_obeyed_is_repeated_until_the_task_is_dead(
     scheduler: Scheduler,
 ) -> None:
     stubborn = shell("deaf", "trap '' TERM; while :; do sleep 0.1; done", kill_grace=1.0)
-    await scheduler.launch(physical("g", stubborn), timeout=20)
+    await scheduler.launch(physical("g", stubborn), timeout=PATIENCE)
     await scheduler.stop("g")
     await everything_is_free(scheduler)
 
@@ -253,7 +256,7 @@ async def test_a_race_with_the_offers_is_tried_again_under_new_ids(
         shell("b", f"touch {tmp_path}/$SDP_TASK_ID; sleep 1000", request=big),
         edges=(Edge("b", "a", EdgeKind.READY),),
     )
-    await scheduler.launch(graph, timeout=20)
+    await scheduler.launch(graph, timeout=PATIENCE)
     views = scheduler.tasks("g")
     assert {view.task_id for view in views.values()} == {"g.a.1", "g.b.1"}
     assert {view.state for view in views.values()} == {TaskState.READY}
@@ -278,7 +281,7 @@ async def test_an_accept_that_never_arrives_is_found_out_and_tried_again_under_n
     monkeypatch.setattr(Framework, "accept", uncertain)
     big = TaskRequest.of(cpus=1.5, mem_mib=16)
     graph = physical("g", *(shell(name, "sleep 1000", request=big) for name in "ab"))
-    await scheduler.launch(graph, timeout=30)
+    await scheduler.launch(graph, timeout=PATIENCE)
     views = scheduler.tasks("g")
     assert {view.task_id for view in views.values()} == {"g.a.1", "g.b.1"}
     assert {view.state for view in views.values()} == {TaskState.READY}
@@ -305,7 +308,7 @@ async def test_a_launch_waits_for_the_journal(
             await scheduler.launch(physical("one", shell("a", f"touch {tmp_path}/one")), timeout=2)
         assert not (tmp_path / "one").exists()
         launch = asyncio.create_task(
-            scheduler.launch(physical("two", shell("a", "sleep 1000")), timeout=20)
+            scheduler.launch(physical("two", shell("a", "sleep 1000")), timeout=PATIENCE)
         )
         await eventually(lambda: bool(scheduler.tasks("two")))
         moody.broken = False
@@ -314,9 +317,9 @@ async def test_a_launch_waits_for_the_journal(
 
 async def test_one_id_runs_once(scheduler: Scheduler) -> None:
     graph = physical("g", shell("a", "sleep 1000"))
-    await scheduler.launch(graph, timeout=20)
+    await scheduler.launch(graph, timeout=PATIENCE)
     with pytest.raises(GraphError, match="already"):
-        await scheduler.launch(graph, timeout=20)
+        await scheduler.launch(graph, timeout=PATIENCE)
     await scheduler.stop("g")
     await scheduler.stop("g")
 
@@ -340,7 +343,7 @@ async def test_templates_environment_and_late_values_reach_the_program(
     async def late_values(name: str) -> dict[str, str]:
         return {"for": name}
 
-    await scheduler.launch(graph, timeout=20, late_values=late_values)
+    await scheduler.launch(graph, timeout=PATIENCE, late_values=late_values)
     await eventually(lambda: out.exists() and "SDP_MEM_MIB" in out.read_text())
     lines = dict(line.split("=", 1) for line in out.read_text().splitlines() if "=" in line)
     assert (lines["CB"], lines["ME"], lines["BRACES"]) == ("1234", "g.b.0", "{}")
@@ -363,7 +366,7 @@ async def test_plan_says_what_would_have_to_end(scheduler: Scheduler) -> None:
     await eventually(lambda: len(scheduler.agents()) == 3)
     big = TaskRequest.of(cpus=1.5, mem_mib=16)
     running = physical("running", *(shell(f"t{n}", "sleep 1000", request=big) for n in range(3)))
-    await scheduler.launch(running, timeout=20)
+    await scheduler.launch(running, timeout=PATIENCE)
     await eventually(lambda: all(a.free != a.total for a in scheduler.agents()))
     wanted = physical("wanted", shell("t", "true", request=big))
     answer = await scheduler.plan(wanted)
@@ -395,7 +398,7 @@ async def test_a_batch_runs_in_order_tries_again_and_gives_up(
             Edge("never", "broken", finished),
         ),
     )
-    result = await scheduler.run_batch(graph, attempts=2, timeout=20)
+    result = await scheduler.run_batch(graph, attempts=2, timeout=PATIENCE)
     assert count.read_text().split() == ["first", "flaky", "flaky", "after"]
     attempts = {name: node.attempts for name, node in result.nodes.items()}
     assert attempts == {
@@ -428,7 +431,7 @@ async def test_tasks_outlive_the_scheduler_and_a_successor_goes_on(
 ) -> None:
     log = tmp_path / "log"
     async with scheduler_on(cluster, journal) as first:
-        await first.launch(six(log), timeout=20)
+        await first.launch(six(log), timeout=PATIENCE)
         framework_id = first.framework_id
     async with scheduler_on(cluster, journal, teardown=True) as second:
         assert second.graphs() == ("six",)
@@ -455,7 +458,7 @@ async def test_a_launch_that_its_scheduler_did_not_survive_is_rolled_back(
     after = shell("b", f"touch {tmp_path}/ran")
     graph = physical("g", never, after, edges=(Edge("b", "never", EdgeKind.READY),))
     async with scheduler_on(cluster, journal) as first:
-        launch = asyncio.create_task(first.launch(graph, timeout=20))
+        launch = asyncio.create_task(first.launch(graph, timeout=PATIENCE))
         await eventually(
             lambda: bool(first.tasks("g")) and first.tasks("g")["b"].state is TaskState.WAITING
         )
@@ -472,7 +475,7 @@ async def test_tasks_without_a_record_are_killed(
     cluster: Cluster, journal: MemoryJournal, tmp_path: Path
 ) -> None:
     async with scheduler_on(cluster, journal) as first:
-        await first.launch(physical("g", shell("a", "sleep 1000")), timeout=20)
+        await first.launch(physical("g", shell("a", "sleep 1000")), timeout=PATIENCE)
     await journal.forget_graph("g")
     async with scheduler_on(cluster, journal, teardown=True) as second:
         await everything_is_free(second)
@@ -483,7 +486,7 @@ async def test_a_cut_link_touches_no_task(
 ) -> None:
     changes: list[Change] = []
     scheduler.subscribe(changes.append)
-    await scheduler.launch(six(tmp_path / "log"), timeout=20)
+    await scheduler.launch(six(tmp_path / "log"), timeout=PATIENCE)
     cut(cluster)
     await eventually(
         lambda: (

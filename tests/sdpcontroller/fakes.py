@@ -32,6 +32,7 @@ from sdpcontroller.control import ProductRecord, TaskSensor
 from sdpcontroller.master import Master
 from sdpcontroller.products.services import Timeouts
 from sdpcontroller.store import Store
+from tests.conftest import PATIENCE
 
 LateValues = Callable[[str], Awaitable[Mapping[str, str]]]
 
@@ -432,7 +433,7 @@ class Witness:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds; it is looked at after everything that is told."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not holds():
                 await self._changed.wait()
 
@@ -496,12 +497,12 @@ class House:
         """Stop the master and wait until it has ended."""
         self.stop.set()
         assert self._running is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await self._running
 
     async def settle(self) -> None:
         """Wait until nothing is left that products do by themselves."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while busy := [t for t in asyncio.all_tasks() if _of_product(t)]:
                 await asyncio.wait(busy)
         for product in self.master._products.values():
@@ -511,7 +512,7 @@ class House:
     async def asked(self, task: str, request: str) -> None:
         """Wait until a task was asked something."""
         server = next(s for i, s in self.scheduler.servers.items() if f".{task}." in i)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (task, request) not in [entry[:2] for entry in self.scheduler.journal]:
                 server.asked.clear()
                 await server.asked.wait()

@@ -16,6 +16,7 @@ from sdpcontroller.errors import FencedError, StoreError
 from sdpcontroller.store import Store
 from sdpcontroller.store import lease as leases
 from sdpcontroller.store.lease import Lease, Refused, Taken
+from tests.conftest import PATIENCE
 
 Connect = Callable[..., Awaitable[Store]]
 TIMING = ElectionTiming(lease=0.3, margin=0.1, renewal=0.02, poll=0.02)
@@ -40,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not holds():  # noqa: ASYNC110 - a clock, no event
             await asyncio.sleep(0.01)
 
@@ -164,7 +165,7 @@ async def test_an_end_in_order_is_succeeded_at_once(connect: Connect) -> None:
     await asyncio.sleep(0.05)
     assert not winning.done()
     await first.resign()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         assert (await winning).held
 
 

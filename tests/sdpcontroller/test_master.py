@@ -29,6 +29,7 @@ from sdpcontroller.control import (
     ProductState,
 )
 from sdpcontroller.errors import CommandError, ConfigError, ControllerError
+from tests.conftest import PATIENCE
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
 
@@ -125,7 +126,7 @@ class Walk:
             if act.task in ready and "p" in house.master.products():
                 await house.scheduler.die(act.task, log=act.log)
         else:
-            async with asyncio.timeout(30):  # every command gets an answer
+            async with asyncio.timeout(PATIENCE):  # every command gets an answer
                 return await house.master.execute(act)
         return None
 

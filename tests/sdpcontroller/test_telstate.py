@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sdpcontroller.errors import CommandError
 from sdpcontroller.telstate import ProductTelstate, targets
+from tests.conftest import PATIENCE
 
 SKY = [
     "PKS, radec target, 4:24:00.0, -38:00:00.0",
@@ -153,6 +154,6 @@ async def test_no_link_is_left_whenever_it_is_cancelled(redis_server: Any) -> No
                 await asyncio.sleep(0)
             publishing.cancel()
             await asyncio.wait({publishing})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while int((await client.info("clients"))["connected_clients"]) > 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

@@ -12,6 +12,7 @@ from pipelines.common.baselines import correlator_ordering
 from pipelines.common.endpoints import parse_endpoint
 from pipelines.common.errors import StreamError, TelstateError
 from pipelines.common.stream_info import CorrelatorStream, VisStream
+from tests.conftest import PATIENCE
 
 
 class Server(Protocol):
@@ -51,7 +52,7 @@ async def test_what_is_published_is_loaded_and_publishing_twice_is_fine(
     async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
         await stream.publish(telstate)
         await stream.publish(telstate)
-        assert await type(stream).load(telstate, stream.name, timeout=5) == stream
+        assert await type(stream).load(telstate, stream.name, timeout=PATIENCE) == stream
         assert await telstate.view(stream.name)["n_bls"] == 12
         with pytest.raises(TelstateError, match=r"another 'n_chans' in view '(bcp|vis)_'"):
             await dataclasses.replace(stream, n_chans=128).publish(telstate)
@@ -66,7 +67,7 @@ async def test_a_stream_that_is_not_there_or_malformed_is_named(redis_server: Se
             if key != "name":
                 await telstate.view("bad").set(key, "many" if key == "n_chans" else value)
         with pytest.raises(StreamError, match="'bad': n_chans is 'many'"):
-            await CorrelatorStream.load(telstate, "bad", timeout=5)
+            await CorrelatorStream.load(telstate, "bad", timeout=PATIENCE)
 
 
 async def test_no_server_is_one_line(unused_port: int) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipelines.common import spead
 from pipelines.common.endpoints import Endpoint
+from tests.conftest import PATIENCE
 
 OBSERVATION = Path("../shared/data/observations/J1008+0730_evla_ka.ms.tar.gz")
 
@@ -40,7 +41,7 @@ class Received:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until what was received meets a condition."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()

@@ -23,6 +23,7 @@ from pipelines.correlator.faults import Fate
 from pipelines.correlator.model import Model
 from pipelines.correlator.server import CorrelatorServer
 from pipelines.correlator.simulator import Progress
+from tests.conftest import PATIENCE
 
 Groups = Callable[[int], tuple[Endpoint, ...]]
 
@@ -67,8 +68,8 @@ async def test_a_process_streams_what_its_stored_configuration_says(
             f"--telstate={redis_server.endpoint}",
             stderr=asyncio.subprocess.PIPE,
         )
-        client = await asyncio.wait_for(connect(process), 60)
-        stream = await CorrelatorStream.load(telstate, "bcp", timeout=5)
+        client = await asyncio.wait_for(connect(process), PATIENCE)
+        stream = await CorrelatorStream.load(telstate, "bcp", timeout=PATIENCE)
         assert (stream.n_chans, stream.n_bls, stream.n_substreams) == (16, 12, 2)
         async with receiving(endpoints) as received:
             await client.request("capture-init", "1795366788")
@@ -90,7 +91,7 @@ async def test_a_process_streams_what_its_stored_configuration_says(
         client.close()
         await client.wait_closed()
         process.send_signal(signal.SIGTERM)
-        _, errors = await asyncio.wait_for(process.communicate(), 20)
+        _, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode == 0, errors
 
 

@@ -24,6 +24,7 @@ from pipelines.ingest.compute import Averager, DumpStatistics, L0Dump, Processor
 from pipelines.ingest.layout import InputLayout, OutputLayout
 from pipelines.ingest.place import HeapClass
 from pipelines.ingest.receive import Receiver
+from tests.conftest import PATIENCE
 
 LOST = 0x08
 MODULUS = 1 << 48
@@ -114,7 +115,7 @@ async def capture(
     stream = await receiver.switch(active=True, queue=queue)
     buffers = [L0Dump.empty(layout) for _ in range(2)]
     block = CaptureBlock(17, layout, stream, processor or averager, sink, buffers, agree)
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         tasks.create_task(block.run())
         for packet in packets:
             queue.add_packet(packet)

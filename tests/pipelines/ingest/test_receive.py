@@ -16,6 +16,7 @@ from pipelines.common.sockets import open_socket
 from pipelines.ingest.layout import InputLayout
 from pipelines.ingest.place import HeapClass
 from pipelines.ingest.receive import HeapStream, Receiver
+from tests.conftest import PATIENCE
 
 LOOPBACK = "127.0.0.1"
 TICKS, N_BLS, PER_HEAP, N_HEAPS = 1000, 4, 8, 6
@@ -50,7 +51,7 @@ class Source:
 
 async def until(stream: HeapStream, heap_class: HeapClass, n: int) -> None:
     """Wait for the callback to have seen `n` heaps of a class."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         # The network thread counts; nothing tells this one.
         while stream.classes()[heap_class] < n:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

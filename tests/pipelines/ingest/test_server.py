@@ -23,6 +23,7 @@ from pipelines.common.l0 import Dump, L0Layout, L0Receiver
 from pipelines.common.stream_info import CorrelatorStream, VisStream
 from pipelines.ingest.__main__ import parser, start
 from pipelines.ingest.errors import LayoutError
+from tests.conftest import PATIENCE
 
 TICKS, RATE, SCALE = 4096 * 64, 1.712e6, 0.25
 STREAM = CorrelatorStream(
@@ -74,7 +75,7 @@ class Bench:
 
     async def until(self, name: str, value: str) -> None:
         """Wait for a sensor to have a value."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             # A reading is asked for over KATCP; there is no event on this side.
             while await self.sensor(name) != value:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -284,7 +285,7 @@ async def test_a_sender_that_never_stops_does_not_hold_up_the_end(
                 await b.send(range(dump, dump + 1), {dump: counts[0]}, set())
 
         sending = asyncio.create_task(send_for_ever())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             reply, _ = await b.client.request("capture-done")
         sending.cancel()
         assert int(reply[0]) >= 4

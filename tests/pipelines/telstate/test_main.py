@@ -12,6 +12,7 @@ import redis
 
 from pipelines.common.errors import ProgramError
 from pipelines.telstate.__main__ import command, server_arguments
+from tests.conftest import PATIENCE
 
 
 def start(port: int, directory: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -37,14 +38,14 @@ def test_the_process_becomes_the_server_and_saves_what_it_held(
     finally:
         client.close()
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert (tmp_path / "telstate.rdb").read_bytes().startswith(b"REDIS")
 
 
 def test_without_redis_one_line_names_the_package(unused_port: int, tmp_path: Path) -> None:
     process = start(unused_port, tmp_path, PATH=str(tmp_path))
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert errors.decode().splitlines() == [
         "error: redis-server is not installed: install Debian's package redis-server"

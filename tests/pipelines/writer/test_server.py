@@ -24,6 +24,7 @@ from pipelines.common.spead import END_DUMP_INDEX, FLAVOUR, l0_items, make_sende
 from pipelines.common.stream_info import VisStream
 from pipelines.writer.server import WriterServer
 from pipelines.writer.store import BlockStore, StoreError
+from tests.conftest import PATIENCE
 
 ENDPOINTS = parse_endpoints("239.192.71.13:17253")
 STREAM = VisStream(
@@ -155,7 +156,7 @@ async def test_a_disk_that_does_not_keep_up_costs_counted_dumps_only(
         )
         await client.request("capture-init", "1000000001")
         await send("1000000001", range(40), 40)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await dropped.wait()
         goes.set()
         await client.request("capture-done")
@@ -236,7 +237,7 @@ async def test_stopping_finishes_the_block_with_what_came(
         await client.request("capture-init", "1000000001")
         # Eight dumps are a window; what is in it comes out at the end.
         await send("1000000001", range(10), None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await received.wait()
     assert chunks(tmp_path, "1000000001") == list(range(10))
     assert (await chunk_info(redis_server, "1000000001"))["flags"]["shape"] == (10, 4, 12)

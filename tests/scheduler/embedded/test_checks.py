@@ -14,7 +14,7 @@ from hypothesis import given
 from scheduler.embedded import AgentSpec, Cluster
 from scheduler.embedded.checks import Check, Health
 from scheduler.quantities import Resources
-from tests.conftest import free_port
+from tests.conftest import PATIENCE, free_port
 from tests.scheduler.embedded.test_http import Client
 
 
@@ -109,7 +109,7 @@ async def test_a_task_is_known_by_its_http_and_tcp_answers(client: Client) -> No
         health_check={**http, "http": {**http["http"], "statuses": [404]}, **TIMES},
     )
     seen: dict[str, Any] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (seen.get("healthy") and seen["check_status"]["tcp"].get("succeeded")):
             seen = await client.state("TASK_RUNNING")
 

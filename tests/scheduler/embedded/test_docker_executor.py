@@ -19,6 +19,7 @@ from scheduler.embedded.model import AgentInfo, AgentSpec, FrameworkInfo, TaskIn
 from scheduler.embedded.pool import Pool
 from scheduler.errors import ClusterError
 from scheduler.quantities import Ranges, Resources
+from tests.conftest import PATIENCE
 
 AGENT = AgentInfo("S0", 1, AgentSpec("127.0.1.1", Resources()), ("127.0.0.1", 5050))
 RESOURCES = Resources({"cpus": 200, "mem": 64_000}, {"ports": Ranges.parse("[31000-31009]")})
@@ -57,7 +58,7 @@ class Runner:
         launch = self.launch(*command, **more)
         container = await self.executor.launch(launch)
         await container.started()
-        outcome = await asyncio.wait_for(container.wait(), 60)
+        outcome = await asyncio.wait_for(container.wait(), PATIENCE)
         out, err = ((launch.sandbox / name).read_text() for name in ("stdout", "stderr"))
         return outcome, out, err
 
@@ -82,7 +83,7 @@ def text_of(path: Path) -> str:
 
 async def line_of(path: Path) -> str:
     """Wait for the first line that a task writes."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             text = text_of(path)
             if "\n" in text:
@@ -116,7 +117,7 @@ async def test_a_task_sees_what_mesos_would_show_it(runner: Runner, tmp_path: Pa
     assert inspected["HostConfig"]["CpuShares"] == 204
     assert inspected["HostConfig"]["Memory"] == 64 << 20
     assert inspected["Config"]["Labels"]["a"] == "b"
-    outcome = await asyncio.wait_for(container.wait(), 30)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert (outcome.succeeded, outcome.message) == (False, "Container exited with status 1")
     out = (launch.sandbox / "stdout").read_text()
     for line in (
@@ -201,7 +202,7 @@ async def test_who_obeys_the_term_ends_himself(runner: Runner) -> None:
     await container.started()
     await line_of(launch.sandbox / "stdout")
     container.kill(30.0)
-    outcome = await asyncio.wait_for(container.wait(), 20)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert outcome.message == "Container exited with status 0"
     assert (launch.sandbox / "stdout").read_text() == "up\nbye\n"
 
@@ -211,7 +212,7 @@ async def test_who_ignores_the_term_is_killed_after_the_grace_period(runner: Run
     await container.started()
     begin = asyncio.get_running_loop().time()
     container.kill(0.5)
-    outcome = await asyncio.wait_for(container.wait(), 20)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert outcome.message == "Container exited with status 137"
     assert asyncio.get_running_loop().time() - begin >= 0.5
 
@@ -231,7 +232,7 @@ async def test_who_kills_it_from_outside_makes_it_fail(
     container = await runner.executor.launch(launch)
     await container.started()
     await asyncio.to_thread(docker, *how, container_name(launch.container_id))
-    outcome = await asyncio.wait_for(container.wait(), 20)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert outcome == Outcome(False, "Container exited with status 137")
 
 

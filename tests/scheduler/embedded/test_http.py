@@ -20,6 +20,7 @@ from scheduler.embedded.recordio import Decoder
 from scheduler.embedded.sandbox import MAX_READ, whole_characters
 from scheduler.errors import ClusterError
 from scheduler.quantities import Ranges, Resources
+from tests.conftest import PATIENCE
 
 RESOURCES = Resources(
     {"cpus": 4000, "mem": 4_096_000, "gpu.0.compute": 1000}, {"cores": Ranges.parse("[0-7]")}
@@ -57,7 +58,7 @@ class Client:
 
     async def event(self, kind: str) -> dict[str, Any]:
         """Return the next event of a kind; updates are acknowledged on the way."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 while self._events:
                     event = self._events.pop(0)
@@ -118,7 +119,7 @@ class Client:
 
 async def eventually(holds: Callable[[], bool]) -> None:
     """Wait for what happens in another process or at the other end of a connection."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not holds():  # noqa: ASYNC110 - there is no event that tells
             await asyncio.sleep(0.01)
 

@@ -31,6 +31,7 @@ from scheduler.embedded.executors.process import ProcessExecutor
 from scheduler.embedded.model import AgentInfo, AgentSpec, FrameworkInfo, TaskInfo
 from scheduler.embedded.pool import Pool
 from scheduler.quantities import Ranges, Resources
+from tests.conftest import PATIENCE
 
 AGENT = AgentInfo("S0", 1, AgentSpec("127.0.1.1", Resources()), ("127.0.0.1", 5050))
 
@@ -71,7 +72,7 @@ class Runner:
 
     async def output(self, *command: str, **more: Any) -> str:
         container, sandbox = await self.start(*command, **more)
-        outcome = await asyncio.wait_for(container.wait(), 20)
+        outcome = await asyncio.wait_for(container.wait(), PATIENCE)
         assert outcome.succeeded, (sandbox / "stderr").read_text()
         return (sandbox / "stdout").read_text()
 
@@ -86,7 +87,7 @@ async def runner(tmp_path: Path) -> AsyncIterator[Runner]:
 async def line_of(sandbox: Path, name: str = "stdout") -> str:
     """Wait for the first line that a task writes."""
     path = sandbox / name
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             text = path.read_text()
             if "\n" in text:
@@ -109,7 +110,7 @@ async def test_the_end_is_told_in_the_words_of_mesos(
     runner: Runner, command: tuple[str, ...], succeeded: bool, message: str
 ) -> None:
     container, _ = await runner.start(*command)
-    outcome = await asyncio.wait_for(container.wait(), 20)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert (outcome.succeeded, outcome.message) == (succeeded, message)
 
 
@@ -146,7 +147,7 @@ async def test_the_group_gets_a_term_first(runner: Runner) -> None:
     )
     await line_of(sandbox)
     container.kill(30.0)
-    outcome = await asyncio.wait_for(container.wait(), 20)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert outcome.message == "Command exited with status 7"
     assert (sandbox / "stdout").read_text() == "up\nbye\n"
 
@@ -156,7 +157,7 @@ async def test_who_ignores_the_term_is_killed_after_the_grace_period(runner: Run
     await line_of(sandbox)
     begin = asyncio.get_running_loop().time()
     container.kill(0.3)
-    outcome = await asyncio.wait_for(container.wait(), 20)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert outcome.message == "Command terminated with signal Killed"
     assert asyncio.get_running_loop().time() - begin >= 0.3
 
@@ -164,7 +165,7 @@ async def test_who_ignores_the_term_is_killed_after_the_grace_period(runner: Run
 @pytest.mark.parametrize("how", ["sleep 600 &", "setsid sleep 600 &", "(setsid nohup sleep 600 &)"])
 async def test_nothing_survives_its_task(runner: Runner, how: str) -> None:
     container, sandbox = await runner.start(f"{how} echo up; exit 0")
-    await asyncio.wait_for(container.wait(), 20)
+    await asyncio.wait_for(container.wait(), PATIENCE)
     assert not survivors(sandbox)
 
 
@@ -279,7 +280,7 @@ async def test_a_task_that_takes_too_much_memory_fails_with_the_limitation(
     # A child is greedy, its parent waits: Mesos ends the whole task all the same.
     program = "python3 -c 'x = b\"a\" * (200 << 20); import time; time.sleep(60)' & sleep 60"
     container, _ = await runner.start(program, memory=64)
-    outcome = await asyncio.wait_for(container.wait(), 20)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert outcome.reason == "REASON_CONTAINER_LIMITATION_MEMORY"
     assert outcome.by_agent
     assert outcome.message.startswith("Memory limit exceeded: Requested: 64MB Maximum Used: ")
@@ -314,7 +315,7 @@ async def test_who_kills_the_executor_ends_the_task(runner: Runner) -> None:
     await line_of(sandbox)
     assert container.pid is not None
     os.kill(container.pid, signal.SIGKILL)
-    outcome = await asyncio.wait_for(container.wait(), 20)
+    outcome = await asyncio.wait_for(container.wait(), PATIENCE)
     assert outcome == Outcome.executor_lost("Executor terminated")
     assert not survivors(sandbox)
 
@@ -333,7 +334,7 @@ async def test_a_new_cluster_takes_up_what_it_still_wants(runner: Runner) -> Non
     assert (await found[launches[1].container_id].wait()).message == "Command exited with status 6"
     assert (await containers[2].wait()).reason == "REASON_EXECUTOR_TERMINATED"
     found[launches[0].container_id].kill(20.0)
-    outcome = await asyncio.wait_for(found[launches[0].container_id].wait(), 20)
+    outcome = await asyncio.wait_for(found[launches[0].container_id].wait(), PATIENCE)
     assert outcome.message == "Command exited with status 5"
     assert (launches[0].sandbox / "stdout").read_text() == "up\nbye\n"
     await asyncio.gather(containers[0].wait(), containers[1].wait())

@@ -24,7 +24,7 @@ from scheduler.embedded.recordio import Decoder
 from scheduler.embedded.recovery import Recover
 from scheduler.errors import ClusterError
 from scheduler.quantities import Resources
-from tests.conftest import free_port
+from tests.conftest import PATIENCE, free_port
 
 RESOURCES = Resources({"cpus": 4000, "mem": 1_024_000})
 PROGRAM = """
@@ -80,7 +80,7 @@ class Client:
         await self.until(lambda: self.id)
 
     async def until(self, holds: Any) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not holds():
                 await self._read()
 

@@ -23,6 +23,7 @@ from sdpcontroller.cli.main import main
 from sdpcontroller.election import Election, ElectionTiming
 from sdpcontroller.store import Store
 from sdpcontroller.store.journal import StoreJournal
+from tests.conftest import PATIENCE
 from tests.scheduler.programs import agent, physical, scheduler_on, shell
 
 Sdp = Callable[..., Awaitable[int]]
@@ -30,7 +31,7 @@ LEASE = 0.4
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def cluster(tmp_path: Path, compiled: None) -> AsyncIterator[Cluster]:
     async with Cluster(
         [agent(0)], work_dir=tmp_path / "cluster", port=0, allocation_interval=0.1
     ) as running:
@@ -50,7 +51,7 @@ def sdp(redis_server: Any, cluster: Cluster) -> Sdp:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not holds():  # noqa: ASYNC110 - what is looked at tells nobody
             await asyncio.sleep(0.02)
 
@@ -60,10 +61,12 @@ async def leading(store: Store) -> AsyncIterator[None]:
     """Lead, as a controller does."""
     leadership = await Election(store, "head1:5001", ElectionTiming.of(LEASE)).win()
     keeping = asyncio.create_task(leadership.keep())
-    yield
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
-    await leadership.resign()
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await leadership.resign()
 
 
 async def tear_down(cluster: Cluster, framework_id: str) -> None:
@@ -75,7 +78,7 @@ async def tear_down(cluster: Cluster, framework_id: str) -> None:
 
 async def up(scheduler: Scheduler) -> str:
     await until(lambda: scheduler.link().state is LinkState.CONNECTED)
-    await scheduler.launch(physical("g", shell("t", "sleep 1000")), timeout=20)
+    await scheduler.launch(physical("g", shell("t", "sleep 1000")), timeout=PATIENCE)
     assert scheduler.framework_id is not None
     return scheduler.framework_id
 
@@ -116,7 +119,7 @@ async def test_from_the_removal_to_a_new_id(
 
 async def up_again(scheduler: Scheduler) -> str | None:
     await until(lambda: scheduler.link().state is LinkState.CONNECTED)
-    await scheduler.launch(physical("h", shell("t", "sleep 1000")), timeout=20)
+    await scheduler.launch(physical("h", shell("t", "sleep 1000")), timeout=PATIENCE)
     await scheduler.stop("h")
     return scheduler.framework_id
 

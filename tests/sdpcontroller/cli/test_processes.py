@@ -13,6 +13,7 @@ import pytest
 
 from sdpcontroller.cli import processes
 from sdpcontroller.cli.processes import ProcessError, Processes, free_ports, need_command, tail
+from tests.conftest import PATIENCE
 
 # A server with a child of its own; it says when it is told to end.
 SERVER = """
@@ -84,7 +85,7 @@ async def ended(pid: int) -> bool:
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(descriptor, over.set)  # readable when it has ended
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await over.wait()
     except TimeoutError:
         return False

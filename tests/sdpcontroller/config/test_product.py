@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from pydantic import ValidationError
@@ -22,6 +21,7 @@ from sdpcontroller.config import (
     parse,
 )
 from sdpcontroller.errors import ConfigError
+from tests.cpu import least_seconds
 
 
 def same(a: object, b: object) -> bool:
@@ -37,13 +37,14 @@ def test_a_document_of_64_antennas_survives_the_round_trip(make) -> None:
 
 
 def test_a_document_of_64_antennas_is_read_in_50_ms(make) -> None:
+    """On a core that reads and writes it 360 times in that time as mere JSON: that is what is compared."""
     text = json.dumps(make())
-    times = []
-    for _ in range(5):
-        start = time.thread_time()  # the machine has others to serve
-        parse(text)
-        times.append(time.thread_time() - start)
-    assert min(times) < 0.05
+
+    def read_and_write() -> None:
+        for _ in range(360):
+            json.dumps(json.loads(text), indent=1)
+
+    assert least_seconds(lambda: parse(text)) < least_seconds(read_and_write)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -18,7 +18,7 @@ from scheduler.service import Scheduler
 from sdpcontroller.cli.main import make_parser
 from sdpcontroller.cli.master import serve_interface
 from sdpcontroller.interface_mode.stand_in import StandInScheduler
-from tests.conftest import free_port
+from tests.conftest import PATIENCE, free_port
 from tests.sdpcontroller.documents import make_config
 
 IMAGE = {"type": "sdp.continuum_image", "src_streams": ["l0_0", "cal_0"], "min_time": 5.0}
@@ -33,14 +33,14 @@ async def controller() -> AsyncIterator[aiokatcp.Client]:
     running = asyncio.create_task(serve_interface(options, stop))
     client = aiokatcp.Client("127.0.0.1", port)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await client.wait_connected()
         yield client
     finally:
         client.close()
         await client.wait_closed()
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await running
 
 
@@ -111,5 +111,5 @@ async def test_sensors_of_stand_ins_move_while_a_capture_is_on() -> None:
         moved = asyncio.Event()
         client.add_sensor_watcher(Movement("p.ingest.l0_0.0.input-heaps-total", moved))
         await client.request("capture-init", "p")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await moved.wait()

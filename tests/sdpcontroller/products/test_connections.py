@@ -11,6 +11,7 @@ import pytest
 from sdpcontroller.control import TaskSensor
 from sdpcontroller.errors import CommandError
 from sdpcontroller.products.connections import MAX_SENSORS, TaskConnection
+from tests.conftest import PATIENCE
 
 
 class Mode(enum.Enum):
@@ -65,7 +66,7 @@ class Readings:
         self._changed = asyncio.Event()
 
     async def until(self, holds: Callable[[TaskSensor], bool]) -> TaskSensor:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not any(map(holds, self.seen)):
                 await self._changed.wait()
         return next(filter(holds, self.seen))
@@ -93,21 +94,21 @@ async def link(program: Program, readings: Readings) -> AsyncIterator[TaskConnec
 
 
 async def test_answers_come_back_as_text(link: TaskConnection) -> None:
-    assert list(await link.request("echo", "mööp", timeout=5)) == ["mööp"]
+    assert list(await link.request("echo", "mööp", timeout=PATIENCE)) == ["mööp"]
 
 
 async def test_refusals_are_told_with_the_task(link: TaskConnection) -> None:
     with pytest.raises(CommandError, match="t refused refuse: not today"):
-        await link.request("refuse", timeout=5)
+        await link.request("refuse", timeout=PATIENCE)
     with pytest.raises(CommandError, match=r"t at .*: nonsense failed|t refused nonsense"):
-        await link.request("nonsense", timeout=5)
+        await link.request("nonsense", timeout=PATIENCE)
 
 
 async def test_no_answer_in_time(link: TaskConnection) -> None:
-    await link.request("echo", "x", timeout=5)
+    await link.request("echo", "x", timeout=PATIENCE)
     with pytest.raises(CommandError, match=r"did not answer wait within 0\.01 s"):
         await link.request("wait", timeout=0.01)
-    assert list(await link.request("echo", "y", timeout=5)) == ["y"]
+    assert list(await link.request("echo", "y", timeout=PATIENCE)) == ["y"]
 
 
 async def test_nobody_is_there(unused_port: int, readings: Readings) -> None:
@@ -125,7 +126,7 @@ async def test_one_that_vanishes_in_mid_request_fails_it_at_once(
     await program.asked.wait()
     await program.vanish()
     with pytest.raises(CommandError, match="wait failed"):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, PATIENCE)
 
 
 async def test_closing_the_link_ends_what_waits_and_what_comes(
@@ -137,7 +138,7 @@ async def test_closing_the_link_ends_what_waits_and_what_comes(
     await link.wait_closed()
     for request in waiting:
         with pytest.raises(CommandError, match=r"closed|failed"):
-            await asyncio.wait_for(request, 5)
+            await asyncio.wait_for(request, PATIENCE)
     with pytest.raises(CommandError, match="closed"):
         await link.request("echo", "x", timeout=1000)
 
@@ -152,7 +153,7 @@ async def test_closing_ends_the_wait_for_one_that_is_gone(
     connection.close()
     await connection.wait_closed()
     with pytest.raises(CommandError, match=r"its link was closed|echo failed"):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, PATIENCE)
 
 
 async def test_sensors_are_mirrored_with_type_units_and_status(
@@ -199,7 +200,7 @@ async def test_a_task_cannot_declare_sensors_without_end(
     with caplog.at_level(logging.WARNING):
         link = TaskConnection("p", "t", "127.0.0.1", program.port, readings)
         await readings.until(lambda sensor: len({s.name for s in readings.seen}) >= MAX_SENSORS)
-        assert list(await link.request("echo", "x", timeout=5)) == ["x"]
+        assert list(await link.request("echo", "x", timeout=PATIENCE)) == ["x"]
         link.close()
         await link.wait_closed()
     assert len({sensor.name for sensor in readings.seen}) == MAX_SENSORS

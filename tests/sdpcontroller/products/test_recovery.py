@@ -23,6 +23,7 @@ from sdpcontroller.control import (
     ResumeRepair,
 )
 from sdpcontroller.errors import CommandError
+from tests.conftest import PATIENCE
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
 from tests.sdpcontroller.products.test_product import IMAGE, STAGES, TASKS, observe
@@ -258,7 +259,7 @@ async def test_a_deconfigure_that_hangs_can_be_forced(up: House) -> None:
     await up.witness.until(lambda: up.product("p").state is ProductState.DECONFIGURING)
     assert up.scheduler.forced == []
     forcing = asyncio.ensure_future(up.master.execute(DeconfigureProduct("p", force=True)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not up.scheduler.forced:  # noqa: ASYNC110 - the scheduler is told, nobody else
             await asyncio.sleep(0.01)
     up.scheduler.stops.set()

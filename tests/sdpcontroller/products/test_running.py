@@ -12,6 +12,7 @@ from scheduler.task import Death, Outcome, TaskState
 from scheduler.views import TaskView
 from sdpcontroller.errors import CommandError
 from sdpcontroller.products.running import RunningGraph
+from tests.conftest import PATIENCE
 from tests.sdpcontroller.products.test_connections import Program
 
 NAMES = ("a", "b", "c")
@@ -48,12 +49,12 @@ def graph(programs: Mapping[str, Program]) -> RunningGraph:
 
 async def connected(programs: Mapping[str, Program], graph: RunningGraph) -> None:
     for task in NAMES:
-        await graph.connections[task].request("echo", "x", timeout=5)
+        await graph.connections[task].request("echo", "x", timeout=PATIENCE)
     assert [len(server._connections) for server in programs.values()] == [1, 1, 1]
 
 
 async def until_gone(programs: Mapping[str, Program]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while any(server._connections for server in programs.values()):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
@@ -90,8 +91,8 @@ async def test_a_link_in_the_place_of_another_leaves_one(
     await connected(programs, graph)
     graph.connect_task("b")
     graph.connect_task("b")
-    await graph.connections["b"].request("echo", "x", timeout=5)
-    async with asyncio.timeout(5):
+    await graph.connections["b"].request("echo", "x", timeout=PATIENCE)
+    async with asyncio.timeout(PATIENCE):
         while len(programs["b"]._connections) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0)
     await graph.disconnect_all()

@@ -9,6 +9,7 @@ import aiokatcp
 
 from sdpcontroller.interface_mode.programs import StandInProgram
 from sdpcontroller.products.task_client import READ_BUFFER, TaskClient
+from tests.conftest import PATIENCE
 
 
 class Watcher(aiokatcp.AbstractSensorWatcher):
@@ -41,7 +42,7 @@ async def _check(program: StandInProgram) -> None:
         assert client._connection is not None
         assert len(client._connection._buffer) == READ_BUFFER
         program.block.value = long
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while watcher.values.get("capture-block-id") != long.encode():
                 watcher.changed.clear()
                 await watcher.changed.wait()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sdpcontroller.errors import FencedError, StoreError
 from sdpcontroller.store import Store, Stored
+from tests.conftest import PATIENCE
 
 Connect = Callable[..., Awaitable[Store]]
 
@@ -262,7 +263,7 @@ async def test_whoever_is_cancelled_ends_there_and_the_write_is_whole(store: Sto
         done = went_on
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, PATIENCE)
         assert went_on == done
     await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))  # the last writes
     found = await store.get("t", "a")
