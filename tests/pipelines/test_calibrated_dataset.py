@@ -24,15 +24,16 @@ from pipelines.common import telstate as ts
 from pipelines.common.baselines import correlator_ordering, split_input
 from pipelines.common.dataset import open_dataset
 from pipelines.common.endpoints import parse_endpoint, parse_endpoints
-from pipelines.common.l0.server import L0Input
+from pipelines.common.l0.server import L0Input, L0Server
 from pipelines.common.spead import END_DUMP_INDEX, FLAVOUR, l0_items, make_sender
 from pipelines.common.stream_info import VisStream
 from pipelines.metadata.server import MetadataServer
 from pipelines.writer.server import WriterServer
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, free_port
+from tests.pipelines.flow import taken
 
 CBID = "1234567890"
-ENDPOINTS = parse_endpoints("239.192.71.9+1:17251")
+ENDPOINTS = parse_endpoints(f"239.192.71.9+1:{free_port()}")
 ANTENNAS = tuple(f"m{i:03d}" for i in range(5))
 STREAM = VisStream(
     name="sdp_l0",
@@ -116,12 +117,14 @@ LOST = {(4, 1), (7, 0), (7, 1)}
 """Heaps (dump, sender) that do not arrive."""
 
 
-async def send_block(truth: Truth) -> None:
-    sender = make_sender(ENDPOINTS, rate=20e6, max_packet_size=1400, max_heaps=8)
+async def send_block(truth: Truth, *receivers: L0Server) -> None:
+    sender, sent = make_sender(ENDPOINTS, rate=20e6, max_packet_size=1400, max_heaps=8), 0
     for dump in range(N_DUMPS):
         for ingest in range(2):
             if (dump, ingest) not in LOST:
                 await send_heap(sender, ingest, heap_values(truth, dump, ingest))
+                sent += 1
+                await taken(sent, *receivers)
     for _ in range(3):
         for ingest in range(2):
             end = {"dump_index": END_DUMP_INDEX, "timestamp": float(N_DUMPS)}
@@ -207,7 +210,7 @@ def written(
         async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
             await describe(telstate)
             options = argparse.Namespace(host="127.0.0.1", port=0, data=data)
-            source = L0Input(STREAM, ENDPOINTS, "127.0.0.1", drain=3.0)
+            source = L0Input(STREAM, ENDPOINTS, "127.0.0.1", drain=PATIENCE)
             pairs = Pairs.of(STREAM.bls_ordering)
             await publish_attributes(telstate, "cal", STREAM, pairs.antennas)
             cal = CalServer(options, telstate, source, CalSettings("cal", 100.0))
@@ -221,7 +224,7 @@ def written(
                 await metadata_client.request("capture-init", CBID)
                 await cal_client.request("capture-init", CBID)
                 await writer_client.request("capture-init", CBID)
-                await send_block(truth)
+                await send_block(truth, cal, writer)
                 # The writer has all data long before the calibration is through; it must wait.
                 await all_heaps_came(writer)
                 assert not await ts.get(telstate.view(f"{CBID}_sdp_l0"), "chunk_info", None)
@@ -310,12 +313,12 @@ async def test_a_restarted_calibration_with_a_small_buffer_solves_whole_scans(
     async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
         await describe(telstate)
         options = argparse.Namespace(host="127.0.0.1", port=0)
-        source = L0Input(STREAM, ENDPOINTS, "127.0.0.1", drain=3.0)
+        source = L0Input(STREAM, ENDPOINTS, "127.0.0.1", drain=PATIENCE)
         await ts.publish(telstate.view(telstate.join(CBID, "cal")), "refant", "m003")
         cal = CalServer(options, telstate, source, CalSettings("cal", 2 * STREAM.int_time))
         async with served(cal) as client:
             await client.request("capture-init", CBID)
-            await send_block(truth)
+            await send_block(truth, cal)
             await client.request("capture-done")
         merged = cal.sensors["dumps-merged"]
         # A dump that comes while the solver is at work lengthens an interval; none is lost.

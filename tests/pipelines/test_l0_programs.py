@@ -55,7 +55,7 @@ async def test_a_program_ends_in_order_in_the_middle_of_a_block(
         own = [f"--data={tmp_path}"] if arguments is WRITER else ["--preferred-refants=m001"]
         process = await start([*arguments, *own, f"--telstate={redis_server.endpoint}"])
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 port = await katcp_port(process)
                 client = await aiokatcp.Client.connect("127.0.0.1", port)
                 await client.request("capture-init", "1234567890")
@@ -86,7 +86,7 @@ async def test_a_program_ends_in_order_in_the_middle_of_a_block(
 )
 async def test_a_failed_start_says_why_in_a_line(arguments: list[str], message: str) -> None:
     process = await start(arguments)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         _, errors = await process.communicate()
     assert process.returncode == 1
     (line,) = errors.decode().splitlines()

@@ -213,8 +213,10 @@ def packet(length: int, items: dict[int, int], payload: bytes) -> bytes:
     return header + b"".join(struct.pack(">Q", word) for word in words) + payload
 
 
-async def test_hostile_packets_neither_stop_the_receiver_nor_reach_the_data() -> None:
-    endpoint = Endpoint("239.192.71.5", 17250)
+async def test_hostile_packets_neither_stop_the_receiver_nor_reach_the_data(
+    unused_port: int,
+) -> None:
+    endpoint = Endpoint("239.192.71.5", unused_port)
     place = {DUMP_INDEX_ID: 1, FREQUENCY_ID: 0, CAPTURE_BLOCK_ID: CBID}
     hostile = [
         packet(1 << 46, place, b"x" * 8),

@@ -22,8 +22,10 @@ from pipelines.common.stream_info import VisStream
 from pipelines.display.server import DisplayServer
 from pipelines.display.warm_up import warm_up
 from pipelines.display.web import serve
+from tests.conftest import PATIENCE, free_port
+from tests.pipelines.flow import taken
 
-ENDPOINTS = parse_endpoints("239.192.71.44:17254")
+ENDPOINTS = parse_endpoints(f"239.192.71.44:{free_port()}")
 N_CHANS = 256
 STREAM = VisStream(
     name="sdp_l0",
@@ -32,7 +34,7 @@ STREAM = VisStream(
     center_freq=1.284e9,
     sync_time=1.6e9,
     int_time=1.0,
-    bls_ordering=correlator_ordering([f"m{i:03}" for i in range(8)]),
+    bls_ordering=correlator_ordering([f"m{i:03}" for i in range(4)]),
     src_streams=("bcp",),
 )
 
@@ -67,7 +69,8 @@ class Display:
 
     async def send(self, cbid: str, dumps: range, *, announced: int | None = None) -> None:
         sender = make_sender(ENDPOINTS, rate=20e6)
-        for dump in (*dumps, *(() if announced is None else (END_DUMP_INDEX,) * 3)):
+        ends = () if announced is None else (END_DUMP_INDEX,) * 3
+        for sent, dump in enumerate((*dumps, *ends), 1):
             items = l0_items(N_CHANS, STREAM.n_bls)
             values: dict[str, Any] = {
                 "frequency": 0,
@@ -91,6 +94,7 @@ class Display:
                     heap.add_item(item)
             heap.repeat_pointers = True
             await sender.async_send_heap(heap)
+            await taken(sent, self.server)
 
     async def get(self, path: str) -> Any:
         async with self.http.get(self.url + path) as answer:
@@ -102,7 +106,7 @@ class Display:
 async def display(redis_server: Any) -> AsyncIterator[Display]:
     async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
         options = argparse.Namespace(host="127.0.0.1", port=0)
-        source = L0Input(STREAM, ENDPOINTS, "127.0.0.1", 2.0)
+        source = L0Input(STREAM, ENDPOINTS, "127.0.0.1", PATIENCE)
         server = DisplayServer(options, telstate, source, max_rate=1000)
         await server.start()
         client = await aiokatcp.Client.connect(*server.sockets[0].getsockname()[:2])

@@ -73,7 +73,7 @@ async def test_a_browser_draws_the_page(display: Display, tmp_path: Path) -> Non
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await process.wait()
     await display.client.request("capture-done")
     pixels = np.asarray(Image.open(picture).convert("RGB"), np.int64)

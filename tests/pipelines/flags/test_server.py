@@ -16,7 +16,7 @@ from pipelines.common.baselines import correlator_ordering
 from pipelines.common.dataset import open_dataset
 from pipelines.common.endpoints import parse_endpoint, parse_endpoints
 from pipelines.common.l0 import Content, L0Layout
-from pipelines.common.l0.server import L0Input
+from pipelines.common.l0.server import L0Input, L0Server
 from pipelines.common.spead import (
     END_DUMP_INDEX,
     FLAG_CAL_RFI,
@@ -33,10 +33,12 @@ from pipelines.flags.warm_up import warm_up
 from pipelines.metadata.server import MetadataServer
 from pipelines.writer.server import WriterServer
 from pipelines.writer.store import StoreError
+from tests.conftest import PATIENCE, free_port
+from tests.pipelines.flow import taken
 
 CBID = "1234567890"
-L0 = parse_endpoints("239.192.71.61+1:17271")
-FLAGS = parse_endpoints("239.192.71.65+1:17271")
+L0 = parse_endpoints(f"239.192.71.61+1:{(PORT := free_port())}")
+FLAGS = parse_endpoints(f"239.192.71.65+1:{PORT}")
 ANTENNAS = ("m000", "m001", "m002")
 STREAM = VisStream(
     name="sdp_l0",
@@ -51,8 +53,6 @@ STREAM = VisStream(
 N_DUMPS = 11
 WEAK = 30
 LOST = (3, 1)
-DRAIN = 30.0
-"""Seconds for data on its way: nobody waits for them where all comes, but a busy machine may need some."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,8 +60,8 @@ def compiled() -> None:
     warm_up()
 
 
-async def send_block(cbid: str) -> None:
-    sender = make_sender(L0, rate=4e6)
+async def send_block(cbid: str, *receivers: L0Server) -> None:
+    sender, sent = make_sender(L0, rate=4e6), 0
     rng = np.random.default_rng(1)
     half = STREAM.n_chans // 2
     for dump in (*range(N_DUMPS), *(END_DUMP_INDEX,) * 3):
@@ -91,6 +91,8 @@ async def send_block(cbid: str) -> None:
                     heap.add_item(item)
             heap.repeat_pointers = True
             await sender.async_send_heap(heap, substream_index=part)
+            sent += 1
+            await taken(sent, *receivers)
 
 
 async def describe(telstate: Any) -> None:
@@ -126,12 +128,12 @@ async def test_the_better_flags_are_those_that_katdal_reads(
     async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
         await describe(telstate)
         options = argparse.Namespace(host="127.0.0.1", port=0, data=tmp_path)
-        source = L0Input(STREAM, L0, "127.0.0.1", DRAIN)
+        source = L0Input(STREAM, L0, "127.0.0.1", PATIENCE)
         layout = L0Layout(128, STREAM.n_bls, 2, 2.0, Content.FLAGS)
         sender = FlagSender(layout, FLAGS, "127.0.0.1", 5e6)
         flagger = FlagsServer(options, telstate, source, sender, depth=8, cal_stream="cal")
         flags_stream = dataclasses.replace(STREAM, name="sdp_l1_flags")
-        flag_source = L0Input(flags_stream, FLAGS, "127.0.0.1", DRAIN, Content.FLAGS)
+        flag_source = L0Input(flags_stream, FLAGS, "127.0.0.1", PATIENCE, Content.FLAGS)
         flag_writer = WriterServer(options, telstate, flag_source)
         writer = WriterServer(options, telstate, source)
         metadata = MetadataServer(options, telstate, ["sdp_l0"], tmp_path)
@@ -140,7 +142,7 @@ async def test_the_better_flags_are_those_that_katdal_reads(
         for server in servers:
             await server.start()
             await server.request_capture_init(ctx, CBID)
-        await send_block(CBID)
+        await send_block(CBID, flagger, writer)
         for server in reversed(servers):  # as the controller ends them: with the flow
             await server.request_capture_done(ctx)
         assert flagger.sensors["output-heaps-total"].value == 2 * N_DUMPS

@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.common import telstate as ts
 from pipelines.common.endpoints import parse_endpoint
+from tests.conftest import PATIENCE
 from tests.pipelines.writer.test_server import ENDPOINTS, STREAM, send
 
 CBID = "1000000001"
@@ -80,7 +81,7 @@ async def total(client: aiokatcp.Client, *sensors: str) -> int:
 
 
 async def reach(client: aiokatcp.Client, least: int, *sensors: str) -> None:
-    for _ in range(1000):
+    for _ in range(int(PATIENCE / 0.02)):
         if await total(client, *sensors) >= least:
             return
         await asyncio.sleep(0.02)

@@ -24,9 +24,9 @@ from pipelines.common.spead import END_DUMP_INDEX, FLAVOUR, l0_items, make_sende
 from pipelines.common.stream_info import VisStream
 from pipelines.writer.server import WriterServer
 from pipelines.writer.store import BlockStore, StoreError
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, free_port
 
-ENDPOINTS = parse_endpoints("239.192.71.13:17253")
+ENDPOINTS = parse_endpoints(f"239.192.71.13:{free_port()}")
 STREAM = VisStream(
     name="sdp_l0",
     n_chans=4,
@@ -72,7 +72,7 @@ async def send(cbid: str, dumps: Iterable[int], announced: int | None) -> None:
 
 @asynccontextmanager
 async def writer(
-    redis_server: Any, data: Path, drain: float = 2.0
+    redis_server: Any, data: Path, drain: float = PATIENCE
 ) -> AsyncIterator[tuple[WriterServer, aiokatcp.Client]]:
     async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
         options = argparse.Namespace(host="127.0.0.1", port=0, data=data)
@@ -145,7 +145,7 @@ async def test_a_disk_that_does_not_keep_up_costs_counted_dumps_only(
     write = BlockStore.write
 
     def slow(store: BlockStore, dump: int, part: DumpPart) -> int:
-        goes.wait(20)
+        goes.wait(PATIENCE)
         return write(store, dump, part)
 
     monkeypatch.setattr(BlockStore, "write", slow)
