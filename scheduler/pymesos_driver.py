@@ -166,11 +166,12 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             heard = time.monotonic()
             while not self.aborted and self._master == self._new_master:
                 left = heard + self._silence_limit - time.monotonic()
-                if left <= 0:
-                    raise FrameworkError(f"nothing was heard for {self._silence_limit:.0f} s")
-                readable, writable = self._select(connection, left)
+                # Who was held up himself looks once more: it may all be there.
+                readable, writable = self._select(connection, max(0.0, left))
                 if readable or writable:
                     self._require_connected(connection)
+                elif left <= 0:
+                    raise FrameworkError(f"nothing was heard for {self._silence_limit:.0f} s")
                 if writable and not connection.write():
                     return
                 if readable:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,15 +155,29 @@ class Link:
         self.framework.confirm()
 
 
-@pytest.fixture
-async def link(master: Master) -> AsyncIterator[Link]:
+HTTP_TIMEOUT = 20.0
+"""Seconds that calls wait for answers: enough for a machine that others use, too."""
+
+
+@contextlib.asynccontextmanager
+async def linked(master: Master, http_timeout: float) -> AsyncIterator[Link]:
     settings = FrameworkSettings(
-        master=master.address, name="test", user="root", http_timeout=0.5, missed_heartbeats=3
+        master=master.address,
+        name="test",
+        user="root",
+        http_timeout=http_timeout,
+        missed_heartbeats=3,
     )
     framework = Framework(settings)
     await framework.start()
     yield Link(framework)
     await framework.stop(teardown=False)
+
+
+@pytest.fixture
+async def link(master: Master) -> AsyncIterator[Link]:
+    async with linked(master, HTTP_TIMEOUT) as link:
+        yield link
 
 
 async def test_we_present_ourselves_as_promised(master: Master, link: Link) -> None:
@@ -211,11 +226,36 @@ async def test_a_silent_link_is_given_up(master: Master, link: Link) -> None:
 
 async def test_heartbeats_keep_the_link(master: Master, link: Link) -> None:
     await link.up()
-    await master.restart(link, heartbeat=0.2)
+    await master.restart(link, heartbeat=1.0)
     count = len(master.subscriptions)
-    for _ in range(8):
-        await asyncio.sleep(0.1)  # this is what a master does
+    for _ in range(12):  # for longer than three intervals
+        await asyncio.sleep(0.3)  # this is what a master does
         master.send({"type": "HEARTBEAT"})
+    assert len(master.subscriptions) == count
+
+
+async def test_who_was_held_up_hears_what_came_meanwhile(
+    master: Master, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link on which heartbeats wait is not silent, however late they are read."""
+    await link.up()
+    await master.restart(link, heartbeat=0.5)
+    count = len(master.subscriptions)
+    heard: list[str] = []
+    event = link.framework.event
+
+    def slow(kind: str, body: Any) -> None:
+        heard.append(kind)
+        if len(heard) == 1:
+            time.sleep(2.0)
+        event(kind, body)
+
+    monkeypatch.setattr(link.framework, "event", slow)
+    async with asyncio.timeout(PATIENCE):
+        for number in (1, 2):
+            master.send({"type": "HEARTBEAT"})
+            while len(heard) < number:  # noqa: ASYNC110 - the driver's thread tells nobody
+                await asyncio.sleep(0.01)
     assert len(master.subscriptions) == count
 
 
@@ -358,11 +398,13 @@ async def test_whoever_reads_slowly_stops_neither_the_link_nor_the_order(
 
     monkeypatch.setattr(link.framework, "_arrive", watched)
     await link.up()
-    await master.restart(link, heartbeat=0.2)
+    await master.restart(link, heartbeat=1.0)
     for number in range(30):
         master.send({"type": "RESCIND", "rescind": {"offer_id": {"value": str(number)}}})
         master.send({"type": "HEARTBEAT"})
-        await asyncio.sleep(0.05)  # nobody reads the events meanwhile
+        await asyncio.sleep(
+            0.12
+        )  # nobody reads the events meanwhile, for more than three intervals
     assert len(master.subscriptions) == 2
     rescinded = [(await link.next(Rescinded)).offer_id for _ in range(30)]
     assert rescinded == [str(number) for number in range(30)]
@@ -437,17 +479,17 @@ async def test_a_refused_call_is_told_to_the_caller(master: Master, link: Link) 
     await link.framework.accept(["o"], [{}])
 
 
-async def test_a_call_without_answer_hangs_nothing(master: Master, link: Link) -> None:
-    await link.up()
-    master.call_status = None
-    call = asyncio.create_task(link.framework.accept(["o"], [{}]))
-    await master.until_called("ACCEPT")
-    master.send({"type": "OFFERS", "offers": {"offers": [{}]}})
-    await link.next(Offered)
-    assert not call.done()
-    with pytest.raises(CallUncertain):
-        await call
-    assert len(master.calls) == 1, "an ACCEPT is never repeated"
+async def test_a_call_without_answer_hangs_nothing(master: Master) -> None:
+    async with linked(master, 2.0) as link:
+        await link.up()
+        master.call_status = None
+        call = asyncio.create_task(link.framework.accept(["o"], [{}]))
+        await master.until_called("ACCEPT")
+        master.send({"type": "OFFERS", "offers": {"offers": [{}]}})
+        await link.next(Offered)
+        with pytest.raises(CallUncertain):
+            await call
+        assert len(master.calls) == 1, "an ACCEPT is never repeated"
 
 
 async def test_reconciliation_names_the_agents(master: Master, link: Link) -> None:
