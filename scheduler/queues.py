@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from scheduler.cases import EXPLAIN_SECONDS, Case
 from scheduler.claims import Claim, beside_fixed, claimed
@@ -204,7 +204,8 @@ class LaunchQueue:
 
     async def _claim(self, case: Case) -> Claim:
         try:
-            async with asyncio.timeout_at(case.waiting.deadline):
+            loading = await self._until_loaded(case)
+            async with asyncio.timeout_at(case.waiting.deadline + loading):
                 return await case.claim
         except TimeoutError:
             if (claim := case.claimed) is not None:  # at the last moment
@@ -218,6 +219,16 @@ class LaunchQueue:
             if (claim := case.claimed) is not None:  # nobody will use it
                 self.pool.add(claim, asyncio.get_running_loop().time())
             raise
+
+    async def _until_loaded(self, case: Case) -> float:
+        """Return how long it took until graphs could be tried at all; nobody's deadline counts that."""
+        began = asyncio.get_running_loop().time()
+        loading: asyncio.Future[Any] = asyncio.ensure_future(self.loaded.wait())
+        try:
+            await asyncio.wait((loading, case.claim), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loading.cancel()
+        return asyncio.get_running_loop().time() - began
 
     def withdraw(self, graph_id: str, error: SchedulerError) -> None:
         """Let a graph wait no longer."""

