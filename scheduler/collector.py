@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-THRESHOLDS: Final = (2_000, 5, 20_000)
+THRESHOLDS: Final = (1_000, 5, 40_000)
 """Of `gc.set_threshold`: new objects until the young are looked at, such looks until the not so young are, such
 looks until all are. A look at as
 many takes a microsecond for each, and nothing else goes on meanwhile."""

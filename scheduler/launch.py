@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from scheduler import shutdown
+from scheduler.breath import Breath
 from scheduler.closures import stay
 from scheduler.crash_points import CrashPoint
 from scheduler.equipment import Equipment, apply_recorded, insist
@@ -189,8 +190,10 @@ async def bring_up(equipment: Equipment, run: GraphRun, names: Collection[str]) 
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_watch(run, names))
             async with asyncio.TaskGroup() as steps:
+                breath = Breath()
                 for name in names:
                     steps.create_task(_bring_up_task(equipment, run, run.entries[name]))
+                    await breath.step()
             watch.cancel()
     except* (TaskDied, LaunchError) as several:
         raise _first(several) from None

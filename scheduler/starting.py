@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from scheduler.breath import Breath
@@ -119,9 +119,19 @@ async def _mark(equipment: Equipment, entry: TaskEntry, deadline: float) -> None
         await apply_recorded(equipment, entry, LetThrough(), deadline)
 
 
-async def _together(acts: Iterable[Awaitable[None]]) -> None:
-    """Wait for all of these, whatever becomes of one; then raise the first failure."""
-    for result in await asyncio.gather(*acts, return_exceptions=True):
+async def _together(acts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Begin these, some at a time; wait for all, whatever becomes of one; then raise the first failure."""
+    breath, begun = Breath(), list[asyncio.Task[None]]()
+    try:
+        for act in acts:
+            begun.append(asyncio.create_task(act))
+            await breath.step()
+    except asyncio.CancelledError:
+        for task in begun:
+            task.cancel()
+        await asyncio.wait(begun)
+        raise
+    for result in await asyncio.gather(*begun, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
 

@@ -16,6 +16,7 @@ from scheduler.crash_points import CrashPoint
 from scheduler.errors import SchedulerError
 from scheduler.images import ImageResolver
 from scheduler.service import Scheduler
+from scheduler.threads import compute
 from scheduler.views import Change, LinkChanged, LinkState, TaskChanged
 from sdpcontroller import config
 from sdpcontroller.agents import agent_record
@@ -364,19 +365,22 @@ class Master:
     # Commands
 
     async def _configure(self, command: ConfigureProduct) -> ProductAddress:
-        name = self._free_name(command.name)
-        document = config.parse(command.config)
+        document = await compute(config.parse, command.config)
+        name = self._free_name(command.name)  # and nothing else happens until it is taken
         existing = self._products.get(name)
         if existing is not None:
             return await self._same_product(existing, document)
         self._target.check_admits()
-        await self._bring_up(name, command.config)
+        await self._bring_up(name, command.config, document)
         return ProductAddress(name, *self._address)
 
-    async def _bring_up(self, name: str, given: str) -> None:
+    async def _bring_up(self, name: str, given: str, document: config.ProductConfig) -> None:
         """Configure a product that there is not, with the override that waits for it."""
         merged = self._overrides.over(name, given)
-        product = Product.new(name, merged, self._up(), given="" if merged == given else given)
+        if merged != given:
+            product = Product.new(name, merged, self._up(), given=given)
+        else:
+            product = Product.new(name, given, self._up(), config=document)
         self._products[name] = product
         await product.configure()
         await self._overrides.forget(name)
@@ -384,13 +388,13 @@ class Master:
     async def _reconfigure(self, command: ReconfigureProduct) -> ProductAddress:
         product = self._product(command.name)
         self._target.check_admits()
-        given = product.given_text
+        given, document = product.given_text, product.given
         await product.deconfigure(force=False)
         if command.name in self._products:
             raise CommandError(
                 f"product {command.name} is down, but its postprocessing goes on: configure it later"
             )
-        await self._bring_up(command.name, given)
+        await self._bring_up(command.name, given, document)
         return ProductAddress(command.name, *self._address)
 
     async def _same_product(

@@ -45,8 +45,15 @@ class Product:
     anybody is told of it.
     """
 
-    def __init__(self, kept: KeptProduct, services: Services, *, version: int = 0) -> None:
-        self.config: ProductConfig = configuration.parse(kept.config)
+    def __init__(
+        self,
+        kept: KeptProduct,
+        services: Services,
+        *,
+        version: int = 0,
+        config: ProductConfig | None = None,
+    ) -> None:
+        self.config = config or configuration.parse(kept.config)
         self._services = services
         self._keeper = Keeper(services.store, kept, services.product_changed, version=version)
         self._launching = Launching(self._keeper, self.config, services)
@@ -62,13 +69,23 @@ class Product:
             self._graph = RunningGraph(kept.name, kept.graph_id, kept.roles, services)
 
     @classmethod
-    def new(cls, name: str, document: str, services: Services, *, given: str = "") -> Self:
+    def new(
+        cls,
+        name: str,
+        document: str,
+        services: Services,
+        *,
+        given: str = "",
+        config: ProductConfig | None = None,
+    ) -> Self:
         """Make a product that is to be configured.
 
         Parameters
         ----------
         document, given
             The configuration, and what was given before an override was merged over it, if one was.
+        config
+            What `document` says, where that was read already.
 
         Raises
         ------
@@ -76,7 +93,7 @@ class Product:
             If the document is none.
         """
         kept = KeptProduct(name=name, state=ProductState.CONFIGURING, config=document, given=given)
-        return cls(kept, services)
+        return cls(kept, services, config=config)
 
     @property
     def name(self) -> str:
