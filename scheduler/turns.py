@@ -268,8 +268,9 @@ class _Deciding:
     def _placed_quickly(self, waiting: Waiting, free: Agents) -> Placement | None:
         """Place what is not fixed; where the rest must be is known."""
         anew = {name: r for name, r in waiting.requests.items() if name not in waiting.fixed}
+        beside = _beside(free, [_needs(waiting, waiting.fixed)])
         found = (
-            self._quick(replace(waiting, requests=anew, fixed={}), free) if anew else Placement()
+            self._quick(replace(waiting, requests=anew, fixed={}), beside) if anew else Placement()
         )
         return None if found is None else Placement({**waiting.fixed, **found.assignments})
 
@@ -280,11 +281,7 @@ def _reserved(
     """Make a reservation of a placement on `base`; None if there is none, or it is not on `base`."""
     if placement is None:
         return None
-    needs: dict[str, Resources] = {}
-    for name, assignment in placement.assignments.items():
-        agent_id = assignment.agent_id.partition("/")[0]
-        drawn = assignment.resources(waiting.requests[name])
-        needs[agent_id] = needs.get(agent_id, Resources()) + drawn
+    needs = _needs(waiting, placement.assignments)
     whole: dict[str, Resources] = {}
     for agent in base:
         whole[agent.mesos_agent_id] = pooled(agent.free, whole.get(agent.mesos_agent_id))
@@ -292,6 +289,16 @@ def _reserved(
         return None
     left = {agent_id: whole[agent_id] - needed for agent_id, needed in needs.items()}
     return Reservation(needs, left, frozenset(o.name for o in state.occupants))
+
+
+def _needs(waiting: Waiting, assignments: Mapping[str, Assignment]) -> dict[str, Resources]:
+    """Add up what these tasks of a graph draw, by the id that Mesos gives their agents."""
+    needs: dict[str, Resources] = {}
+    for name, assignment in assignments.items():
+        agent_id = assignment.agent_id.partition("/")[0]
+        drawn = assignment.resources(waiting.requests[name])
+        needs[agent_id] = needs.get(agent_id, Resources()) + drawn
+    return needs
 
 
 def _holds(state: State, reservation: Reservation) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.packing import Occupant, Shortage, pack, place
-from scheduler.placement import Placement
+from scheduler.placement import Assignment, Placement
 from scheduler.policy import Order, Queue
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
@@ -311,6 +311,32 @@ def test_what_is_kept_on_an_agent_that_is_closed_is_kept_elsewhere() -> None:
     (kept,) = world.turn.reservations.values()
     world.closed = set(kept.needs)
     assert not starved_by_small_ones(world)
+
+
+def test_a_place_is_kept_for_new_tasks_beside_those_that_stay_where_they_were() -> None:
+    """Both would have had one port: what ended was not the launch but the scheduler."""
+    whole = make_agent("a0", mem=100_000, n_ports=2)
+    there = whole.agent_id
+    request = TaskRequest.of(mem_mib=40, ports=("p",))
+    other = Occupant(name="other", holds={there: Resources({"mem": 50_000})}, ends_by=10.0)
+    port = next(iter(whole.free.ranges["ports"]))
+    waiting = Waiting(
+        graph_id="g",
+        serial=1,
+        requests={"stays": request, "new": request},
+        queue=BATCH,
+        fixed={"stays": Assignment("stays", there, "a0", ports=(port,))},
+    )
+    state = State(
+        waiting=[waiting],
+        agents=[replace(whole, free=whole.free - other.holds[there])],
+        capacity=[whole],
+        occupants=[other],
+    )
+    turn = decide(state, placing, quickly)
+    assert turn.act is None
+    kept = turn.reservations[1].needs[there]
+    assert (kept.scalars["mem"], len(kept.ranges["ports"])) == (80_000, 2)
 
 
 def test_nothing_is_kept_for_the_end_of_what_is_stuck() -> None:
