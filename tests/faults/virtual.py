@@ -55,6 +55,7 @@ from scheduler.pymesos_driver import CallRefused, CallUncertain
 from scheduler.quantities import Ranges, Resources
 from scheduler.service import Scheduler
 from scheduler.subscription import Timing
+from tests.scheduler.programs import has_not_died
 
 P = ParamSpec("P")
 MASTERS = ("127.0.0.1", range(5050, 5060))
@@ -415,6 +416,7 @@ class World:
             yield scheduler
         finally:
             await scheduler.close(teardown=teardown)
+        has_not_died(scheduler)
 
 
 class VirtualFramework(Framework):

@@ -121,8 +121,16 @@ def scheduler_on(
             yield scheduler
         finally:
             await scheduler.close(teardown=teardown)
+        has_not_died(scheduler)
 
     return running()
+
+
+def has_not_died(scheduler: Scheduler) -> None:
+    """Raise what a scheduler died of by itself: a test in which it waits for nothing more sees nothing."""
+    failed = scheduler.failed
+    if failed is not None and failed.done() and not failed.cancelled():
+        failed.result()
 
 
 async def eventually(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:

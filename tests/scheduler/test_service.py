@@ -523,5 +523,5 @@ async def test_what_no_agent_could_ever_run_is_known_without_running_anything(
         await asyncio.sleep(0.1)
     assert set(found) == {"huge.0", "huge.1"}
     assert found["huge.0"] is found["huge.1"]
-    assert "CPU" in str(found["huge.0"])
+    assert "cpus: huge.0 asks for 2.5" in str(found["huge.0"])
     assert scheduler.graphs() == ()
