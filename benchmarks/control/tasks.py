@@ -256,7 +256,7 @@ async def _serve(
     executor = Tasks(sensors)
     loop = asyncio.get_running_loop()
     told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-    loop.add_reader(pipe.fileno(), lambda: told.put_nowait(pipe.recv()))
+    loop.add_reader(pipe.fileno(), lambda: told.put_nowait(_read(pipe)))
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(
             agents(count, ports),
@@ -272,6 +272,15 @@ async def _serve(
             while (question := await told.get())[0] != "end":
                 pipe.send(_answer(executor, *question))
     loop.remove_reader(pipe.fileno())
+
+
+def _read(pipe: multiprocessing.connection.Connection) -> tuple[str, Any]:
+    """Return the next question; whoever asks may have been killed."""
+    try:
+        question: tuple[str, Any] = pipe.recv()
+    except EOFError:
+        return "end", None
+    return question
 
 
 def _answer(executor: Tasks, question: str, argument: Any) -> Any:
