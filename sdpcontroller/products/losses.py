@@ -107,12 +107,12 @@ class Losses:
                 pause = self._next_pause(view)
                 if pause is None:
                     self._services.figures.restarted(view.kind, "given_up")
-                    self._tell(view, "it died too often to be started again")
+                    await self._tell(view, "it died too often to be started again")
                     return
                 lost = view.death is not None and view.death.outcome is Outcome.LOST
                 await asyncio.sleep(pause)
                 await self._services.may_repair(
-                    lost=lost, refused=lambda why: self._tell(view, why)
+                    lost=lost, refused=lambda why: self._tell_soon(view, why)
                 )
                 if self._keeper.kept.state not in _LIVE or _alive(graph, name, after=left):
                     return  # an operator was faster
@@ -187,7 +187,10 @@ class Losses:
                 f"{', '.join(names)} restarted", lambda kept: dataclasses.replace(kept, reason="")
             )
 
-    def _tell(self, view: TaskView, why: str) -> None:
+    def _tell_soon(self, view: TaskView, why: str) -> None:
+        self._services.background.create_task(self._tell(view, why))
+
+    async def _tell(self, view: TaskView, why: str) -> None:
         """Say why a task stays dead."""
         reason = f"{_obituary(view)}; {why}"
         logger.error("%s: %s", self._keeper.name, reason)
@@ -195,7 +198,7 @@ class Losses:
         async def tell() -> None:
             await self._keeper.change(reason, lambda kept: dataclasses.replace(kept, reason=reason))
 
-        self._services.background.create_task(self._keeper.insist(tell))
+        await self._keeper.insist(tell)
 
 
 def _alive(graph: RunningGraph, name: str, *, after: str = "") -> bool:
