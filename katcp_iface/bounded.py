@@ -6,8 +6,10 @@ Here each client has its own bound, and beyond it its socket is not read until o
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
+import re
 import socket
 import time
 from collections import deque
@@ -29,7 +31,9 @@ MAX_LINE: Final = 2 * MAX_BYTES + 4096
 """Longest request [bytes]: the largest configuration, every byte of it escaped."""
 MAX_BACKLOG: Final = 8 << 20
 """Bytes of informs that wait for a client that does not read; beyond, it is cut off."""
-
+_NO_NUMBER: Final = re.compile(
+    r"(?:invalid literal for int\(\) with base 10: b|could not convert string to float: b?)('.*')"
+)
 
 Observed = Callable[[str, str, float], None]
 """Takes the name of a request, its outcome (ok, refused, failed or abandoned) and the seconds it took."""
@@ -86,6 +90,9 @@ class BoundedServer(aiokatcp.DeviceServer):
         self._limits = limits
         self._observed = observed or (lambda request, outcome, seconds: None)
         self._lanes: dict[ClientConnection, _Lane] = {}
+        for handler in self._request_handlers.values():
+            # aiokatcp answers ?help with the docstring as it stands in the source, indentation and all.
+            handler.__doc__ = inspect.cleandoc(handler.__doc__ or "")
 
     async def execute(self, command: Command[R]) -> R:
         """Have the control plane do a command."""
@@ -128,7 +135,7 @@ class BoundedServer(aiokatcp.DeviceServer):
             outcome = "ok"
         except (aiokatcp.FailReply, aiokatcp.InvalidReply) as error:
             outcome = "refused"
-            raise type(error)(one_line(str(error))) from error
+            raise type(error)(one_line(_plain(str(error)))) from error
         except ControllerError as error:
             outcome = "refused"
             raise aiokatcp.FailReply(one_line(str(error))) from error
@@ -181,6 +188,12 @@ class BoundedServer(aiokatcp.DeviceServer):
     def _connection_lost(self, conn: ClientConnection, exc: Exception | None) -> None:
         self._lanes.pop(conn, None)
         super()._connection_lost(conn, exc)
+
+
+def _plain(text: str) -> str:
+    """Say in a client's words what Python says of an argument that is no number."""
+    found = _NO_NUMBER.fullmatch(text)
+    return f"{found[1]} is no number: one was expected" if found is not None else text
 
 
 def one_line(text: str) -> str:

@@ -338,6 +338,23 @@ MAX_IMAGE_SIZE: Final = 16384
 """Pixels along a side that they make at all."""
 MAX_SPECTRAL_TERMS: Final = 4
 """Terms of the polynomials that spectra are fitted with, at most."""
+IMAGER_PARAMETERS: Final = frozenset(
+    {
+        *(
+            "size",
+            "pixel",
+            "weighting",
+            "robust",
+            "epsilon",
+            "terms",
+            "name",
+            "threads",
+            "log_level",
+        ),
+        *("niter", "sigmas", "threshold", "gain", "major_cycles"),
+    }
+)
+"""Settings of the continuum imager that a document may choose: not what is imaged, nor where that goes."""
 CUBE_CHANNELS: Final = 64
 """Channels of a cube that one task images."""
 IMAGING_BLOCK_BYTES: Final = 3 * 2**24 * 8

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from scheduler.errors import ImageError
 from scheduler.images import ImageResolver
+from sdpcontroller.config.problems import suggestion
 from sdpcontroller.control import (
     Command,
     LookUpImage,
@@ -93,7 +94,8 @@ class Operations:
         product = self._products.get(name)
         if product is None:
             known = ", ".join(sorted(self._products)) or "none"
-            raise CommandError(f"there is no product {name!r}; there are: {known}")
+            guess = suggestion(name, self._products)
+            raise CommandError(f"there is no product {name[:80]!r}{guess} (products: {known})")
         return product
 
     async def _set_config_override(self, command: SetConfigOverride) -> None:

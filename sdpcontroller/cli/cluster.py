@@ -27,7 +27,7 @@ from scheduler.embedded.pool import UNRESERVED
 from scheduler.embedded.recovery import Recover
 from scheduler.errors import QuantityError
 from scheduler.quantities import Ranges
-from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
+from sdpcontroller.cli.service import Defaults, add_log_level, run_until_signal, set_up_logging
 from sdpcontroller.errors import ControllerError
 from sdpcontroller.workflows.resources import CBF_NETWORK, DATA_VOLUME, SDP_NETWORK
 
@@ -71,7 +71,7 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class _Formatter(Defaults, argparse.RawDescriptionHelpFormatter):
     """Defaults in the help of options, and paragraphs as they are written."""
 
 

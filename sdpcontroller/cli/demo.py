@@ -23,6 +23,7 @@ from sdpcontroller.cli.demo_config import CORRELATION, PRODUCT, Observation
 from sdpcontroller.cli.demo_report import Facts
 from sdpcontroller.cli.images import make_programs_image
 from sdpcontroller.cli.processes import Processes, free_ports, need_command
+from sdpcontroller.cli.service import Defaults
 from sdpcontroller.errors import ControllerError
 
 SIMULATOR: Final = f"sim.{CORRELATION}"
@@ -38,7 +39,7 @@ def add_parser(commands: Any) -> None:
         description="Starts Redis, a cluster and the master controller, configures a product over "
         "KATCP as the telescope's control system would, captures, images what was captured, takes "
         "everything down, and says what it saw. Everything listens on loopback only.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Defaults,
     )
     parser.add_argument(
         "--output", type=Path, default=Path("demo-output"), help="folder for results and logs"

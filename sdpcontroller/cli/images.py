@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from agent_setup.errors import AgentSetupError
 from agent_setup.images import build, contents
-from sdpcontroller.cli.service import fail
+from sdpcontroller.cli.service import Defaults, fail
 from sdpcontroller.errors import ControllerError
 
 TAG: Final = "local"
@@ -26,9 +26,7 @@ def add_parser(commands: Any) -> None:
         "interpreter, the packages and the libraries behind them. Needs a Docker engine, no registry.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    make = actions.add_parser(
-        "build", help="make images", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    make = actions.add_parser("build", help="make images", formatter_class=Defaults)
     make.add_argument(
         "images", nargs="*", metavar="IMAGE", help="which; all of them if none is named"
     )

@@ -21,7 +21,7 @@ from scheduler.service import Scheduler
 from scheduler.subscription import Timing
 from scheduler.threads import share_interpreter
 from sdpcontroller.cli.image_options import add_image_options, open_images
-from sdpcontroller.cli.service import add_log_level, run_until_signal, set_up_logging
+from sdpcontroller.cli.service import Defaults, add_log_level, run_until_signal, set_up_logging
 from sdpcontroller.cli.tls import Secured, add_tls_options, secured
 from sdpcontroller.election import Election, ElectionTiming, Leadership
 from sdpcontroller.interface_mode import StandInScheduler, private_redis
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
         description="Run the master controller: a Mesos framework on one side, a KATCP server on the "
         "other. Several can share a configuration database: one acts, the others stand by. Products "
         "outlive the controller; the next one goes on with them.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Defaults,
     )
     _add_interface_options(parser.add_argument_group("clients"))
     _add_cluster_options(parser.add_argument_group("cluster"))

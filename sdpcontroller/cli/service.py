@@ -22,6 +22,14 @@ Serve = Callable[[asyncio.Event], Coroutine[None, None, None]]
 """Runs until the event is set, then ends in order."""
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the default of each option, where it has one that tells something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        empty = action.default is None or action.default is False or action.default == []
+        return action.help if empty else super()._get_help_string(action)
+
+
 def add_log_level(parser: argparse.ArgumentParser) -> None:
     """Add the options of logging."""
     parser.add_argument(

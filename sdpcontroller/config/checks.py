@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pipelines.catalogue import IMAGER_PARAMETERS
 from sdpcontroller.config.inputs import AntennaChannelisedVoltage
 from sdpcontroller.config.problems import Problem, suggestion
-from sdpcontroller.config.sdp import BeamformerEngineering, Cal, Flags, SpectralImage, Vis
+from sdpcontroller.config.sdp import (
+    BeamformerEngineering,
+    Cal,
+    ContinuumImage,
+    Flags,
+    SpectralImage,
+    Vis,
+)
 from sdpcontroller.config.simulated import (
     SimAntennaChannelisedVoltage,
     SimBaselineCorrelationProducts,
@@ -40,6 +48,7 @@ def find_problems(config: ProductConfig) -> Iterator[Problem]:
         substream_problems,
         vis_problems,
         cal_problems,
+        imager_problems,
         flags_problems,
         image_problems,
         beam_problems,
@@ -204,6 +213,17 @@ def _cal_channel_problems(config: ProductConfig, name: str, stream: Cal) -> Iter
         if end is not None and first + MIN_CAL_CHANNELS > end:
             rule = f"leaves fewer than {MIN_CAL_CHANNELS} channels to {solver}_echan {end}"
             yield Problem(_path(config, name, "parameters", f"{solver}_bchan"), rule, first)
+
+
+def imager_problems(config: ProductConfig) -> Iterator[Problem]:
+    """The imager has settings of these names: it would say so hours later, when there is something to image."""
+    known = sorted(IMAGER_PARAMETERS)
+    listed = ", ".join(known)
+    for name, stream in config.outputs_of(ContinuumImage).items():
+        for parameter in sorted(stream.parameters.keys() - IMAGER_PARAMETERS):
+            guess = suggestion(parameter, known)
+            rule = f"is not a setting of the imager{guess} (settings: {listed})"
+            yield Problem(_path(config, name, "parameters", parameter), rule)
 
 
 def flags_problems(config: ProductConfig) -> Iterator[Problem]:

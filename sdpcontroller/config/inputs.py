@@ -54,7 +54,8 @@ class CbfStream(Stream):
 
     url: SpeadUrl = Field(description="Where the data comes in: `spead://ADDRESS+N:PORT`.")
     instrument_dev_name: Name = Field(
-        description="Name of the instrument at the correlator; part of the names of its sensors at CAM."
+        description="Name of the instrument at the correlator, part of its sensors' names at CAM; kept, "
+        "not used here."
     )
 
     @property

@@ -28,7 +28,7 @@ class Develop(Model):
     """Ways to run on machines that are not those of the observatory."""
 
     any_gpu: Flag = Field(
-        False, description="Whether any GPU will do, not only the model asked for."
+        False, description="Whether any GPU will do; kept, not used here: no program asks for one."
     )
     disable_ibverbs: Flag = Field(
         False,
@@ -39,7 +39,8 @@ class Develop(Model):
         False, description="Whether requests are cut to what a small test machine has."
     )
     data_timeout: NonNegative = Field(
-        0.0, description="A program fails when its input is silent this long [s]; 0: never."
+        0.0,
+        description="Of MeerKAT: how long a program's input may be silent [s]; kept, not used here.",
     )
     vlbi_recorder_protocol: Literal["udps", "udpsnor"] = Field(
         "udps", description="Of MeerKAT's VLBI recorder; kept, not used here."
@@ -64,7 +65,9 @@ class ServiceOverride(Model):
     )
     host: Text | None = Field(None, description="The only host where the task may run.")
     taskinfo: Mapping[str, Any] = Field(
-        {}, description="Merged over the task's description for Mesos."
+        {},
+        description="Of MeerKAT: merged over the task's description for Mesos; kept, not used here: a document "
+        "does not decide what is run.",
     )
 
 
@@ -86,7 +89,8 @@ class Options(Model):
         None, description="Tag of the container images. Default: the controller's."
     )
     image_overrides: Mapping[Name, Image] = Field(
-        {}, description="Full reference of a container image, by the image's name."
+        {},
+        description="Full reference of a container image, by the kind of the program (`ingest`, `cal`, …).",
     )
     service_overrides: Mapping[TaskName, ServiceOverride] = Field(
         {}, description="Changes to single tasks, by the task's name."
@@ -96,7 +100,11 @@ class Options(Model):
         le=3600,
         description="Wait between the last capture and the end of the tasks, unless it is forced [s].",
     )
-    mirror_sensors: Flag = Field(True, description="Whether the tasks' own sensors are mirrored.")
+    mirror_sensors: Flag = Field(
+        True,
+        description="Whether the tasks' own sensors are mirrored; if not, what they complain of raises no "
+        "alarms.",
+    )
     wrapper: Text | None = Field(
         None, description="Of MeerKAT: address of a wrapper script; kept, not used here."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -69,7 +69,14 @@ def refuse(problems: Sequence[Problem]) -> ConfigError:
 
 def from_pydantic(error: ValidationError, root: type[BaseModel], document: Any) -> list[Problem]:
     """Translate what pydantic found, in the document's own terms."""
-    return [_translate(detail, root, document) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    # Of a list, pydantic counts only the items that are right: wrong ones do not make it too short.
+    wrong = {detail["loc"][:-1] for detail in details}
+    return [
+        _translate(detail, root, document)
+        for detail in details
+        if detail["type"] != "too_short" or detail["loc"] not in wrong
+    ]
 
 
 def _translate(detail: ErrorDetails, root: type[BaseModel], document: Any) -> Problem:
@@ -105,11 +112,23 @@ def _rule(detail: ErrorDetails) -> str:
         expected = str(detail["ctx"]["expected"])
         known = [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
         return f"must be {expected}{suggestion(detail['input'], known)}"
+    if detail["type"] in ("too_short", "too_long"):
+        return _length(detail["ctx"])
     if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "must be an object"
     if detail["type"] == "tuple_type":
         return "must be a list"
     return message.replace("Input should ", "must ").replace("String should ", "must ")
+
+
+def _length(told: Mapping[str, Any]) -> str:
+    """Say how many items a list must have."""
+    bound, count = (
+        ("at least", told["min_length"])
+        if "min_length" in told
+        else ("at most", told["max_length"])
+    )
+    return f"must have {bound} {count} item{'' if count == 1 else 's'}, not {told['actual_length']}"
 
 
 def _document_path(detail: ErrorDetails, document: Any) -> tuple[str | int, ...]:

@@ -66,47 +66,58 @@ class CalParameters(Model):
     preferred_refants: tuple[Name, ...] | None = Field(
         None, min_length=1, max_length=256, description="Reference antennas in order of preference."
     )
-    k_solint: Positive | None = Field(None, description="Interval of delay solutions [s].")
+    k_solint: Positive | None = Field(
+        None, description="Interval of delay solutions [s]; kept, not used here."
+    )
     k_chan_sample: Count | None = Field(
-        None, description="Every how many channels the delay solver uses one [channel]."
+        None,
+        description="Every how many channels the delay solver uses one [channel]; kept, not used here.",
     )
     k_bchan: Index | None = Field(None, description="First channel of the delay solver [channel].")
     k_echan: Index | None = Field(
         None, description="End of the channels of the delay solver [channel]."
     )
     kcross_chanave: Count | None = Field(
-        None, description="Channels averaged for cross-polarisation delays [channel]."
+        None,
+        description="Channels averaged for cross-polarisation delays [channel]; kept, not used here.",
     )
-    bp_solint: Positive | None = Field(None, description="Interval of bandpass solutions [s].")
+    bp_solint: Positive | None = Field(
+        None, description="Interval of bandpass solutions [s]; kept, not used here."
+    )
     g_solint: Positive | None = Field(None, description="Interval of gain solutions [s].")
     g_bchan: Index | None = Field(None, description="First channel of the gain solver [channel].")
     g_echan: Index | None = Field(
         None, description="End of the channels of the gain solver [channel]."
     )
     rfi_calib_nsigma: Positive | None = Field(
-        None, description="Threshold of the flagger on calibrators [sigma]."
+        None, description="Threshold of the flagger on calibrators [sigma]; kept, not used here."
     )
     rfi_targ_nsigma: Positive | None = Field(
-        None, description="Threshold of the flagger on targets [sigma]."
+        None, description="Threshold of the flagger on targets [sigma]; kept, not used here."
     )
     rfi_windows_freq: tuple[Count, ...] | None = Field(
-        None, min_length=1, max_length=64, description="Windows of the flagger [channel]."
+        None,
+        min_length=1,
+        max_length=64,
+        description="Windows of the flagger [channel]; kept, not used here.",
     )
     rfi_average_freq: Count | None = Field(
-        None, description="Channels averaged before flagging [channel]."
+        None, description="Channels averaged before flagging [channel]; kept, not used here."
     )
     rfi_targ_spike_width_freq: Positive | None = Field(
-        None, description="Width of interference on targets [channel]."
+        None, description="Width of interference on targets [channel]; kept, not used here."
     )
     rfi_calib_spike_width_freq: Positive | None = Field(
-        None, description="Width of interference on calibrators [channel]."
+        None, description="Width of interference on calibrators [channel]; kept, not used here."
     )
-    rfi_spike_width_time: Positive | None = Field(None, description="Duration of interference [s].")
+    rfi_spike_width_time: Positive | None = Field(
+        None, description="Duration of interference [s]; kept, not used here."
+    )
     rfi_extend_freq: Index | None = Field(
-        None, description="Channels that flags are widened by [channel]."
+        None, description="Channels that flags are widened by [channel]; kept, not used here."
     )
     rfi_freq_chunks: Count | None = Field(
-        None, description="Pieces that the band is flagged in [count]."
+        None, description="Pieces that the band is flagged in [count]; kept, not used here."
     )
 
 
@@ -121,7 +132,9 @@ class Cal(Stream):
     parameters: CalParameters = Field(
         CalParameters(), description="Settings of the calibration pipeline."
     )
-    max_scans: Count = Field(1000, description="Scans of one capture block at most [count].")
+    max_scans: Count = Field(
+        1000, description="Scans of one capture block at most [count]; kept, not used here."
+    )
     buffer_time: Positive = Field(
         1500.0, description="Visibilities that the pipeline holds at most [s]."
     )
@@ -160,7 +173,9 @@ class ContinuumImage(Stream):
         description="The imager is stopped after this time [s]. Default: the batch task's limit.",
     )
     parameters: Mapping[ParameterName, Any] = Field(
-        {}, description="Settings of the imager, by name; checked by the imager."
+        {},
+        description="Settings of the imager, by name: "
+        "those of `pipelines.catalogue.IMAGER_PARAMETERS`.",
     )
     uvblavg_parameters: Mapping[ParameterName, Any] = Field(
         {}, description="Settings of MeerKAT's averaging step, by name; kept, not used here."
@@ -174,28 +189,40 @@ class SpectralImageParameters(Model):
     """What the spectral imager can be told; what is not given, it chooses itself."""
 
     robustness: Number | None = Field(None, description="Robustness of the weighting [1].")
-    grid_oversample: Count | None = Field(None, description="Oversampling of the grid [1].")
-    kernel_image_oversample: Count | None = Field(
-        None, description="Oversampling of the gridding kernel's image [1]."
+    grid_oversample: Count | None = Field(
+        None, description="Oversampling of the grid [1]; kept, not used here."
     )
-    w_slices: Count | None = Field(None, description="Slices in w [count].")
-    aa_width: Positive | None = Field(None, description="Width of the anti-aliasing kernel [cell].")
-    kernel_width: Count | None = Field(None, description="Width of the gridding kernel [cell].")
-    eps_w: Positive | None = Field(None, description="Level where w-kernels are cut off [1].")
+    kernel_image_oversample: Count | None = Field(
+        None, description="Oversampling of the gridding kernel's image [1]; kept, not used here."
+    )
+    w_slices: Count | None = Field(None, description="Slices in w [count]; kept, not used here.")
+    aa_width: Positive | None = Field(
+        None, description="Width of the anti-aliasing kernel [cell]; kept, not used here."
+    )
+    kernel_width: Count | None = Field(
+        None, description="Width of the gridding kernel [cell]; kept, not used here."
+    )
+    eps_w: Positive | None = Field(
+        None, description="Level where w-kernels are cut off [1]; kept, not used here."
+    )
     primary_beam_cutoff: Positive | None = Field(
-        None, description="Beam power below which pixels are discarded [1]."
+        None, description="Beam power below which pixels are discarded [1]; kept, not used here."
     )
     psf_cutoff: Positive | None = Field(
-        None, description="Level that fixes the size of the PSF patch [1]."
+        None, description="Level that fixes the size of the PSF patch [1]; kept, not used here."
     )
-    psf_limit: Positive | None = Field(None, description="Largest PSF patch, of the image [1].")
+    psf_limit: Positive | None = Field(
+        None, description="Largest PSF patch, of the image [1]; kept, not used here."
+    )
     loop_gain: Positive | None = Field(None, description="Gain of one minor cycle [1].")
-    major_gain: Positive | None = Field(None, description="Gain of one major cycle [1].")
+    major_gain: Positive | None = Field(
+        None, description="Gain of one major cycle [1]; kept, not used here."
+    )
     threshold: Positive | None = Field(None, description="CLEAN down to this many sigma [sigma].")
     major: Count | None = Field(None, description="Major cycles at most [count].")
     minor: Count | None = Field(None, description="Minor cycles per major one at most [count].")
     border: Positive | None = Field(
-        None, description="Border that is not cleaned, of the image [1]."
+        None, description="Border that is not cleaned, of the image [1]; kept, not used here."
     )
     clean_mode: Literal["I", "IQUV"] | None = Field(
         None, description="Stokes parameters in which peaks are sought."

@@ -90,5 +90,5 @@ class SimTiedArrayChannelisedVoltage(Stream):
         None, description="Channels in one heap [count]. Default: one substream per endpoint."
     )
     spectra_per_heap: Count | None = Field(
-        None, description="Spectra in one heap [count]. Default: the simulator's."
+        None, description="Spectra in one heap [count]; kept, not used here."
     )

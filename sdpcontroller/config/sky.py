@@ -22,7 +22,7 @@ def parse_antenna(description: str) -> katpoint.Antenna:
     ------
     ValueError
         If katpoint cannot read it, or what it reads is no antenna: a name that cannot be part of sensor
-        names, a position that is not finite, a diameter that is not positive.
+        names, a position that is not finite or not on Earth, a diameter that is not positive.
     """
     try:
         antenna = katpoint.Antenna(description)
@@ -36,6 +36,12 @@ def parse_antenna(description: str) -> katpoint.Antenna:
         )
     if not all(math.isfinite(x) for x in (*antenna.position_ecef, *antenna.delay_model.values())):
         raise ValueError(f"the position of antenna {antenna.name} is not finite")
+    latitude, longitude, _ = antenna.ref_position_wgs84
+    if abs(latitude) > math.pi / 2 or abs(longitude) > 2 * math.pi:
+        raise ValueError(
+            f"antenna {antenna.name} is nowhere on Earth: latitude {math.degrees(latitude):g}°, "
+            f"longitude {math.degrees(longitude):g}°"
+        )
     if not (math.isfinite(antenna.diameter) and antenna.diameter > 0):
         raise ValueError(
             f"antenna {antenna.name} has diameter {antenna.diameter} m: must be positive"

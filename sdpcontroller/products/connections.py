@@ -133,7 +133,7 @@ class TaskConnection:
         task: str,
         host: str,
         port: int,
-        callback: SensorCallback,
+        callback: SensorCallback | None,
         may_act: Callable[[], bool] = lambda: True,
     ) -> None:
         self.task = task
@@ -143,8 +143,11 @@ class TaskConnection:
         self._limits: set[asyncio.Timeout] = set()
         self._settled = asyncio.Event()
         self._client = TaskClient(host, port)
-        self._client.add_sensor_watcher(_Mirror(product, task, callback, self._settled.set))
         self._client.add_failed_connect_callback(lambda _: self._settled.set())
+        if callback is not None:
+            self._client.add_sensor_watcher(_Mirror(product, task, callback, self._settled.set))
+        else:  # nothing is to be known of it
+            self._settled.set()
 
     async def request(self, name: str, *args: object, timeout: float) -> Sequence[str]:
         """Make a request and return the arguments of its reply.

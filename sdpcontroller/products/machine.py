@@ -25,6 +25,17 @@ PRODUCT_TRANSITIONS: Final[Mapping[ProductState, frozenset[ProductState]]] = {
     _P.DEAD: frozenset(),
 }
 
+_WAY_OUT: Final[Mapping[ProductState, str]] = {
+    _P.CONFIGURING: "wait until it is idle, or deconfigure it",
+    _P.IDLE: "begin a capture first",
+    _P.CAPTURING: "end the capture first",
+    _P.ERROR: "deconfigure it",
+    _P.DECONFIGURING: "it is on its way down",
+    _P.POSTPROCESSING: "its tasks are gone",
+    _P.DEAD: "configure it anew",
+}
+"""What to do in a state from which a product cannot go where it was asked to, for people."""
+
 CAPTURE_BLOCK_TRANSITIONS: Final[Mapping[CaptureBlockState, frozenset[CaptureBlockState]]] = {
     _C.INITIALISING: frozenset({_C.CAPTURING, _C.BURNDOWN, _C.DEAD}),
     _C.CAPTURING: frozenset({_C.BURNDOWN, _C.DEAD}),
@@ -43,7 +54,9 @@ def check_product(name: str, old: ProductState, new: ProductState) -> None:
         If `new` may not follow `old`.
     """
     if new not in PRODUCT_TRANSITIONS[old]:
-        raise CommandError(f"product {name} is {old.value}: it cannot become {new.value}")
+        raise CommandError(
+            f"product {name} is {old.value}: it cannot become {new.value}; {_WAY_OUT[old]}"
+        )
 
 
 def check_capture_block(cbid: str, old: CaptureBlockState, new: CaptureBlockState) -> None:

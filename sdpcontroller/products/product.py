@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -14,7 +15,8 @@ from scheduler.errors import SchedulerError
 from scheduler.views import TaskView
 from sdpcontroller import config as configuration
 from sdpcontroller.config import ProductConfig
-from sdpcontroller.control import ProductRecord, ProductState
+from sdpcontroller.config.problems import suggestion
+from sdpcontroller.control import ProductRecord, ProductState, TaskRecord
 from sdpcontroller.errors import CommandError, ControllerError, FencedError, StoreError
 from sdpcontroller.logs import about
 from sdpcontroller.products import machine
@@ -54,6 +56,8 @@ class Product:
         config: ProductConfig | None = None,
     ) -> None:
         self.config = config or configuration.parse(kept.config)
+        if not self.config.config.mirror_sensors:
+            services = dataclasses.replace(services, sensor_changed=None)
         self._services = services
         self._keeper = Keeper(services.store, kept, services.product_changed, version=version)
         self._launching = Launching(self._keeper, self.config, services)
@@ -356,6 +360,7 @@ class Product:
             graph = self._up()
             if self._state not in (ProductState.IDLE, ProductState.CAPTURING):
                 raise CommandError(f"product {self.name} is {self._state.value}")
+            self._task(task)
             try:
                 plan = await self._services.scheduler.restart_task(
                     graph.graph_id, task, timeout=self._services.timeouts.fit
@@ -375,11 +380,17 @@ class Product:
         CommandError
             If the product has no such task.
         """
-        if task not in self.record.tasks:
-            known = ", ".join(sorted(self.record.tasks)) or "none"
-            raise CommandError(f"product {self.name} has no task {task!r}; there are: {known}")
-        task_id = self.record.tasks[task].task_id
-        return await self._services.scheduler.task_log(task_id)
+        return await self._services.scheduler.task_log(self._task(task).task_id)
+
+    def _task(self, name: str) -> TaskRecord:
+        """Return what is known of a task, or raise ``CommandError`` with those there are."""
+        tasks = self.record.tasks
+        if name not in tasks:
+            known = ", ".join(sorted(tasks)) or "none"
+            raise CommandError(
+                f"product {self.name} has no task {name[:80]!r}{suggestion(name, tasks)} (tasks: {known})"
+            )
+        return tasks[name]
 
     def _up(self) -> RunningGraph:
         """Return the graph, or raise ``CommandError`` when there is none yet."""

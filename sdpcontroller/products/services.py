@@ -63,7 +63,8 @@ class Services:
     background: asyncio.TaskGroup
     """Runs what outlives a command: postprocessing, and the closing of what failed."""
     product_changed: Callable[[ProductRecord], None]
-    sensor_changed: Callable[[TaskSensor], None]
+    sensor_changed: Callable[[TaskSensor], None] | None
+    """Is told of what tasks publish; None: it is not asked for."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     image: str | None = None
     """Container image of the programs; None: they run as processes on their agents."""

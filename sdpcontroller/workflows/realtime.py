@@ -39,9 +39,9 @@ from sdpcontroller.config import (
     SimBaselineCorrelationProducts,
     Vis,
 )
-from sdpcontroller.config.sdp import Beamformer, BeamformerEngineering, Flags, SpectralImage
+from sdpcontroller.config.sdp import Flags
 from sdpcontroller.errors import ConfigError
-from sdpcontroller.workflows import resources
+from sdpcontroller.workflows import refusals, resources
 from sdpcontroller.workflows.bands import Band, endpoint_range, naming_groups, split_band
 from sdpcontroller.workflows.plan import CaptureTask, SimulatedStream, Workflow
 from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked
@@ -50,10 +50,6 @@ from sdpcontroller.workflows.sizes import correlation_size, l0_size
 TELSTATE_TASK: Final = "telstate"
 QUALITY_TASK: Final = "quality"
 METADATA_TASK: Final = "meta_writer"
-
-_NOT_MADE: Final = (Beamformer, BeamformerEngineering)
-"""Outputs that the document may name and no workflow makes yet."""
-
 
 _FLOW: Final[Mapping[str, frozenset[str]]] = {
     catalogue.CORRELATOR.kind: frozenset({catalogue.INGEST.kind}),
@@ -93,7 +89,7 @@ class _Task:
 
 def multicast_needs(config: ProductConfig) -> dict[str, int]:
     """How many multicast groups each stream needs, by stream name; raises as :func:`build`."""
-    _refuse_what_is_not_made(config)
+    refusals.check_is_made(config)
     correlations = config.outputs_of(SimBaselineCorrelationProducts)
     needs = {name: stream.n_endpoints for name, stream in correlations.items()}
     needs |= {vis: len(_bands(config, vis)) for vis in config.outputs_of(Vis)}
@@ -115,11 +111,12 @@ def build(config: ProductConfig, product: str, multicast: Mapping[str, str]) -> 
     Raises
     ------
     ConfigError
-        If the configuration asks for an output that no workflow makes, or takes input from a correlator
-        that is not simulated.
+        If the configuration asks for an output that no workflow makes, takes input from a correlator that is
+        not simulated, or has an override for a task that there is not.
     """
-    _refuse_what_is_not_made(config)
+    refusals.check_is_made(config)
     tasks = list(_tasks(config, multicast))
+    refusals.check_overrides(config, [task.template.name for task in tasks])
     graph = LogicalGraph(
         product, tuple(task.template for task in tasks), tuple(_edges([t.template for t in tasks]))
     )
@@ -137,28 +134,6 @@ def build(config: ProductConfig, product: str, multicast: Mapping[str, str]) -> 
         telstate={**_attributes(config, product), **settings},
         asked={task.template.name: task.asked.quantities for task in tasks},
     )
-
-
-def _refuse_what_is_not_made(config: ProductConfig) -> None:
-    problems = [
-        f"outputs.{name}: no workflow makes {stream.type} yet; leave it out"
-        for name, stream in config.outputs.items()
-        if isinstance(stream, _NOT_MADE)
-    ]
-    problems += [
-        f"outputs.{name}.parameters.clean_mode: only Stokes I is imaged; leave it out"
-        for name, image in config.outputs_of(SpectralImage).items()
-        if image.parameters.clean_mode == "IQUV"
-    ]
-    for name, vis in config.outputs_of(Vis).items():
-        source = vis.src_streams[0]
-        if not isinstance(config.stream(source), SimBaselineCorrelationProducts):
-            problems.append(
-                f"outputs.{name}.src_streams: {source} is not simulated; receiving from a real "
-                "correlator needs its attributes from CAM, which no workflow reads yet"
-            )
-    if problems:
-        raise ConfigError("\n".join(problems))
 
 
 def _bands(config: ProductConfig, vis: str) -> tuple[Band, ...]:

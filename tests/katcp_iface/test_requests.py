@@ -307,3 +307,20 @@ async def test_operators_requests_become_commands(client, control) -> None:
     for request in (("product-events", "a", 0), ("task-log", "nobody", "t"), ("image-lookup", "x")):
         with pytest.raises(aiokatcp.FailReply):
             await client.request(*request)
+
+
+async def test_what_is_no_number_is_told_without_python(client, control) -> None:
+    control.put(control.product("a"))
+    for words in (("get-multicast-groups", "a", "many"), ("product-events", "a", "1.5")):
+        with pytest.raises(
+            aiokatcp.FailReply, match=rf"^'{words[-1]}' is no number: one was expected$"
+        ):
+            await client.request(*words)
+
+
+async def test_help_begins_every_line_at_the_margin(client) -> None:
+    for request in (b"product-configure", b"sensor-sampling"):
+        _, informs = await client.request("help", request)
+        lines = informs[0].arguments[1].decode().splitlines()
+        assert all(line == "" or not line.startswith("        ") for line in lines)
+        assert "Parameters" in lines

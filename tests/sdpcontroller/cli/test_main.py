@@ -36,6 +36,13 @@ def test_every_command_of_the_design_is_there_with_help() -> None:
     assert sorted(commands(found["capture"])) == ["start", "stop"]
 
 
+@pytest.mark.parametrize("command", ["master", "cluster", "demo"])
+def test_help_tells_of_defaults_where_there_are_some(command: str) -> None:
+    text = commands(make_parser())[command].format_help()
+    assert "(default: " in text
+    assert "None)" not in text and "False)" not in text
+
+
 def test_what_is_no_command_is_refused_with_those_there_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

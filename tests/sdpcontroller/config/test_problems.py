@@ -69,6 +69,12 @@ def lines(document: dict) -> list[str]:
         ({f"{ACV}.antennas": [ANTENNA.replace("13.5", "-1")]}, f"{ACV}.antennas[0]", "positive"),
         ({f"{ACV}.antennas": [ANTENNA.replace("1035.0", "nan")]}, f"{ACV}.antennas[0]", "finite"),
         ({f"{ACV}.antennas": [ANTENNA.replace("x,", "a.b,")]}, f"{ACV}.antennas[0]", "letters"),
+        ({f"{ACV}.antennas": [ANTENNA.replace("-30:", "-130:")]}, f"{ACV}.antennas[0]", "nowhere"),
+        ({"outputs.continuum_image.parameters": {"sise": 512}},
+         "outputs.continuum_image.parameters.sise: ", "did you mean 'size'"),
+        ({"outputs.continuum_image.parameters": {"output": "/etc"}},
+         "outputs.continuum_image.parameters.output: ", "is not a setting"),
+        ({"outputs.cal.src_streams": ["sdp_l0"] * 2}, "outputs.cal.src_streams", "most 1 item, not 2"),
         ({f"{ACV}.antennas": []}, f"{ACV}.antennas: []", "at least 1"),
         ({f"{BCP}.n_chans_per_substream": 1000}, f"{BCP}.n_chans_per_substream: 1000", "divide"),
         ({f"{BCP}.n_endpoints": 5}, f"{BCP}.n_endpoints: 5", "divide the number of substreams"),
@@ -99,6 +105,11 @@ def test_every_problem_is_told_at_once(changed) -> None:
     assert [line.split(":")[0] for line in found] == [
         "version", "outputs.sdp_l0.x", "outputs.cal.max_scans",
     ]  # fmt: skip
+
+
+def test_a_wrong_item_does_not_make_its_list_too_short(changed) -> None:
+    (line,) = lines(changed({f"{ACV}.antennas": ["nonsense"]}))
+    assert line.startswith(f"{ACV}.antennas[0]: ")
 
 
 def test_very_many_problems_are_counted(changed) -> None:

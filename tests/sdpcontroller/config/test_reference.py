@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -50,3 +51,26 @@ def test_the_schema_stands_alone() -> None:
     assert references <= schema["$defs"].keys()
     assert schema["additionalProperties"] is False
     assert all(d["additionalProperties"] is False for d in schema["$defs"].values())
+
+
+def attributes(folder: Path) -> set[str]:
+    """Names that the code there asks things for, as attributes or as words."""
+    found: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+def test_a_field_that_changes_nothing_says_so() -> None:
+    """Who writes it may hope for something."""
+    used = attributes(DOCS.parents[1] / "sdpcontroller")
+    for model in subclasses(Model):
+        for name, field in model.model_fields.items():
+            kept = "kept, not used here" in (field.description or "").lower()
+            assert kept or name in used, (
+                f"{model.__name__}.{name} is used nowhere, and says nothing of it"
+            )

@@ -128,6 +128,18 @@ class TestBringingUp:
             await house.master.execute(configure(document=document))
         assert house.master.products() == {} and house.scheduler.alive == set()
 
+    async def test_sensors_of_tasks_are_asked_for_unless_the_document_says_not(
+        self, house: House
+    ) -> None:
+        await house.master.execute(configure())
+        await house.witness.until(lambda: any(s.product == "p" for s in house.witness.sensors))
+        await house.master.execute(DeconfigureProduct("p"))
+        document = json.dumps(make_config(config={"mirror_sensors": False}).to_json())
+        await house.master.execute(configure("q", document))
+        await house.master.execute(CaptureInit("q"))
+        await house.master.execute(CaptureDone("q"))
+        assert not any(s.product == "q" for s in house.witness.sensors)
+
     async def test_what_cannot_be_made_takes_nothing(self, house: House) -> None:
         parameters = {"clean_mode": "IQUV"}
         image = {"type": "sdp.spectral_image", "src_streams": ["flags"], "parameters": parameters}

@@ -178,7 +178,7 @@ def test_the_table_of_a_meerkat_subarray_is_what_it_was() -> None:
     workflow = workflow_of(config.parse(json.dumps(document(64, 4096, 0.5, 300.0))))
     data = as_data(workflow)
     assert data["total"] == GOLDEN
-    assert totals({k: v["request"] for k, v in data["tasks"].items()}) == GOLDEN
+    assert totals(task["request"] for task in data["tasks"].values()) == GOLDEN
 
 
 GOLDEN = {
