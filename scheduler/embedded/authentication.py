@@ -10,43 +10,17 @@ import base64
 import binascii
 import hmac
 import json
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scheduler.errors import ClusterError
+from scheduler.secret_files import read_secret
 
 SCHEDULER_REALM = "mesos-master-scheduler"
 READONLY_REALM = "mesos-master-readonly"
 READWRITE_REALM = "mesos-master-readwrite"
 AGENT_REALM = "mesos-agent-readonly"
-
-
-def read_secret(path: Path, what: str) -> str:
-    """Read a file that nobody else may read.
-
-    Parameters
-    ----------
-    path
-        The file.
-    what
-        What is in it, for people.
-
-    Raises
-    ------
-    ClusterError
-        If it cannot be read, or others may read it.
-    """
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ClusterError(f"cannot read {what} in {path}: {exc}") from exc
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) and os.name == "posix":
-        raise ClusterError(f"others may read {what} in {path}: chmod 600 it first")
-    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from scheduler.embedded.authentication import read_secret
 from scheduler.errors import ClusterError
+from scheduler.secret_files import read_secret
 from sdpcontroller.errors import ControllerError
 
 REDIS_PASSWORD: Final = "SDP_REDIS_PASSWORD"  # noqa: S105 - its name, not its value

@@ -22,11 +22,11 @@ from typing import Final, Self, TypeAlias
 from aiohttp import web
 from pydantic import ValidationError
 
-from scheduler.embedded.authentication import read_secret
 from scheduler.embedded.faults import Faults
 from scheduler.embedded.faults.requests import REQUEST
 from scheduler.embedded.faults.rules import Rule
 from scheduler.errors import ClusterError, QuantityError
+from scheduler.secret_files import read_secret
 
 logger = logging.getLogger(__name__)
 
