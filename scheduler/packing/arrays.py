@@ -61,7 +61,8 @@ N_WHOLE: Final = 8
 NODE_SHARE: Final = 9
 BREAKS: Final = 10
 SPECIAL: Final = 11
-"""Columns of `Demand.task`."""
+TASK_COLUMNS: Final = 12
+"""Columns of `Demand.task`, and how many there are."""
 SERVICE: Final = 3
 TICKET: Final = 4
 TICKET_END: Final = 5

@@ -1,4 +1,4 @@
-"""Counting integers that two sets of intervals have in common."""
+"""Counting integers that sets of intervals have in common."""
 
 from __future__ import annotations
 
@@ -31,11 +31,28 @@ def starts(lengths: Ints) -> Ints:
     return found
 
 
+def runs(first: Ints, lengths: Ints) -> Ints:
+    """Return the members of runs of consecutive numbers, one behind the other."""
+    found: Ints = np.repeat(first - starts(lengths)[:-1], lengths) + np.arange(lengths.sum())
+    return found
+
+
 def laid(sets: Sequence[Intervals]) -> tuple[Ints, Ints]:
     """Return the intervals of all sets (any, 2), and where those of each begin (sets + 1,)."""
     lengths = np.fromiter(map(len, sets), np.int64, len(sets))
     flat = chain.from_iterable(chain.from_iterable(sets))
     return np.fromiter(flat, np.int64).reshape(-1, 2), starts(lengths)
+
+
+@compiled
+def count_within(intervals: Ints, first: Ints, least: int, most: int) -> Ints:
+    """Count what of each of many sets, as :func:`laid` returns them, is from `least` to `most`."""
+    found = np.zeros(len(first) - 1, np.int64)
+    for n in range(len(found)):
+        for i in range(first[n], first[n + 1]):
+            common = min(intervals[i, 1], most) - max(intervals[i, 0], least) + 1
+            found[n] += max(0, common)
+    return found
 
 
 @compiled

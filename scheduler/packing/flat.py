@@ -6,18 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scheduler.packing.admission import Traffic
 from scheduler.packing.arrays import (
+    ADMISSION,
+    BREAKS,
     L3,
     N_CORES,
     N_WHOLE,
-    NODE,
-    NODE_CORES,
     NODE_SHARE,
     NOWHERE,
-    WIDTH,
+    PLACE,
+    PLACE_END,
+    SPECIAL,
+    TASK_COLUMNS,
+    VOLUME,
+    VOLUME_END,
+    WANT,
+    WANT_END,
     Cluster,
     Demand,
     Floats,
@@ -30,11 +36,12 @@ from scheduler.packing.layout import lay_out
 from scheduler.packing.names import Names
 from scheduler.packing.relations import Tickets, Ties, device_tickets, ties, zone_tickets
 from scheduler.packing.rows import CACHES, Rows, rows_of
-from scheduler.packing.shapes import Kind, frame_of
+from scheduler.packing.shapes import frame_of
 from scheduler.packing.siblings import Zones, rule_out, take_tickets
+from scheduler.packing.sizes import sizes
 from scheduler.packing.ties import keep_together
 from scheduler.placement import Running
-from scheduler.requests import MAX_SHARE, TaskRequest
+from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 
 Tasks = Sequence[tuple[str, TaskRequest]]
@@ -92,8 +99,8 @@ def flatten(
     frames = [frame_of(agent.topology) for agent in agents]
     silent = any(frame.shape.silent for frame in frames)
     by_device = device_tickets(rows.asked, loopback_off=silent)
-    cluster, free, means = lay_out(agents, frames, names, (by_zone, by_device), tied.facts)
-    demand = _demand(rows, means, cluster, (by_zone, by_device), tied)
+    cluster, free, by_kind = lay_out(agents, frames, names, (by_zone, by_device), tied.facts)
+    demand = _demand(rows, by_kind, cluster, (by_zone, by_device), tied)
     if siblings:
         places = Zones(agents, (*agents, *known), [task.agent_id for task in siblings])
         take_tickets(cluster, free, by_zone, places, len(names.volumes), len(items))
@@ -114,22 +121,14 @@ def needs_node(request: TaskRequest) -> bool:
 
 
 def _demand(
-    rows: Rows, means: Floats, cluster: Cluster, tickets: tuple[Tickets, Tickets], tied: Ties
+    rows: Rows, by_kind: Floats, cluster: Cluster, tickets: tuple[Tickets, Tickets], tied: Ties
 ) -> Demand:
     by_zone, by_device = tickets
     n_volumes = cluster.volume_slot.shape[1] - len(by_zone.what)
     volume, volume_spans = _with_tickets(rows.volumes, by_zone, n_volumes)
     want_ticket, ticket_spans = _with_tickets([()] * len(rows.want), by_device, 0)
     want = np.hstack((rows.want, ticket_spans))
-    first = rows.first_want
-    task = np.column_stack(
-        (
-            *(rows.n_cores, rows.admission),
-            *(_place_spans(rows.where, cluster), first[:-1], first[1:], volume_spans),
-            *(rows.n_whole, rows.node_share, _may_break(rows)),
-            (rows.where == CACHES) | (rows.n_whole > 0) | (rows.node_share > 0),
-        )
-    ).astype(np.int64)
+    task = _task_rows(rows, cluster, volume_spans)
     return Demand(
         own=rows.own,
         task=task,
@@ -137,8 +136,24 @@ def _demand(
         want_ticket=want_ticket,
         volume=volume,
         tie=_tied(tied, len(task)),
-        size=_sizes(rows, task, means, cluster),
+        size=sizes(rows.own, task, want, rows.on_nic, cluster.places, by_kind),
     )
+
+
+def _task_rows(rows: Rows, cluster: Cluster, volume_spans: Ints) -> Ints:
+    """Return `Demand.task`."""
+    task = np.empty((len(rows.own), TASK_COLUMNS), np.int64)
+    task[:, N_CORES], task[:, ADMISSION] = rows.n_cores, rows.admission
+    task[:, PLACE : PLACE_END + 1] = _place_spans(rows.where, cluster)
+    task[:, WANT], task[:, WANT_END] = rows.first_want[:-1], rows.first_want[1:]
+    task[:, VOLUME : VOLUME_END + 1] = volume_spans
+    task[:, N_WHOLE], task[:, NODE_SHARE] = rows.n_whole, rows.node_share
+    in_cache, whole = rows.where == CACHES, rows.n_whole > 0
+    task[:, SPECIAL] = in_cache | whole | (rows.node_share > 0)
+    # Cores of one cache may break whole cores that others count on, who take whole ones of any cache. Then
+    # whole cores are counted as if none were broken already: no more is promised than is there.
+    task[:, BREAKS] = in_cache & ~whole & (whole & ~in_cache).any()
+    return task
 
 
 def _with_tickets(
@@ -179,42 +194,9 @@ def _spans(lengths: Sequence[int]) -> Ints:
 
 def _place_spans(where: Ints, cluster: Cluster) -> Ints:
     """Return (tasks, 2) the first and the end of the places for tasks that look there."""
-    n_agents = len(cluster.rank)
+    n_places, n_agents = len(cluster.places), len(cluster.rank)
     n_caches = int(np.count_nonzero(cluster.places[:, L3] != NOWHERE))
-    n_nodes = len(cluster.places) - n_agents - n_caches
-    spans: Ints = _spans([n_nodes, n_agents, n_caches])[where]
+    n_others = n_places - n_caches
+    n_nodes = n_others - n_agents
+    spans: Ints = np.array(((0, n_nodes), (n_nodes, n_others), (n_others, n_places)))[where]
     return spans
-
-
-def _may_break(rows: Rows) -> NDArray[np.bool_]:
-    """Return for each task whether its cores of one cache may break whole cores that others count on.
-
-    Those are others that take whole cores of any cache of the node. Then whole cores are counted as if none
-    were broken already: no more is promised than is there.
-    """
-    in_cache, whole = rows.where == CACHES, rows.n_whole > 0
-    found: NDArray[np.bool_] = in_cache & ~whole & np.any(whole & ~in_cache)
-    return found
-
-
-def _sizes(rows: Rows, task: Ints, means: Floats, cluster: Cluster) -> Floats:
-    """Return all that each task asks for, relative to the mean that is free in slots of that kind."""
-    weights = np.divide(1, means, out=np.zeros_like(means), where=means > 0)
-    first = np.where(rows.on_nic, weights[Kind.NIC_IN], weights[Kind.GPU_COMPUTE])
-    second = np.where(rows.on_nic, weights[Kind.NIC_OUT], weights[Kind.GPU_MEM])
-    of_want = np.append(0.0, np.cumsum(rows.want[:, 0] * first + rows.want[:, 1] * second))
-    size: Floats = (rows.own * weights[Kind.CPUS : Kind.PORTS + 1]).sum(axis=1)
-    size += _mean_cores(task, cluster) * weights[Kind.CORES]
-    size += np.diff(of_want[rows.first_want])
-    return size
-
-
-def _mean_cores(task: Ints, cluster: Cluster) -> Floats:
-    """Return how many logical CPUs each task takes on a node such as there are."""
-    nodes = cluster.places[cluster.places[:, NODE] != NOWHERE]
-    if not len(nodes):
-        return task[:, N_CORES].astype(np.float64)
-    width, cores = nodes[:, WIDTH].mean(), nodes[:, NODE_CORES].mean()
-    share = task[:, NODE_SHARE] / MAX_SHARE * cores
-    taken: Floats = np.maximum(task[:, N_CORES] + (width - 1) * task[:, N_WHOLE], share)
-    return taken

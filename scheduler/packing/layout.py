@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from scheduler.packing.admission import NO, YES, Admission, GpuService, Multicast, NicService
-from scheduler.packing.arrays import DEVICE, PLENTY, Bytes, Cluster, Floats, Ints
+from scheduler.packing.arrays import DEVICE, Bytes, Cluster, Floats, Ints
 from scheduler.packing.names import Names
 from scheduler.packing.relations import Tickets
 from scheduler.packing.shapes import Frame, Kind, Shape
+from scheduler.packing.sizes import weigh
 from scheduler.packing.slots import (
     Agents,
+    Fleet,
     MainSlots,
     MoreSlots,
     count_whole_cores,
@@ -46,11 +48,12 @@ def lay_out(
     Cluster
     free
         (slots,) what is free.
-    means
-        (kinds,) mean of what is free in the counted slots of each :class:`Kind`, 0 where there is none.
+    by_kind
+        (kinds,) `Cluster.weight` of the counted slots of each :class:`Kind`.
     """
     by_zone, by_device = tickets
-    main = main_slots(agents, frames)
+    fleet = Fleet(frames)
+    main = main_slots(agents, frames, fleet)
     if names.whole_cores:
         count_whole_cores(agents, main)
     more = MoreSlots(len(main.free))
@@ -59,11 +62,12 @@ def lay_out(
     volume_slot = np.hstack((volumes, more.zone_tickets(agents, by_zone)))
     device_ticket = more.device_tickets(agents, by_device, len(main.device))
     free = np.append(main.free, more.amounts).astype(np.int64)
-    means, weight = _means(free, np.append(main.kinds, more.kinds).astype(np.int64))
+    kinds = np.append(main.kinds, more.kinds).astype(np.int64)
+    by_kind, weight = weigh(free, kinds, len(Kind))
     cluster = Cluster(
         places=np.concatenate((main.nodes, main.agents, caches)),
         device=main.device,
-        serves=_services(agents, frames, main, names),
+        serves=_services(agents, fleet, main, names),
         device_ticket=device_ticket,
         volume_slot=volume_slot,
         admits=_admissions(agents, frames, names),
@@ -73,17 +77,7 @@ def lay_out(
         rank=np.array([frame.priority for frame in frames], np.int64),
         weight=weight,
     )
-    return cluster, free, means
-
-
-def _means(free: Ints, kinds: Ints) -> tuple[Floats, Floats]:
-    """Return the mean that is free in slots of each kind, and of each slot the weight."""
-    counted = (free < PLENTY) & (kinds != Kind.TICKET)
-    numbers = np.bincount(kinds[counted], minlength=len(Kind))
-    sums = np.bincount(kinds[counted], free[counted], minlength=len(Kind))
-    means: Floats = sums / np.maximum(numbers, 1)
-    weights = np.divide(1, means, out=np.zeros_like(means), where=means > 0)
-    return means, np.where(counted, weights[kinds], 0.0)
+    return cluster, free, by_kind
 
 
 def _admissions(agents: Agents, frames: Sequence[Frame], names: Names) -> Bytes:
@@ -95,18 +89,14 @@ def _admissions(agents: Agents, frames: Sequence[Frame], names: Names) -> Bytes:
     return rows
 
 
-def _services(agents: Agents, frames: Sequence[Frame], main: MainSlots, names: Names) -> Bytes:
+def _services(agents: Agents, fleet: Fleet, main: MainSlots, names: Names) -> Bytes:
     """Return `Cluster.serves`."""
-    known: dict[Shape, Bytes] = {}
-    for frame in frames:
-        if frame.shape not in known:
-            known[frame.shape] = _shape_services(frame.shape, names)
     none = np.zeros((0, len(names.services)), np.uint8)
-    serves = np.concatenate([none, *(known[frame.shape] for frame in frames)])
+    serves = fleet.spread([_shape_services(shape, names) for shape in fleet.shapes], none)
     services = names.services.items()
     exclusive = [n for s, n in services if isinstance(s, GpuService) and s.exclusive]
     if exclusive:
-        whole_mem = np.concatenate([np.zeros(0, np.int64), *(f.shape.whole_mem for f in frames)])
+        whole_mem = fleet.spread([shape.whole_mem for shape in fleet.shapes], main.device[:0, 0])
         compute, mem = main.free[main.device[:, 0]], main.free[main.device[:, 0] + 1]
         touched = (compute < MAX_SHARE) | (mem < whole_mem)
         serves[np.ix_(np.flatnonzero(touched), np.array(exclusive))] = 0

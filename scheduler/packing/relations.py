@@ -103,9 +103,9 @@ def device_tickets(wants: Sequence[GpuRequest | NicRequest], *, loopback_off: bo
         Whether the cluster has interfaces without multicast loopback at all.
     """
     tickets = Tickets()
-    gpus = [n for n, want in enumerate(wants) if isinstance(want, GpuRequest)]
     alone = {n for n, want in enumerate(wants) if isinstance(want, GpuRequest) and want.exclusive}
     if alone:
+        gpus = [n for n, want in enumerate(wants) if isinstance(want, GpuRequest)]
         others = [(n, other) for n in alone for other in gpus if other not in alone]
         tickets.limit(EXCLUSIVE, sorted(alone), 1)
         tickets.separate(EXCLUSIVE, others)

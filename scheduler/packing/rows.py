@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scheduler.packing.admission import Admission, GpuService, NicService
 from scheduler.packing.arrays import MOST, Ints
-from scheduler.packing.counting import starts
+from scheduler.packing.counting import runs, starts
 from scheduler.packing.names import Names
 from scheduler.packing.relations import Ties
 from scheduler.packing.slots import bounded
@@ -102,9 +102,9 @@ def _lengths(column: Sequence[Sequence[object]]) -> Ints:
 
 def _numbered(*columns: Sequence[Hashable]) -> tuple[dict[Any, int], Ints]:
     """Number the rows of columns in the order of their first; return the numbers, and that of each."""
-    numbers = {key: n for n, key in enumerate(dict.fromkeys(zip(*columns, strict=True)))}
-    every = map(numbers.__getitem__, zip(*columns, strict=True))
-    return numbers, np.fromiter(every, np.int64, len(columns[0]))
+    numbers: dict[Any, int] = {}
+    every = [numbers.setdefault(key, len(numbers)) for key in zip(*columns, strict=True)]
+    return numbers, np.array(every, np.int64)
 
 
 def _admissions(columns: Sequence[Sequence[Any]], names: Names, tied: Ties) -> Ints:
@@ -125,20 +125,16 @@ def _wants(
     n_gpus, n_nics = _lengths(gpus), _lengths(nics)
     first = starts(n_gpus + n_nics)
     of_gpus, of_nics = list(chain.from_iterable(gpus)), list(chain.from_iterable(nics))
-    on_gpu, on_nic = _runs(first[:-1], n_gpus), _runs(first[:-1] + n_gpus, n_nics)
-    asked = np.empty(first[-1], np.object_)
-    asked[on_gpu], asked[on_nic] = of_gpus, of_nics
+    on_gpu, on_nic = runs(first[:-1], n_gpus), runs(first[:-1] + n_gpus, n_nics)
+    asked: list[GpuRequest | NicRequest] = []
+    for gpus_of_one, nics_of_one in zip(gpus, nics, strict=True):
+        asked += gpus_of_one
+        asked += nics_of_one
     want = np.empty((first[-1], 4), np.int64)
     want[on_gpu], want[on_nic] = _gpu_wants(of_gpus, names), _nic_wants(of_nics, names)
     for_nic = np.zeros(first[-1], np.bool_)
     for_nic[on_nic] = True
-    return first, want, asked.tolist(), for_nic
-
-
-def _runs(first: Ints, lengths: Ints) -> Ints:
-    """Return the members of runs of consecutive numbers, one behind the other."""
-    found: Ints = np.repeat(first - starts(lengths)[:-1], lengths) + np.arange(lengths.sum())
-    return found
+    return first, want, asked, for_nic
 
 
 def _gpu_wants(requests: Sequence[GpuRequest], names: Names) -> Ints:

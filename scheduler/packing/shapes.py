@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scheduler.packing.arrays import (
     MEM,
@@ -20,6 +19,7 @@ from scheduler.packing.arrays import (
     NOWHERE,
     OWN_SLOTS,
     PLACE_COLUMNS,
+    PLENTY,
     WHOLE,
     Ints,
 )
@@ -55,13 +55,15 @@ class Kind(enum.IntEnum):
 class Shape:
     """How machines of one kind are laid out."""
 
-    names: tuple[str, ...]
-    """(slots,) the scalar resource behind each slot; empty where something else is counted."""
     kinds: Ints
     """(slots,) :class:`Kind`."""
-    uncounted: NDArray[np.bool_]
-    """(slots,) of which there is always enough: whole cores, unless somebody asks, and memory of nodes of an
-    agent that does not count it."""
+    blank: Ints
+    """(slots,) what is free before anything is read: 0, and PLENTY of what is not counted, which are whole
+    cores, unless somebody asks, and memory of nodes where the agent does not count it."""
+    names: tuple[str, ...]
+    """The scalar resources that are counted."""
+    named: Ints
+    """(names,) their slots."""
     nodes: Ints
     """(nodes, 9) rows of `Cluster.places`, but for the number of logical CPUs."""
     agent: Ints
@@ -129,9 +131,10 @@ def _shape(topology: Topology) -> Shape:
     names, kinds = _slots(topology)
     first_node = OWN_SLOTS + 2 * len(parts)
     slots = first_node + NODE_SLOTS * np.arange(len(topology.numa))
-    uncounted = np.zeros(len(names), np.bool_)
-    uncounted[slots + WHOLE] = True
-    uncounted[slots + MEM] = [node.mem_mib is None for node in topology.numa]
+    blank = np.zeros(len(names), np.int64)
+    blank[slots + WHOLE] = PLENTY
+    blank[slots + MEM] = [PLENTY if node.mem_mib is None else 0 for node in topology.numa]
+    named = [n for n, name in enumerate(names) if name and not blank[n]]
     nodes = [(0, n, 0, slot, 0, len(parts), NOWHERE, 1, 0) for n, slot in enumerate(slots.tolist())]
     agent = (0, NOWHERE, 0, NOWHERE, 0, len(parts), NOWHERE, 1, 0)
     device = [
@@ -140,9 +143,10 @@ def _shape(topology: Topology) -> Shape:
     ]
     whole_mem = [1000 * (p.mem_mib or 0) if isinstance(p, Gpu) else 0 for p in parts]
     return Shape(
-        names=tuple(names),
         kinds=np.array(kinds, np.int64),
-        uncounted=uncounted,
+        blank=blank,
+        names=tuple([names[n] for n in named]),
+        named=np.array(named, np.int64),
         nodes=np.array(nodes, np.int64).reshape(-1, PLACE_COLUMNS),
         agent=np.array([agent], np.int64),
         device=np.array(device, np.int64).reshape(-1, 2),
@@ -153,7 +157,7 @@ def _shape(topology: Topology) -> Shape:
 
 
 def _slots(topology: Topology) -> tuple[list[str], list[int]]:
-    """Return the scalar and the kind of each slot."""
+    """Return of each slot the scalar resource behind it, if any, and the kind."""
     names = ["cpus", "mem", "disk", ""]
     kinds = [Kind.CPUS, Kind.MEM, Kind.DISK, Kind.PORTS]
     for n in range(len(topology.gpus)):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import chain, repeat
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.packing.arrays import (
     AGENT,
@@ -27,9 +28,17 @@ from scheduler.packing.arrays import (
     Ints,
 )
 from scheduler.packing.cores import caches, physical_cores, whole_ones, wholly_free
-from scheduler.packing.counting import Intervals, count_all, count_common, laid, starts
+from scheduler.packing.counting import (
+    Intervals,
+    count_all,
+    count_common,
+    count_within,
+    laid,
+    runs,
+    starts,
+)
 from scheduler.packing.relations import EXCLUSIVE, MULTICAST, Tickets
-from scheduler.packing.shapes import Frame, Kind
+from scheduler.packing.shapes import Frame, Kind, Shape
 from scheduler.quantities import Ranges
 from scheduler.topology import AgentSnapshot
 
@@ -37,6 +46,7 @@ PORTS: Final = Ranges(((1, 65535),))
 """Port numbers that a task can be given; 0 would mean any."""
 
 Agents = Sequence[AgentSnapshot]
+N = TypeVar("N", bound=np.generic)
 
 
 def zones(agents: Agents, fact: str) -> list[int]:
@@ -49,7 +59,7 @@ def zones(agents: Agents, fact: str) -> list[int]:
 def bounded(amounts: Sequence[int], most: int) -> Ints:
     """Return amounts as an array, none larger than `most`."""
     try:
-        return np.minimum(np.array(amounts, np.int64), most)
+        return np.minimum(np.fromiter(amounts, np.int64, len(amounts)), most)
     except OverflowError:  # more than 64 bits hold
         return np.array([min(amount, most) for amount in amounts], np.int64)
 
@@ -68,29 +78,56 @@ class MainSlots:
     device: Ints
 
 
-def main_slots(agents: Agents, frames: Sequence[Frame]) -> MainSlots:
+class Fleet:
+    """The shapes of agents, and which of them each agent has."""
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        numbers: dict[Shape, int] = {}
+        found = [numbers.setdefault(frame.shape, len(numbers)) for frame in frames]
+        self.shapes: Final = tuple(numbers)
+        self.which: Final[Ints] = np.array(found, np.int64)
+
+    def count(self, parts: Sequence[Sized]) -> Ints:
+        """Return (agents,) how much is in each agent's part; there is one for each shape."""
+        return np.array([len(part) for part in parts], np.int64)[self.which]
+
+    def spread(self, parts: Sequence[NDArray[N]], none: NDArray[N]) -> NDArray[N]:
+        """Return the part of each agent, one behind the other; `none`, if there is no agent."""
+        if not parts:
+            return none
+        lengths = np.array([len(part) for part in parts], np.int64)
+        rows = runs(starts(lengths)[self.which], lengths[self.which])
+        found: NDArray[N] = np.concatenate(parts)[rows]
+        return found
+
+
+def main_slots(agents: Agents, frames: Sequence[Frame], fleet: Fleet) -> MainSlots:
     """Lay out agents, of which the topologies are known, one behind the other."""
-    shapes = [frame.shape for frame in frames]
-    kinds = np.concatenate([_none(), *(shape.kinds for shape in shapes)])
-    nodes = np.concatenate([_none(PLACE_COLUMNS), *(shape.nodes for shape in shapes)])
-    own = np.concatenate([_none(PLACE_COLUMNS), *(shape.agent for shape in shapes)])
-    device = np.concatenate([_none(2), *(shape.device for shape in shapes)])
-    n_nodes = np.array([len(shape.nodes) for shape in shapes], np.int64)
-    n_devices = np.array([len(shape.device) for shape in shapes], np.int64)
-    offset = np.zeros((len(shapes), PLACE_COLUMNS), np.int64)
-    offset[:, AGENT], offset[:, NODE] = np.arange(len(shapes)), starts(n_nodes)[:-1]
-    first_slot = starts(np.array([len(shape.names) for shape in shapes], np.int64))
-    offset[:, OWN] = offset[:, CORES] = first_slot[:-1]
+    shapes, n_agents = fleet.shapes, len(agents)
+    nodes = fleet.spread([shape.nodes for shape in shapes], _none(PLACE_COLUMNS))
+    own = fleet.spread([shape.agent for shape in shapes], _none(PLACE_COLUMNS))
+    device = fleet.spread([shape.device for shape in shapes], _none(2))
+    n_nodes, n_devices = (
+        fleet.count([shape.nodes for shape in shapes]),
+        fleet.count([shape.device for shape in shapes]),
+    )
+    offset = np.zeros((n_agents, PLACE_COLUMNS), np.int64)
+    offset[:, AGENT], offset[:, NODE] = np.arange(n_agents), starts(n_nodes)[:-1]
+    first_slot = starts(fleet.count([shape.kinds for shape in shapes]))[:-1]
+    offset[:, OWN] = offset[:, CORES] = first_slot
     offset[:, DEVICE] = offset[:, DEVICE_END] = starts(n_devices)[:-1]
     nodes += np.repeat(offset, n_nodes, axis=0)
     cores = laid(list(chain.from_iterable(frame.cores for frame in frames)))
-    nodes[:, NODE_CORES] = _sizes(*cores)
+    nodes[:, NODE_CORES] = count_within(*cores, 0, _MOST)
     own += offset
     own[:, NODE] = own[:, CORES] = NOWHERE
     unknown = device[:, 1] == NOWHERE
     device += np.repeat(offset[:, (OWN, NODE)], n_devices, axis=0)
     device[unknown, 1] = NOWHERE
-    return MainSlots(_free(agents, frames, nodes, own, cores), kinds, nodes, own, device)
+    free = _free(agents, frames, fleet, first_slot)
+    _count_sets(free, agents, nodes, own, cores)
+    kinds = fleet.spread([shape.kinds for shape in shapes], _none())
+    return MainSlots(free, kinds, nodes, own, device)
 
 
 def _none(columns: int | None = None) -> Ints:
@@ -98,42 +135,36 @@ def _none(columns: int | None = None) -> Ints:
     return np.zeros(0 if columns is None else (0, columns), np.int64)
 
 
-def _sizes(intervals: Ints, first: Ints) -> Ints:
-    """Return how many integers are in each of the sets that :func:`laid` returned."""
-    sizes: Ints = np.diff(starts(intervals[:, 1] - intervals[:, 0] + 1)[first])
-    return sizes
-
-
-def _free(
-    agents: Agents, frames: Sequence[Frame], nodes: Ints, own: Ints, of_nodes: tuple[Ints, Ints]
-) -> Ints:
-    """Return what is free in every slot."""
+def _free(agents: Agents, frames: Sequence[Frame], fleet: Fleet, first_slot: Ints) -> Ints:
+    """Return what is free in every slot, but for what is a set of integers."""
     amounts: list[int] = []
     for agent, frame in zip(agents, frames, strict=True):
         amounts += map(agent.free.scalars.get, frame.shape.names, repeat(0))
-    free = bounded(amounts, MOST - 1)
-    free[own[:, OWN] + Kind.PORTS] = _n_ports(agents)
-    cores, first = laid(_intervals(agents, "cores"))
-    free[nodes[:, CORES]] = count_all(cores, first, nodes[:, AGENT], *of_nodes)
-    uncounted = [np.zeros(0, np.bool_), *(frame.shape.uncounted for frame in frames)]
-    free[np.concatenate(uncounted)] = PLENTY
+    named = [shape.named for shape in fleet.shapes]
+    slots = fleet.spread(named, _none()) + np.repeat(first_slot, fleet.count(named))
+    free = fleet.spread([shape.blank for shape in fleet.shapes], _none())
+    free[slots] = bounded(amounts, MOST - 1)
     return free
 
 
+def _count_sets(
+    free: Ints, agents: Agents, nodes: Ints, own: Ints, of_nodes: tuple[Ints, Ints]
+) -> None:
+    """Enter how many cores are free on each node, and how many ports on each agent."""
+    ports = laid(_intervals(agents, "ports"))
+    free[own[:, OWN] + Kind.PORTS] = count_within(*ports, *PORTS.intervals[0])
+    cores, first = laid(_intervals(agents, "cores"))
+    free[nodes[:, CORES]] = count_all(cores, first, nodes[:, AGENT], *of_nodes)
+
+
 _NOTHING: Final = Ranges()
+_MOST: Final = 1 << 62
+"""No member of a range is larger."""
 
 
 def _intervals(agents: Agents, name: str) -> list[Intervals]:
     """Return what each agent has free of a resource that is a set of integers."""
     return [agent.free.ranges.get(name, _NOTHING).intervals for agent in agents]
-
-
-def _n_ports(agents: Agents) -> Ints:
-    """Return how many ports each agent has that a task can be given."""
-    intervals, first = laid(_intervals(agents, "ports"))
-    ((least, most),) = PORTS.intervals
-    begin, end = np.maximum(intervals[:, 0], least), np.minimum(intervals[:, 1], most)
-    return np.diff(starts(np.maximum(end - begin + 1, 0))[first])
 
 
 def count_whole_cores(agents: Agents, main: MainSlots) -> None:

@@ -90,7 +90,7 @@ def pack(
         Every task's assignment, or why they do not all fit.
     """
     problem = flatten(agents, tasks, running, capacity or ())
-    best, missing = _greedy(problem)
+    best, missing = _greedy(problem, searched=iterations > 0)
     if missing and iterations > 0 and not hopeless(problem, _left_out(best)):
         effort = Effort(seed, iterations, seconds)
         best, missing = _search(problem, best, missing, effort, start, _Rooms.of(problem))
@@ -108,7 +108,7 @@ def place(
 ) -> Placement | None:
     """Place all tasks like :func:`pack`, for those who do not ask why not."""
     problem = flatten(agents, tasks, running)
-    best, missing = _greedy(problem)
+    best, missing = _greedy(problem, searched=iterations > 0)
     if missing and iterations > 0 and not hopeless(problem, _left_out(best)):
         effort = Effort(0, iterations, None)
         # a few steps do not pay for looking at all places of all tasks first
@@ -117,13 +117,18 @@ def place(
     return None if missing else Placement(assignments(problem, best.where, best.device))
 
 
-def _orders(problem: Problem) -> Iterator[tuple[Ints, int]]:
-    """Yield orders of the tasks and rules, in the order in which they are tried."""
+def _orders(problem: Problem, *, searched: bool) -> Iterator[tuple[Ints, int]]:
+    """Yield orders of the tasks and rules, in the order in which they are tried.
+
+    First fit comes last, and only where no search follows: what it finds when the others fail, which is rare,
+    a search finds, and what it does not costs as much as the beginning of one.
+    """
     by_size = np.argsort(-problem.demand.size, kind="stable")
     yield by_size, HUMBLEST
     if len(np.unique(problem.cluster.rank)) > 1:  # otherwise it is the same
         yield by_size, TIGHTEST
-    yield np.argsort(-problem.demand.task[:, N_CORES], kind="stable"), FIRST
+    if not searched:
+        yield np.argsort(-problem.demand.task[:, N_CORES], kind="stable"), FIRST
 
 
 def _keep(plan: Plan) -> Best:
@@ -134,10 +139,10 @@ def _left_out(best: Best) -> Ints:
     return np.flatnonzero(best.where == NOWHERE)
 
 
-def _greedy(problem: Problem) -> tuple[Best, int]:
+def _greedy(problem: Problem, *, searched: bool) -> tuple[Best, int]:
     """Return the fullest of the greedy plans, and how many tasks it lacks."""
     best, fewest = None, len(problem.tasks) + 1
-    for order, rule in _orders(problem):
+    for order, rule in _orders(problem, searched=searched):
         plan = problem.empty_plan()
         missed = _insert_all(problem, plan, order, rule)
         if missed < fewest:
