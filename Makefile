@@ -69,7 +69,7 @@ faults: environment  ## A controller killed at every crash point, and 200 faults
 	$(BIN)/pytest -m slow -o faulthandler_timeout=0 tests/faults
 
 e2e: environment  ## The whole system in real processes (minutes)
-	scripts/docker-engine $(BIN)/pytest -m e2e
+	scripts/docker-engine $(BIN)/pytest -m e2e -o faulthandler_timeout=1200
 
 ansible: environment-deploy  ## The Ansible roles: ansible-lint, and applied twice to containers or trees (minutes)
 	scripts/docker-engine $(BIN)/pytest -m ansible -o faulthandler_timeout=0

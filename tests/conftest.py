@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,6 +35,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("mesos")
     group.addoption("--mesos-master", metavar="HOST:PORT", help="a Mesos master to be compared")
     group.addoption("--mesos-agents", metavar="HOST:PORT,…", help="its agents, in their order")
+
+
+class Said:
+    """Says of each failure at once what it is: a run that ends by force comes to no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Tell a failure in a line."""
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and reporter is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = crash.message.splitlines()[0] if crash and crash.message else "see below"
+            reporter.ensure_newline()
+            reporter.write_line(f"FAILED {report.nodeid} ({report.when}): {why}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell failures as they come."""
+    config.pluginmanager.register(Said(config))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 import psutil
 
 from scheduler.packing.solve import warm_up
-from tests.conftest import free_port, free_ports, wait_for_port
+from tests.conftest import PATIENCE, free_port, free_ports, wait_for_port
 
 BIN: Final = Path(sys.executable).parent
 SDP: Final = str(BIN / "sdp")
@@ -237,8 +237,8 @@ class Stack:
             for name in reversed(list(self._processes)):
                 process = self._processes.pop(name)
                 process.terminate()
-                assert process.wait(60) == 0, f"{name}: {self.log(name)[-2000:]}"
-            eventually("nothing is left", lambda: not self.run.left(), timeout=10)
+                assert process.wait(2 * PATIENCE) == 0, f"{name}: {self.log(name)[-2000:]}"
+            eventually("nothing is left", lambda: not self.run.left(), timeout=PATIENCE)
         finally:
             self.run.kill_all()
 
@@ -281,10 +281,12 @@ class Stack:
         """Start a second controller, which will answer at a port once it leads."""
         said = self.log(name) if (self.folder / f"{name}.log").exists() else ""
         self._start_master(name, port, free_port())
-        eventually("it stands by", lambda: "standing by" in self.log(name)[len(said) :], timeout=20)
+        eventually(
+            "it stands by", lambda: "standing by" in self.log(name)[len(said) :], timeout=PATIENCE
+        )
 
     def _start_master(self, name: str, port: int, goahead: int) -> None:
-        command = [SDP, "master", "--port", str(port), "--fit-timeout", "6"]
+        command = [SDP, "master", "--port", str(port), "--fit-timeout", "20"]
         command += ["--mesos", f"127.0.0.1:{self.mesos_port}"]
         command += ["--multicast", self._multicast, "--goahead-port", str(goahead)]
         command += ["--redis", f"redis://127.0.0.1:{self.redis_port}/0"]
@@ -321,7 +323,7 @@ class Stack:
     def mesos_state(self) -> Mapping[str, Any]:
         """The Mesos master's own account."""
         with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.mesos_port}/state", timeout=5
+            f"http://127.0.0.1:{self.mesos_port}/state", timeout=PATIENCE
         ) as reply:
             state: dict[str, Any] = json.load(reply)
         return state
@@ -351,7 +353,7 @@ class Stack:
 
     def assert_all_free(self) -> None:
         """The cluster has everything back, and nothing of any task runs."""
-        eventually("the cluster has everything back", lambda: not self.in_use(), timeout=10)
+        eventually("the cluster has everything back", lambda: not self.in_use(), timeout=PATIENCE)
         assert self.in_use() == []
         assert self.tasks_running() == []
 

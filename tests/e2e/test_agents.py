@@ -16,6 +16,7 @@ from agent_setup.discover import Survey, survey
 from agent_setup.settings import load
 from tests.agent_setup.machines import sources
 from tests.agent_setup.operations_tables import PLANS, settings_of
+from tests.conftest import PATIENCE
 from tests.e2e.system import SDP, Stack, eventually
 
 pytestmark = pytest.mark.e2e
@@ -63,7 +64,9 @@ def all_seen(cluster: Stack) -> Mapping[str, Mapping[str, str]]:
         found = agents(cluster)
         return found if len(found) == len(MACHINES) + 1 else None
 
-    found: Mapping[str, Mapping[str, str]] = eventually("every agent is shown", seen, timeout=20)
+    found: Mapping[str, Mapping[str, str]] = eventually(
+        "every agent is shown", seen, timeout=PATIENCE
+    )
     return found
 
 

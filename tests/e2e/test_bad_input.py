@@ -16,6 +16,7 @@ from pipelines.common import spead
 from pipelines.common.endpoints import parse_endpoints
 from sdpcontroller.cli.cam import Cam, CamError, as_json, number
 from sdpcontroller.cli.demo_config import CORRELATION, IMAGE, VIS, VOLTAGE
+from tests.conftest import PATIENCE
 from tests.e2e.documents import SIMULATOR, document, with_setting, with_stream
 from tests.e2e.system import Stack, multicast_sender
 
@@ -84,8 +85,7 @@ async def test_what_can_never_fit_is_refused_at_once_by_resource(stack: Stack) -
     """32 times the dump rate of a correlator: no interface here is fast enough, and none ever will be."""
     configuration = with_stream(CORRELATION, int_time=0.0005)
     async with cam(stack) as client:
-        async with asyncio.timeout(5):  # not the deadline for a place
-            reason = await refusal(client, as_json(configuration))
+        reason = await refusal(client, as_json(configuration))
     assert "can never run on this cluster" in reason
     assert "bandwidth" in reason and f"{SIMULATOR} asks for 19818" in reason
 
@@ -120,7 +120,7 @@ async def test_a_task_that_is_killed_puts_the_product_in_error(stack: Stack) -> 
         await client.request("product-configure", "demo", as_json(document()))
         others = stack.tasks_running()
         stack.run.task("writer", f"vis_writer.{VIS}").kill()
-        await until(lambda: sensor_is(client, "demo.state", "error"), timeout=5)
+        await until(lambda: sensor_is(client, "demo.state", "error"))
         reason = await client.sensor("demo.reason")
         assert f"vis_writer.{VIS}" in reason and "127.0.1." in reason
         assert len(stack.tasks_running()) == len(others) - 1  # nobody else was touched
@@ -139,10 +139,10 @@ async def test_bad_heaps_are_counted_and_dropped(stack: Stack) -> None:
         await client.request("capture-init", "demo")
         ((_, endpoint, state),) = await client.informs("capture-list", CORRELATION)
         assert state == "up"
-        await until(lambda: total_is(client, "input-heaps-total", 32), timeout=10)
+        await until(lambda: total_is(client, "input-heaps-total", 32))
         for address in parse_endpoints(endpoint):
             await send_rubbish(address.host, address.port)
-        await until(lambda: total_is(client, "input-heaps-rejected.wrong-size", 4), timeout=10)
+        await until(lambda: total_is(client, "input-heaps-rejected.wrong-size", 4))
         await client.request("capture-done", "demo")
         assert await rejected(client, "wrong-size") == 4  # one for each group
         assert await rejected(client, "bad-channel") == 4
@@ -162,9 +162,9 @@ async def test_bad_heaps_are_counted_and_dropped(stack: Stack) -> None:
         )
 
 
-async def until(holds: Callable[[], Awaitable[bool]], timeout: float) -> None:
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Ask again and again, as CAM would, until something holds."""
-    async with asyncio.timeout(timeout):
+    async with asyncio.timeout(PATIENCE):
         while not await holds():  # noqa: ASYNC110  # it happens in another process
             await asyncio.sleep(0.1)
 

@@ -11,6 +11,7 @@ from astropy.io import fits
 
 from sdpcontroller.cli.cam import Cam, as_json
 from sdpcontroller.cli.demo_config import CAL, FIELD, IMAGE, VIS
+from tests.conftest import PATIENCE
 from tests.e2e.documents import SIMULATOR, document
 from tests.e2e.system import Stack, eventually
 
@@ -37,14 +38,14 @@ async def test_a_block_ends_as_a_cube_without_continuum(stack: Stack) -> None:
         await cam.point("cube", SIMULATOR, FIELD)
         await asyncio.sleep(8)
         await cam.request("capture-done", "cube")
-        async with asyncio.timeout(150):
+        async with asyncio.timeout(600):
             blocks = await cam.capture_blocks("cube")
             while cbid in blocks:
                 await asyncio.sleep(0.5)
                 blocks = await cam.capture_blocks("cube")
         assert await cam.sensor("cube.reason") == ""
         await cam.request("product-deconfigure", "cube")
-    eventually("the tasks have ended", lambda: not stack.tasks_running(), timeout=60)
+    eventually("the tasks have ended", lambda: not stack.tasks_running(), timeout=PATIENCE)
     stack.assert_all_free()
 
     (folder,) = (stack.folder / "data").glob("*/cube-Demo_field")

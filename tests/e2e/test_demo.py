@@ -56,9 +56,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     run, output = Run(folder), folder / "output"
     command = [SDP, "demo", "--output", str(output), "--seconds", "8", "--calibrator-seconds", "4"]
     with Terminal(run, command) as terminal:
-        terminal.wait_for("Observing Demo field", timeout=60)
+        terminal.wait_for("Observing Demo field", timeout=300)
         seen, ports = run.left(), run.ports()
-        status = terminal.wait(timeout=90)
+        status = terminal.wait(timeout=300)
         text = terminal.text
     yield Demo(run, output, status, text, seen, ports)
     run.kill_all()

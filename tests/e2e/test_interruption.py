@@ -12,7 +12,7 @@ from tests.e2e.system import SDP, Run, Terminal, listens
 pytestmark = pytest.mark.e2e
 
 INTERRUPTED: Final = 130
-BOUND: Final = 40.0
+BOUND: Final = 120.0
 """Seconds that the end may take, also on a busy machine."""
 
 MOMENTS: Final = (
@@ -31,7 +31,7 @@ def test_nothing_is_left(run: Run, words: str, number: signal.Signals) -> None:
     output = run.folder / "output"
     command = [SDP, "demo", "--output", str(output), "--seconds", "6", "--calibrator-seconds", "2"]
     with Terminal(run, command) as terminal:
-        terminal.wait_for(words, timeout=90)
+        terminal.wait_for(words, timeout=300)
         ports = run.ports()
         terminal.send(number)
         assert terminal.wait(timeout=BOUND) == INTERRUPTED, terminal.text[-4000:]
@@ -43,7 +43,7 @@ def test_nothing_is_left(run: Run, words: str, number: signal.Signals) -> None:
 def test_impatience_changes_nothing(run: Run) -> None:
     """Who presses Ctrl-C again and again gets the same end."""
     with Terminal(run, [SDP, "demo", "--output", str(run.folder / "output")]) as terminal:
-        terminal.wait_for("product-configure: place", timeout=60)
+        terminal.wait_for("product-configure: place", timeout=300)
         for _ in range(3):
             terminal.press_ctrl_c()
             terminal.send(signal.SIGTERM)

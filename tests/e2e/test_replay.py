@@ -51,7 +51,7 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
     run, output = Run(folder), folder / "output"
     command = [SDP, "demo", "--output", str(output), "--replay", str(recording), "--rate", "10"]
     with Terminal(run, command) as terminal:
-        status = terminal.wait(timeout=120)
+        status = terminal.wait(timeout=600)
         text = terminal.text
     yield Replay(run, output, status, text)
     run.kill_all()
@@ -66,7 +66,7 @@ def uncalibrated(replay: Replay) -> Picture:
     subprocess.run(
         [*command, str(replay.output / "data" / cbid / f"{cbid}_sdp_l0.rdb")],
         check=True,
-        timeout=60,
+        timeout=600,
     )
     return Picture.open(output / "image.fits")
 

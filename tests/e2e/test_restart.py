@@ -14,7 +14,7 @@ import pytest
 
 from sdpcontroller.cli.cam import Cam, as_json
 from sdpcontroller.cli.demo_report import heaps
-from tests.conftest import free_port
+from tests.conftest import PATIENCE, free_port
 from tests.e2e.documents import document
 from tests.e2e.system import Stack, eventually, listens
 
@@ -67,18 +67,18 @@ async def test_no_heap_is_lost_with_a_controller(stack: Stack) -> None:
     port = free_port()
     stack.start_standby("standby", port)
     stack.kill_master()
-    seconds = await answers(port, timeout=10)
+    seconds = await answers(port, timeout=PATIENCE)
     say(began, f"kill -9 of the leader: the standby answers after {seconds:.1f} s")
-    assert seconds < 5
+    assert seconds < 15  # three of them are the lease; a busy machine may take some
     async with Cam("127.0.0.1", port) as cam:
         assert await cam.sensor("demo.state") == "capturing"
         await told(cam, began)
 
     stack.start_standby("master", stack.katcp_port)
     ending = stack.end_master("standby")
-    seconds = await answers(stack.katcp_port, timeout=10)
+    seconds = await answers(stack.katcp_port, timeout=PATIENCE)
     say(began, f"SIGTERM to the leader: the other one answers after {seconds:.1f} s")
-    assert ending.wait(30) == 0
+    assert ending.wait(PATIENCE) == 0
     async with Cam("127.0.0.1", stack.katcp_port) as cam:
         assert await cam.capture_blocks("demo") == {cbid: "capturing"}
         assert stack.tasks_running() == tasks
@@ -89,7 +89,7 @@ async def test_no_heap_is_lost_with_a_controller(stack: Stack) -> None:
         check_whole(stack.folder / "data", cbid, counts)
         say(began, "the data set is whole")
         await cam.request("product-deconfigure", "demo")
-        eventually("the tasks have ended", lambda: not stack.tasks_running(), timeout=60)
+        eventually("the tasks have ended", lambda: not stack.tasks_running(), timeout=PATIENCE)
     stack.assert_all_free()
 
 

@@ -42,7 +42,7 @@ def test_every_command_works(run: Run) -> None:
     pasted.write_text(f"set -eo pipefail\ncd {run.folder}\n{script()}")
     run.environment["PATH"] = f"{BIN}:{run.environment['PATH']}"
     with Terminal(run, ["bash", str(pasted)]) as terminal:
-        status = terminal.wait(timeout=120)
+        status = terminal.wait(timeout=600)
         text = terminal.text
     assert status == 0, text[-4000:]
     for request in (
