@@ -12,9 +12,9 @@ import gc
 from typing import Final
 
 THRESHOLDS: Final = (1_000, 5, 40_000)
-"""Of `gc.set_threshold`: new objects until the young are looked at, such looks until the not so young are, such
-looks until all are. A look at as
-many takes a microsecond for each, and nothing else goes on meanwhile."""
+"""Of `gc.set_threshold`: new objects until the young are looked at, such looks until those that survived one
+are, such looks until all are. A look takes a microsecond or two for each object, and nothing else goes on
+meanwhile."""
 
 
 def calm() -> None:

@@ -55,7 +55,7 @@ class Product:
         version: int = 0,
         config: ProductConfig | None = None,
     ) -> None:
-        self.config = config or configuration.parse(kept.config)
+        self.config = configuration.parse(kept.config) if config is None else config
         if not self.config.config.mirror_sensors:
             services = dataclasses.replace(services, sensor_changed=None)
         self._services = services
