@@ -24,14 +24,14 @@ def observe(address, config):
         {"name": "sdp", "address": (host, int(port)), "controlled": True}
     )
     client.start()
-    yield client.until_synced(timeout=20)
+    yield client.until_synced(timeout=60)
     seen = {"requests": sorted(client.req)}
     reply = yield client.req.product_configure("array_1", config, timeout=60)
     seen["configure"] = [reply.succeeded, *reply.reply.arguments]
     while "array_1_state" not in client.sensor:  # it is told of new sensors once a second
         yield tornado.gen.sleep(0.1)
     yield client.sensor.array_1_state.set_sampling_strategy("event")
-    yield client.wait("array_1_state", lambda reading: reading.value == "idle", timeout=10)
+    yield client.wait("array_1_state", lambda reading: reading.value == "idle", timeout=60)
     reply = yield client.req.capture_init("array_1", timeout=60)
     seen["capture_init"] = reply.reply.arguments
     state = yield client.sensor.array_1_state.get_reading()
@@ -44,7 +44,7 @@ def observe(address, config):
     seen["capture_done"] = reply.reply.arguments
     reply = yield client.req.capture_done("array_1", timeout=60)
     seen["refused"] = [reply.succeeded, reply.reply.arguments[1]]
-    reply = yield client.req.product_list(timeout=10)
+    reply = yield client.req.product_list(timeout=60)
     seen["products"] = [inform.arguments for inform in reply.informs]
     reply = yield client.req.product_deconfigure("array_1", timeout=60)
     seen["deconfigure"] = reply.succeeded
@@ -57,4 +57,4 @@ def _text(value):
 
 
 loop = tornado.ioloop.IOLoop.current()
-print(json.dumps(loop.run_sync(lambda: observe(*sys.argv[1:]), timeout=120), default=_text))
+print(json.dumps(loop.run_sync(lambda: observe(*sys.argv[1:]), timeout=300), default=_text))

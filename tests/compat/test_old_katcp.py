@@ -28,7 +28,7 @@ async def test_a_whole_observation_by_the_old_resource_client() -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(150):
+        async with asyncio.timeout(400):
             out, err = await process.communicate()
     assert process.returncode == 0, err.decode()[-2000:]
     seen = json.loads(out)

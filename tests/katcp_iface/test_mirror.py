@@ -367,7 +367,7 @@ async def test_pages_of_tasks_are_among_the_pages(client, control) -> None:
     assert pages[-1]["href"] == "http://host-1:8080/"
     dead = control.task("ingest.sdp_l0.0", state="dead")
     control.put(control.product("array_1", tasks={dead.name: dead}))
-    async with asyncio.timeout(5):  # it is not looked at for each of hundreds of tasks
+    async with asyncio.timeout(PATIENCE):  # it is not looked at for each of hundreds of tasks
         while len(json.loads((await value(client, "gui-urls"))[1])) != len(pages) - 1:
             pass
 

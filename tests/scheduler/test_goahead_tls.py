@@ -102,7 +102,7 @@ async def test_a_task_asks_only_who_can_be_believed(
     said += await hear(process, STRANGER)
     assert token not in said
     context.load_cert_chain(authority.issue(HERE))
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 0, err
     assert json.loads(out) | {"umask": 0} == {
         "values": {"x": "1"},
@@ -122,7 +122,7 @@ async def test_several_may_vouch(
     server.let_through(TASK)
     both = GoAheadTls(trust=Authority(tmp_path).pem + authority.pem)
     process = await run_wrapper(tmp_path, told(server, token, both), image=image)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 0, err
     assert err == b""
 
@@ -135,7 +135,7 @@ async def test_without_trust_in_anybody_nobody_is_asked(
     server.open(TASK, token)
     server.let_through(TASK)
     process = await run_wrapper(tmp_path, told(server, token, GoAheadTls(), 2), image=image)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 124
     assert any(word in err.decode() for word in STRANGER), err
 
@@ -154,7 +154,7 @@ async def test_a_client_that_cannot_check_asks_only_where_it_may(
         pytest.skip("openssl is not installed")
     (tmp_path / "bin/openssl").symlink_to(openssl)
     process = await run_wrapper(tmp_path, told(server, token, settings), image=image)
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     if unverified:
         assert process.returncode == 0, err
         assert json.loads(out)["values"] == {"x": "1"}
@@ -173,7 +173,7 @@ async def test_busybox_asks_over_plain_http_as_ever(authority: Authority, tmp_pa
         server.let_through(TASK)
         environment = told(server, token, GoAheadTls(trust=authority.pem))
         process = await run_wrapper(tmp_path, environment, image=busybox_only(tmp_path))
-        _, err = await asyncio.wait_for(process.communicate(), 20)
+        _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode == 0, err
     finally:
         await server.stop()

@@ -18,6 +18,7 @@ from sdpcontroller.control import Severity
 from sdpcontroller.errors import ControllerError
 from sdpcontroller.metrics import Metrics, serve
 from tests.certificates import Authority
+from tests.conftest import PATIENCE
 
 HERE = "127.0.0.1"
 
@@ -159,7 +160,7 @@ async def watched(
 async def looked(asked: asyncio.Event) -> None:
     """Let the files be looked at, as SIGHUP does, and wait until that is done."""
     asked.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while asked.is_set():  # noqa: ASYNC110 - the watch clears it
             await asyncio.sleep(0)
 
@@ -246,7 +247,7 @@ async def test_what_may_be_looked_at_is_also_looked_at_unasked(
     monkeypatch.setattr(certificates.served, "LOOK_SECONDS", 0.01)
     path = authority.issue(HERE, days=20)
     served = ServedCertificate("controller", path, None)
-    async with watched(served, asyncio.Event()) as told, asyncio.timeout(10):
+    async with watched(served, asyncio.Event()) as told, asyncio.timeout(PATIENCE):
         while not told:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         put(path, authority.issue(HERE, days=90))

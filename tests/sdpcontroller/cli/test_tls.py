@@ -16,6 +16,7 @@ from sdpcontroller.cli.secrets import Secrets, secret
 from sdpcontroller.cli.tls import mesos_link, secured
 from sdpcontroller.errors import ControllerError
 from tests.certificates import Authority
+from tests.conftest import PATIENCE
 
 NAME = "SDP_REDIS_PASSWORD"
 
@@ -71,7 +72,7 @@ async def test_what_tasks_would_refuse_is_refused_at_the_start(
 async def test_sighup_asks_for_new_certificates(authority: Authority) -> None:
     with secured(given("--tls-certificate", str(authority.issue("127.0.0.1")))) as tls:
         os.kill(os.getpid(), signal.SIGHUP)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await tls.asked.wait()
 
 

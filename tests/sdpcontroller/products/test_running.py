@@ -106,9 +106,9 @@ async def test_a_task_that_does_not_answer_keeps_no_other_from_being_linked(
     taken: list[asyncio.StreamWriter] = []
     mute = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
     graph._services.scheduler.task("g", "b").ports["katcp"] = mute.sockets[0].getsockname()[:2]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await graph.connect()  # there is room for one at a time
-    await graph.connections["c"].request("echo", "x", timeout=5)
+    await graph.connections["c"].request("echo", "x", timeout=PATIENCE)
     await graph.disconnect_all()
     assert not graph._services.linking.locked()
     mute.close()
