@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from tests.conftest import PATIENCE
+
 TURNS = range(80)
 """Of the event loop, before the loop is cancelled: several exchanges with a Redis server."""
 
@@ -17,7 +19,7 @@ async def ends_whenever_it_is_cancelled(work: Callable[[], Coroutine[Any, Any, N
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait({task}, timeout=30)
+        await asyncio.wait({task}, timeout=PATIENCE)
         ended = task.done()
         while not task.done():  # or nothing after this test would end
             task.cancel()
