@@ -143,7 +143,7 @@ async def test_a_browser_shows_it(volume: Path, tmp_path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await process.wait()
     pixels = np.asarray(Image.open(picture).convert("RGB"), np.int64)
     # A failed scan is red; the pictures are there: lines of the first and the last antenna, and of no flags.

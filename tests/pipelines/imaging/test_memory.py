@@ -26,7 +26,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 def measured(*command: object) -> float:
     """Largest resident memory of a program, MiB."""
     words = [sys.executable, "-c", MEASURE, *map(str, command)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=600)
     return float(done.stdout)
 
 

@@ -43,7 +43,7 @@ async def browse(profile: Path, *arguments: str) -> tuple[str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         out, err = await process.communicate()
     return out.decode(), err.decode()
 
