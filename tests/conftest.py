@@ -77,7 +77,7 @@ class RedisServer:
 
 
 def wait_for_port(
-    host: str, port: int, process: subprocess.Popen[bytes], timeout: float = PATIENCE
+    host: str, port: int, process: subprocess.Popen[bytes], timeout: float = 2 * PATIENCE
 ) -> None:
     """Return when something listens, or fail when the process ends or time is up."""
     deadline = time.monotonic() + timeout
