@@ -112,7 +112,7 @@ def test_redis_runs_with_its_settings(applied: tuple[Played, Played], site: Site
     script = (
         "redis-server /etc/redis/redis-sdp.conf --supervised no --daemonize yes --logfile /tmp/redis.log;"
         f'ask() {{ redis-cli --no-auth-warning -p {site.redis_port} "$@"; }};'
-        "for i in 1 2 3 4 5 6 7 8 9 10; do ask ping >/dev/null 2>&1 && break; sleep 0.2; done;"
+        "for i in $(seq 100); do ask ping >/dev/null 2>&1 && break; sleep 0.2; done;"
         'ask config get appendonly; export REDISCLI_AUTH="$0";'
         "ask config get appendonly; ask config get maxmemory-policy; ask shutdown nosave"
     )
