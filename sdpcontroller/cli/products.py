@@ -12,12 +12,11 @@ from rich.console import Console
 
 from sdpcontroller.cli.cam import Cam, CamError
 from sdpcontroller.cli.controller import add_command, connected, say
+from sdpcontroller.config.document import MAX_BYTES
 from sdpcontroller.errors import ConfigError
 
 _ASK_AGAIN: Final = 1.0
 """Seconds between two looks at what a configure waits for."""
-MAX_DOCUMENT: Final = 16 * 2**20
-"""Bytes of a configuration that are read."""
 
 
 def add_parsers(commands: Any) -> None:
@@ -79,14 +78,12 @@ def read_document(path: str) -> str:
         It cannot be read.
     """
     if path == "-":
-        raw = sys.stdin.buffer.read(MAX_DOCUMENT + 1)
+        raw = sys.stdin.buffer.read(MAX_BYTES + 1)
     else:
         with Path(path).open("rb") as file:
-            raw = file.read(MAX_DOCUMENT + 1)
-    if len(raw) > MAX_DOCUMENT:
-        raise ConfigError(
-            f"{path} has more than {MAX_DOCUMENT >> 20} MiB: no product configuration"
-        )
+            raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:  # the controller would discard the line, and never answer
+        raise ConfigError(f"{path} has more than {MAX_BYTES >> 20} MiB: no product configuration")
     try:
         return raw.decode()
     except UnicodeDecodeError as exc:

@@ -20,6 +20,7 @@ from sdpcontroller.cli.cam import Cam
 from sdpcontroller.cli.controller import add_command, console, listing, print_json, say
 
 _PERIOD: Final = 1.0
+_INDENT: Final = " " * len("2026-01-01T00:00:00.000+00:00  ")
 _COLOURS: Final = {
     "idle": "green",
     "capturing": "bold green",
@@ -96,6 +97,8 @@ class Status:
 
     system: Mapping[str, str]
     products: tuple[ProductStatus, ...]
+    alarms: tuple[Mapping[str, str], ...] = ()
+    """What is wrong, the gravest first: name, severity, text."""
 
 
 _SYSTEM: Final = (
@@ -113,7 +116,7 @@ _SYSTEM: Final = (
 
 async def look(cam: Cam) -> Status:
     """Ask the controller for all that is shown."""
-    names = "|".join(name for name, _ in _SYSTEM)
+    names = "|".join(("alarms", *(name for name, _ in _SYSTEM)))
     system = await cam.sensors(f"^({names})$")
     products = []
     for name, state in await cam.informs("product-list"):
@@ -129,7 +132,9 @@ async def look(cam: Cam) -> Status:
             )
         )
     return Status(
-        {title: system[name] for name, title in _SYSTEM if name in system}, tuple(products)
+        {title: system[name] for name, title in _SYSTEM if name in system},
+        tuple(products),
+        tuple(json.loads(system.get("alarms", "[]"))),
     )
 
 
@@ -138,6 +143,10 @@ def picture(status: Status) -> RenderableType:
     line = Text()
     for title, value in status.system.items():
         line.append(f"{title} ", "dim").append(value or "–", _COLOURS.get(value, "")).append("   ")
+    alarms = Text()
+    for alarm in status.alarms:
+        alarms.append(alarm["severity"], _COLOURS["ALARM"])
+        alarms.append(f" {alarm['name']}: {alarm['text']}\n")
     table = Table("product", "state", "capture blocks", "tasks", "reason", box=None, pad_edge=False)
     for product in status.products:
         table.add_row(
@@ -147,7 +156,8 @@ def picture(status: Status) -> RenderableType:
             ", ".join(f"{count} {state}" for state, count in sorted(product.tasks.items())),
             Text(product.reason),
         )
-    return Group(line, table if status.products else Text("no products", "dim"))
+    below = table if status.products else Text("no products", "dim")
+    return Group(line, *([alarms] if status.alarms else []), below)
 
 
 async def _status(cam: Cam, options: argparse.Namespace) -> int:
@@ -176,7 +186,8 @@ async def _events(cam: Cam, options: argparse.Namespace) -> int:
         (datetime.fromtimestamp(float(at), UTC).isoformat(timespec="milliseconds"), text)
         for at, text in informs
     ]
-    lines = "\n".join(f"{at}  {text}" for at, text in events)
+    # What has several lines stands under its first.
+    lines = "\n".join(f"{at}  {text.replace(chr(10), chr(10) + _INDENT)}" for at, text in events)
     listed = [{"at": at, "event": text} for at, text in events]
     say(options, lines, {"name": options.name, "events": listed})
     return 0

@@ -12,7 +12,15 @@ import pytest
 
 from katcp_iface import KatcpServer
 from sdpcontroller.cli.main import main
-from sdpcontroller.control import CaptureBlockState, ConfigureProduct, DeconfigureProduct
+from sdpcontroller.config.document import MAX_BYTES
+from sdpcontroller.control import (
+    Alarm,
+    CaptureBlockState,
+    ConfigureProduct,
+    DeconfigureProduct,
+    Severity,
+    SystemRecord,
+)
 from sdpcontroller.errors import CommandError
 from tests.katcp_iface.conftest import FakeControl, product, task
 
@@ -161,6 +169,33 @@ async def test_logs_and_events_are_shown(
     assert events[1] == {"at": "2025-11-25T22:20:01.250+00:00", "event": "event 1 of array_1"}
     assert await sdp("events", "array_1", "--count", "1") == 0
     assert capsys.readouterr().out == "2025-11-25T22:20:00.250+00:00  event 0 of array_1\n"
+
+
+async def test_a_file_that_no_controller_reads_is_not_sent(
+    sdp: Sdp, control: FakeControl, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "huge.json"
+    path.write_text("x" * (MAX_BYTES + 1))
+    for command in (("configure", "p"), ("plan",)):
+        assert await sdp(*command, str(path)) == 1
+        assert "more than 1 MiB" in capsys.readouterr().err
+    assert control.executed == []
+
+
+async def test_status_says_what_is_wrong(
+    sdp: Sdp, control: FakeControl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = (
+        Alarm("repair", Severity.ALARM, "no task is started again [until] repair-resume"),
+        Alarm("agent.h", Severity.WARNING, "it is lost"),
+    )
+    control.set_system(SystemRecord("ALARM", "ON", "connected", "m:5050", wrong))
+    assert await sdp("status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "alarm repair: no task is started again [until] repair-resume" in lines[1]
+    assert "warning agent.h: it is lost" in lines[2]
+    assert await sdp("status", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["alarms"][1]["text"] == "it is lost"
 
 
 async def test_brackets_in_a_reason_are_shown_as_they_are(
