@@ -48,6 +48,7 @@ from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 from scheduler.runs import GraphRun
 from scheduler.starting import _bind, _task_infos  # what a launch does between its journal's writes
 from scheduler.taskinfo import waits
+from scheduler.tls import GoAheadTls
 from scheduler.topology import Gpu, Nic, NumaNode, Topology
 from scheduler.topology.model import _parsed  # the memory of what agents advertise
 
@@ -249,7 +250,9 @@ async def _infos(run: GraphRun, claim: Claim) -> list[tuple[list[str], list[dict
     for entry in run.entries.values():
         if waits(run.edges, entry.name):
             entry.token = entry.token or new_token()
-    told = SimpleNamespace(controllers=["http://10.9.9.9:5000"], goahead_deadline=300.0)
+    told = SimpleNamespace(
+        controllers=["http://10.9.9.9:5000"], goahead_deadline=300.0, goahead_tls=GoAheadTls()
+    )
     bound = _bind(run, claim, list(run.entries.values()))
     infos = await _task_infos(cast(Equipment, told), run, claim, bound)
     return [([offer["id"]["value"] for offer in claim.offers[p]], infos[p]) for p in infos]
