@@ -1,0 +1,94 @@
+"""The configuration database over TLS, with a user of an ACL: a real Redis."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdpcontroller.errors import StoreError
+from sdpcontroller.store import Store
+from tests.certificates import Authority
+from tests.conftest import free_port, wait_for_port
+
+HERE = "127.0.0.1"
+PASSWORD = "planted-password"  # noqa: S105 - of no use elsewhere
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("redis")
+
+
+@pytest.fixture(scope="module")
+def authority(folder: Path) -> Authority:
+    return Authority(folder)
+
+
+@pytest.fixture(scope="module")
+def port(folder: Path, authority: Authority) -> Iterator[int]:
+    """A Redis that speaks nothing but TLS, and knows one user."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    port, pem, settings = free_port(), authority.issue(HERE), folder / "redis.conf"
+    settings.touch(0o600)
+    settings.write_text(
+        f"port 0\ntls-port {port}\nbind {HERE}\nsave ''\n"
+        f"tls-cert-file {pem}\ntls-key-file {pem}\ntls-ca-cert-file {authority.file}\n"
+        f"tls-auth-clients no\nuser default off\nuser sdp on >{PASSWORD} ~sdp:* +@all -@admin\n"
+    )
+    log = folder / "redis.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(["redis-server", settings], cwd=folder, stdout=output)
+    try:
+        if process.poll() is not None or "tls-port" in log.read_text():
+            pytest.skip("this redis-server was built without TLS")
+        wait_for_port(HERE, port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+async def test_who_is_believed_and_admitted_reads_and_writes(
+    port: int, authority: Authority
+) -> None:
+    url = f"rediss://sdp@{HERE}:{port}/0"
+    store = await Store.connect(url, password=PASSWORD, authority=authority.file)
+    try:
+        await store.put("t", "a", {"x": 1}, event="made")
+        found = await store.get("t", "a")
+        assert found is not None
+        assert found.value == {"x": 1}
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "password", "believes", "said"),
+    [
+        ("rediss://sdp@127.0.0.1:{port}/0", PASSWORD, "another", "self-signed certificate"),
+        ("rediss://sdp@127.0.0.1:{port}/0", PASSWORD, "system", "self-signed certificate"),
+        ("rediss://sdp@localhost:{port}/0", PASSWORD, "it", "not valid for 'localhost'"),
+        ("rediss://sdp@127.0.0.1:{port}/0", PASSWORD + "x", "it", "invalid username-password"),
+        ("rediss://127.0.0.1:{port}/0", None, "it", "already authenticated"),
+        ("redis://sdp@127.0.0.1:{port}/0", PASSWORD, "system", "Connection closed by server|reset"),
+        ("redis://sdp@127.0.0.1:{port}/0", PASSWORD, "it", "is not over TLS"),
+    ],
+)
+async def test_else_it_is_said_why_not(
+    port: int,
+    authority: Authority,
+    tmp_path: Path,
+    address: str,
+    password: str | None,
+    believes: str,
+    said: str,
+) -> None:
+    file = {"it": authority.file, "another": Authority(tmp_path).file, "system": None}[believes]
+    with pytest.raises(StoreError, match=said) as caught:
+        await Store.connect(address.format(port=port), password=password, authority=file)
+    assert PASSWORD not in str(caught.value)
