@@ -92,7 +92,8 @@ class Checkpoint:
         if not run.framework.checkpoint:
             return
         folder = self._runs / run.container_id
-        folder.mkdir(parents=True, exist_ok=True)
+        # A task's environment is in it, and secrets in that.
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(folder / "run.json", _document(run))
 
     def reported(self, run: Run, update: StatusUpdate) -> None:

@@ -290,6 +290,18 @@ async def test_a_framework_without_checkpoint_loses_its_tasks(tmp_path: Path) ->
         assert not processes_of(tmp_path)
 
 
+async def test_notes_are_read_by_nobody_else(tmp_path: Path) -> None:
+    """The environments of tasks are in them."""
+    async with world_of(tmp_path) as (_, client):
+        await client.subscribe()
+        await client.launch("t", "sleep 600")
+        assert _modes_of_notes(tmp_path) == [0o700]
+
+
+def _modes_of_notes(folder: Path) -> list[int]:
+    return [note.parent.stat().st_mode & 0o777 for note in folder.glob("**/run.json")]
+
+
 async def test_agents_keep_their_ids_and_cannot_shrink_below_their_tasks(tmp_path: Path) -> None:
     async with world_of(tmp_path) as (world, client):
         await client.subscribe()
