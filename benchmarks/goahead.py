@@ -3,21 +3,28 @@
 So many tasks wait, each with its question open on a connection of its own over the loopback interface; then all
 are let through, and the time is taken until the last has read its answer. The yardstick is a bare aiohttp
 handler that answers the same number of such questions at once with the same text.
+
+With ``--tls``: what a question costs over TLS, each on a connection of its own as the wrapper's clients ask;
+the yardstick is the same over plain HTTP.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ssl
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 from aiohttp import web
 
 from scheduler.goahead import GoAhead, new_token
+from tests.certificates import Authority
 
 TASKS: Final = 1000
 VALUES: Final = {f"value{n}": "x" * 60 for n in range(8)}
@@ -71,6 +78,44 @@ async def bare(n_tasks: int, size: int) -> tuple[float, float]:
     return taken
 
 
+async def asked_anew(
+    n_questions: int, context: ssl.SSLContext | None, trust: ssl.SSLContext | bool
+) -> float:
+    """Answer questions one after the other, each on a new connection; return the CPU time, both ends."""
+    gates, token = GoAhead(tls=context), new_token()
+    await gates.start()
+    gates.open("graph.task.0", token)
+    gates.let_through("graph.task.0", VALUES)
+    url, head = (
+        f"{gates.base_url}/tasks/graph.task.0/go-ahead",
+        {"Authorization": f"Bearer {token}"},
+    )
+    began = time.process_time()
+    for _ in range(n_questions):
+        connector = aiohttp.TCPConnector(ssl=trust, force_close=True)
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(url, headers=head) as response,
+        ):
+            assert response.status == 200, await response.text()
+    taken = time.process_time() - began
+    await gates.stop()
+    return taken
+
+
+def encryption(n_questions: int) -> str:
+    """Compare questions over TLS with those over plain HTTP."""
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        context, trust = authority.context("127.0.0.1"), authority.trust
+    plain = asyncio.run(asked_anew(n_questions, None, True))
+    tls = asyncio.run(asked_anew(n_questions, context, trust))
+    return (
+        f"a question on a new connection: {1000 * tls / n_questions:.2f} ms of CPU over TLS, both ends;"
+        f" {1000 * plain / n_questions:.2f} ms over plain HTTP; ratio {tls / plain:.2f}"
+    )
+
+
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
@@ -86,7 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.goahead", description=__doc__)
     parser.add_argument("--tasks", type=int, default=TASKS)
+    parser.add_argument("--tls", action="store_true", help="what a question costs over TLS")
     options = parser.parse_args(arguments)
+    if options.tls:
+        print(encryption(options.tasks))
+        return 0
     wall, cpu, size = asyncio.run(let_through(options.tasks))
     bare_wall, bare_cpu = asyncio.run(bare(options.tasks, size))
     print(

@@ -120,6 +120,7 @@ read_complaint() {
         [ "${#why}" -lt 300 ] || break
     done <"$complaint"
     why=${why%% after [0-9]*} # milliseconds, other ones each time
+    why=${why%% More details here*}
     why=$(printf '%.400s' "$why")
 }
 

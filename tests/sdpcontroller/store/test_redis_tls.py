@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -28,29 +29,47 @@ def authority(folder: Path) -> Authority:
     return Authority(folder)
 
 
-@pytest.fixture(scope="module")
-def port(folder: Path, authority: Authority) -> Iterator[int]:
-    """A Redis that speaks nothing but TLS, and knows one user."""
+@contextlib.contextmanager
+def redis_over_tls(folder: Path, authority: Authority, *, knows_clients: bool) -> Iterator[int]:
+    """A Redis that speaks nothing but TLS, and knows one user; yields its port.
+
+    Parameters
+    ----------
+    knows_clients
+        Whether clients must have a certificate, too.
+    """
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    port, pem, settings = free_port(), authority.issue(HERE), folder / "redis.conf"
+    port, pem = free_port(), authority.issue(HERE)
+    settings = folder / f"redis-{port}.conf"
     settings.touch(0o600)
     settings.write_text(
         f"port 0\ntls-port {port}\nbind {HERE}\nsave ''\n"
         f"tls-cert-file {pem}\ntls-key-file {pem}\ntls-ca-cert-file {authority.file}\n"
-        f"tls-auth-clients no\nuser default off\nuser sdp on >{PASSWORD} ~sdp:* +@all -@admin\n"
+        f"tls-auth-clients {'yes' if knows_clients else 'no'}\n"
+        f"user default off\nuser sdp on >{PASSWORD} ~sdp:* +@all -@admin\n"
     )
-    log = folder / "redis.log"
+    log = folder / f"redis-{port}.log"
     with log.open("w") as output:
-        process = subprocess.Popen(["redis-server", settings], cwd=folder, stdout=output)
+        process = subprocess.Popen(
+            ["redis-server", settings], cwd=folder, stdout=output, stderr=output
+        )
     try:
-        if process.poll() is not None or "tls-port" in log.read_text():
-            pytest.skip("this redis-server was built without TLS")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+            if "tls-port" in log.read_text():
+                pytest.skip("this redis-server was built without TLS")
         wait_for_port(HERE, port, process)
         yield port
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def port(folder: Path, authority: Authority) -> Iterator[int]:
+    with redis_over_tls(folder, authority, knows_clients=False) as port:
+        yield port
 
 
 async def test_who_is_believed_and_admitted_reads_and_writes(
@@ -64,6 +83,16 @@ async def test_who_is_believed_and_admitted_reads_and_writes(
         assert found is not None
         assert found.value == {"x": 1}
     finally:
+        await store.close()
+
+
+async def test_a_redis_that_wants_to_know_its_clients(tmp_path: Path, authority: Authority) -> None:
+    with redis_over_tls(tmp_path, authority, knows_clients=True) as port:
+        url, own = f"rediss://sdp@{HERE}:{port}/0", authority.issue("controller")
+        with pytest.raises(StoreError, match="certificate required"):
+            await Store.connect(url, password=PASSWORD, authority=authority.file)
+        url += f"?ssl_certfile={own}&ssl_keyfile={own}"
+        store = await Store.connect(url, password=PASSWORD, authority=authority.file)
         await store.close()
 
 
