@@ -22,7 +22,7 @@ from cryptography import x509
 
 from sdpcontroller.cli.cam import Cam
 from tests.certificates import Authority
-from tests.conftest import free_port, wait_for_port
+from tests.conftest import PATIENCE, free_port, wait_for_port
 from tests.e2e.documents import document
 from tests.e2e.system import SDP, Stack, eventually
 
@@ -83,11 +83,6 @@ class SecuredStack(Stack):
             if "tls-port" in self.log("redis"):
                 pytest.skip("this redis-server was built without TLS")
         wait_for_port(HERE, self.redis_port, self._processes["redis"])
-
-    def start_master(self) -> None:
-        """Start a controller that tells everything."""
-        self._start_master("master", self.katcp_port, self._goahead_port)
-        wait_for_port(HERE, self.katcp_port, self._processes["master"], timeout=60)
 
     def sdp(self, *words: str) -> str:
         """What a command prints, errors too."""
@@ -212,8 +207,8 @@ def test_a_new_certificate_costs_nobody_anything(secured: SecuredStack) -> None:
     assert float(told) == end
     secured.authority.issue(HERE, days=5).replace(secured.certificate)
     secured._processes["master"].send_signal(signal.SIGHUP)
-    eventually("the new one is shown", lambda: _end(secured) < end, 10)
-    eventually("its end is an alarm", lambda: "it ends" in asyncio.run(_alarms(secured)), 20)
+    eventually("the new one is shown", lambda: _end(secured) < end, PATIENCE)
+    eventually("its end is an alarm", lambda: "it ends" in asyncio.run(_alarms(secured)), PATIENCE)
     secured.sdp("deconfigure", "p")
     wanted = secured.folder / "product.json"
     assert "error" not in secured.sdp("configure", "q", str(wanted))

@@ -66,7 +66,9 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> Image:
     return Image(path, (shell,))
 
 
-def told(server: GoAhead, token: str, settings: GoAheadTls, limit: float = 20) -> dict[str, str]:
+def told(
+    server: GoAhead, token: str, settings: GoAheadTls, limit: float = PATIENCE
+) -> dict[str, str]:
     """What the wrapper is told; a proxy that does not exist must not be asked."""
     environment = wrapper_environment(TASK, token, [server.base_url], limit, settings)
     return {**environment, "https_proxy": "http://127.0.0.1:9"}
@@ -92,7 +94,7 @@ async def test_a_task_asks_only_who_can_be_believed(
     server.let_through(TASK, {"x": "1"})
     context.load_cert_chain(authority.issue(HERE, days=-0.1, since=-3))
     process = await run_wrapper(
-        tmp_path, told(server, token, GoAheadTls(trust=authority.pem), 60), image=image
+        tmp_path, told(server, token, GoAheadTls(trust=authority.pem)), image=image
     )
     said = await hear(process, EXPIRED)
     assert said.startswith(f"go-ahead: no answer yet: {server.base_url}: ")
@@ -203,7 +205,7 @@ async def test_who_speaks_no_tls_gets_nothing_and_harms_nobody(
     monkeypatch: pytest.MonkeyPatch, context: ssl.SSLContext, authority: Authority
 ) -> None:
     """Plain HTTP, old TLS, half a handshake and silence: all are cut off, while others are answered."""
-    monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 3.0)
     server, token = GoAhead(poll_seconds=0.2, tls=context), new_token()
     await server.start()
     try:

@@ -18,6 +18,7 @@ from scheduler.pymesos_driver import CallUncertain
 from scheduler.service import Scheduler
 from scheduler.views import LinkState
 from tests.certificates import Authority
+from tests.conftest import PATIENCE
 from tests.encrypted import encrypted
 from tests.scheduler.programs import QUICK, agent, eventually, physical, shell
 from tests.scheduler.wire import Link, Master
@@ -56,7 +57,7 @@ async def master(certificate: ssl.SSLContext) -> AsyncIterator[Master]:
 @pytest.fixture
 async def link(master: Master, authority: Authority) -> AsyncIterator[Link]:
     settings = FrameworkSettings(
-        master=master.address, name="test", user="root", http_timeout=2, tls=authority.trust
+        master=master.address, name="test", user="root", http_timeout=20, tls=authority.trust
     )
     framework = Framework(settings)
     await framework.start()
@@ -163,7 +164,7 @@ async def test_a_whole_scheduler_over_tls_with_credentials(
         await scheduler.start()
         try:
             await eventually(lambda: scheduler.link().state is LinkState.CONNECTED)
-            await scheduler.launch(physical("g", shell("a", "sleep 1000")), timeout=20)
+            await scheduler.launch(physical("g", shell("a", "sleep 1000")), timeout=PATIENCE)
             await eventually(lambda: bool(scheduler.agents()))
             framework_id = scheduler.framework_id
             assert framework_id is not None
