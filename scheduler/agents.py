@@ -198,7 +198,7 @@ def address(master: str, path: str, tls: ssl.SSLContext | None) -> str:
 
 async def fetch(
     master: str,
-    credentials: aiohttp.BasicAuth | None,
+    authorization: str,
     seconds: float,
     *,
     path: str = "/slaves",
@@ -208,14 +208,17 @@ async def fetch(
 
     Parameters
     ----------
+    authorization
+        Who we are, as HTTP has it; empty: nobody.
     tls
         Checks its certificate; None: it speaks plain HTTP.
     """
     timeout = aiohttp.ClientTimeout(total=seconds)
     url = address(master, path, tls)
+    head = {"Authorization": authorization} if authorization else {}
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, auth=credentials) as session,
+            aiohttp.ClientSession(timeout=timeout, headers=head) as session,
             session.get(url, ssl=tls or True) as response,
         ):
             if response.status != 200:

@@ -62,7 +62,7 @@ async def ask(master: str, framework_id: str, *, tls: ssl.SSLContext | None = No
 
 
 async def _fetch(master: str, tls: ssl.SSLContext | None, path: str) -> Mapping[str, object]:
-    document = await agents.fetch(master, None, SECONDS, path=path, tls=tls)
+    document = await agents.fetch(master, "", SECONDS, path=path, tls=tls)
     if not isinstance(document, Mapping):
         raise FrameworkError(
             f"no answer from a Mesos master at {agents.address(master, path, tls)}"

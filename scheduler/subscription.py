@@ -8,13 +8,12 @@ offers are not hoarded, the list of agents is read now and then.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
-import aiohttp
 
 from scheduler import agents as agents_module
 from scheduler.agents import Agents
@@ -124,9 +123,10 @@ class Subscription:
         self._agents = agents
         self._timing = timing
         self._tell = tell
-        self._credentials: aiohttp.BasicAuth | None = None
+        self._authorization = ""
         if settings.principal is not None and settings.secret is not None:
-            self._credentials = aiohttp.BasicAuth(settings.principal, settings.secret)
+            both = f"{settings.principal}:{settings.secret}".encode()
+            self._authorization = f"Basic {base64.b64encode(both).decode()}"
         self.tls = settings.tls
         """Checks the certificates of masters and agents; None: they speak plain HTTP."""
         self.link = LinkChanged(LinkState.DISCONNECTED, "", "not yet connected")
@@ -373,7 +373,7 @@ class Subscription:
             return
         master = self.link.master
         document = await agents_module.fetch(
-            master, self._credentials, AGENTS_SECONDS, tls=self.tls
+            master, self._authorization, AGENTS_SECONDS, tls=self.tls
         )
         if document is None:
             return

@@ -171,7 +171,7 @@ async def test_a_whole_scheduler_over_tls_with_credentials(
             stands = await removal.ask(master, framework_id, tls=authority.trust)
             assert stands is removal.Standing.CONNECTED
             stranger = Authority(tmp_path).trust
-            assert await agents.fetch(master, None, 5, tls=stranger) is None
+            assert await agents.fetch(master, "", 5, tls=stranger) is None
             with pytest.raises(FrameworkError, match=f"no answer .*https://{master}"):
                 await removal.ask(master, framework_id, tls=stranger)
         finally:
