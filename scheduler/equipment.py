@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from scheduler.errors import JournalError
+from scheduler.errors import JournalError, LaunchError
 from scheduler.goahead import GoAhead
 from scheduler.journal import Journal
 from scheduler.queues import LaunchQueue
-from scheduler.runs import Runs, TaskEntry
+from scheduler.runs import GraphRun, Runs, TaskEntry
 from scheduler.task import Event
 from scheduler.tls import GoAheadTls
 
@@ -60,15 +60,24 @@ class Equipment:
     """Seconds between two kills of a task that does not end."""
 
 
-async def insist(deadline: float, write: Callable[[], Any]) -> None:
+async def insist(deadline: float, write: Callable[[], Any], run: GraphRun | None = None) -> None:
     """Repeat a write of the journal until it is safe or the deadline has passed.
+
+    Parameters
+    ----------
+    run
+        The graph of which it writes: one that is taken down is forgotten, and must not be written of again.
 
     Raises
     ------
     JournalError
         If the deadline has passed.
+    LaunchError
+        If the graph is taken down.
     """
     while True:
+        if run is not None and run.stop_cause is not None:
+            raise LaunchError(f"graph {run.graph.graph_id}: {run.stop_cause}")
         try:
             await write()
         except JournalError as exc:

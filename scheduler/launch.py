@@ -135,7 +135,7 @@ async def _record_success(equipment: Equipment, run: GraphRun) -> None:
 async def _launch_once(equipment: Equipment, run: GraphRun, deadline: float, priority: int) -> None:
     graph = run.graph
     _BEGUN.reached()
-    await insist(deadline, lambda: equipment.journal.record_graph(graph))
+    await insist(deadline, lambda: equipment.journal.record_graph(graph), run)
     _RECORDED.reached()
     requests = {task.name: task.request for task in graph.logical.tasks}
     claim = await equipment.queue.place(

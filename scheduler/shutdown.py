@@ -45,8 +45,10 @@ def reasonable(equipment: Equipment, run: GraphRun, names: Collection[str]) -> f
 
 
 async def give_up(equipment: Equipment, run: GraphRun) -> None:
-    """Record that a graph ends; it ends all the same when that cannot be written."""
+    """Record that a graph ends, unless it is forgotten; it ends all the same when that cannot be written."""
     run.phase = GraphPhase.STOPPING
+    if equipment.runs.get(run.graph.graph_id) is not run:
+        return  # another call has ended it, record and all
     try:
         await equipment.journal.record_phase(run.graph.graph_id, GraphPhase.STOPPING)
     except JournalError as exc:

@@ -91,9 +91,8 @@ async def _prepare(
     """Do all that comes before the act, and return the ``TaskInfo`` of every task by its place."""
     known = run.placement.assignments if run.placement is not None else {}
     placement = Placement({**known, **claim.placement.assignments})
-    await insist(
-        deadline, lambda: equipment.journal.record_placement(run.graph.graph_id, placement)
-    )
+    write = equipment.journal.record_placement
+    await insist(deadline, lambda: write(run.graph.graph_id, placement), run)
     _PLACED.reached()
     run.placement = placement
     bound = _bind(run, claim, entries)

@@ -87,6 +87,13 @@ class Timing:
     """How long a waiting task asks for its go-ahead."""
 
 
+def _ends_within(entry: TaskEntry, seconds: float) -> bool:
+    """Whether a task will have ended by then, or does not mind."""
+    if entry.ends_by is None or entry.template.tolerates_maintenance:
+        return stay((entry.template,)) <= max(0.0, seconds)
+    return entry.ends_by - asyncio.get_running_loop().time() <= seconds
+
+
 class Subscription:
     """Our side of the conversation with Mesos.
 
@@ -290,7 +297,7 @@ class Subscription:
             agent_id = str(offer.get("agent_id", {}).get("value", ""))
             held = [e for e in self._runs.live_entries() if e.life.agent_id == agent_id]
             left = window.start - time.time()
-            leave = stay(entry.template for entry in held) <= left
+            leave = all(_ends_within(entry, left) for entry in held)
             names = ", ".join(sorted(entry.task.task_id for entry in held))
             logger.warning(
                 "agent %s is due for maintenance %s: %s",

@@ -19,7 +19,7 @@ from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
 from scheduler.task import TaskState
 from scheduler.topology import AgentSnapshot, merge_offers
-from tests.faults.virtual import World, in_virtual_time, launched_on, until
+from tests.faults.virtual import Program, World, in_virtual_time, launched_on, until
 from tests.scheduler.programs import physical, shell
 from tests.scheduler.test_roles import offer
 
@@ -137,6 +137,31 @@ async def test_agents_that_mesos_drains_or_deactivates_are_shown(tmp_path: Path)
         assert conditions()[others[1]] == ""
         assert not scheduler.tasks("g")["t"].expected_death
         assert await hosts_of(scheduler, "h", task("t")) == {others[1]}
+
+
+@in_virtual_time
+async def test_an_agent_is_given_back_once_nothing_of_ours_will_be_there(tmp_path: Path) -> None:
+    """Counted from when a node of a batch began, and also when the window has begun."""
+    async with World(tmp_path, agents=1) as world, world.scheduler() as scheduler:
+        world.programs["t"] = Program(runs=395.0)
+        node = task("t", max_run_time=400.0)
+        batch = asyncio.create_task(scheduler.run_batch(physical("b", node), timeout=1000))
+        await until(lambda: len(world.running()) == 1)
+        close(world, "agent0", in_seconds=100.0)
+        await asyncio.sleep(250)
+        assert not world.called("ACCEPT_INVERSE_OFFERS")
+        await asyncio.sleep(130)
+        assert world.called("ACCEPT_INVERSE_OFFERS"), "it ends 100 s from now at the latest"
+        await batch
+        world.calls.clear()
+        inverse = {
+            "id": {"value": "i"},
+            "agent_id": {"value": world.agents["agent0"].info.id},
+            "unavailability": {"start": {"nanoseconds": 1}},
+        }
+        world.drivers[0].hear("INVERSE_OFFERS", inverse_offers=[inverse])
+        await asyncio.sleep(1)
+        assert world.called("ACCEPT_INVERSE_OFFERS"), "nothing of ours is there"
 
 
 # ---------------------------------------------------------------------- pure

@@ -8,6 +8,7 @@ from pathlib import Path
 from scheduler.errors import JournalError
 from scheduler.graph import Edge, EdgeKind
 from scheduler.journal import MemoryJournal, TaskRecord
+from scheduler.placement import Placement
 from scheduler.policy import Queue
 from scheduler.requests import TaskRequest
 from tests.faults.virtual import NEVER, Clockwork, Program, World, in_virtual_time, until
@@ -153,3 +154,78 @@ async def test_what_ends_on_a_drained_host_is_no_remedy(tmp_path: Path) -> None:
         await asyncio.sleep(30)
         assert "the end of now" not in scheduler.explain("g")
         await end(launch)
+
+
+@in_virtual_time
+async def test_offers_are_wanted_while_somebody_waits_and_only_then(tmp_path: Path) -> None:
+    """Also by a subscription that follows another: Mesos remembers nothing of what was suppressed."""
+    async with World(tmp_path, agents=1) as world, world.scheduler() as scheduler:
+
+        def wanted() -> str:
+            return next(c["type"] for c in world.calls[::-1] if c["type"] in ("REVIVE", "SUPPRESS"))
+
+        await asyncio.sleep(5)
+        assert wanted() == "SUPPRESS"
+        await scheduler.launch(physical("now", shell("t", "x", request=ONE)), timeout=60)
+        assert wanted() == "SUPPRESS"
+        launch = asyncio.create_task(
+            scheduler.launch(physical("g", shell("t", "x", request=TWO)), timeout=600)
+        )
+        await asyncio.sleep(45)
+        assert wanted() == "REVIVE"
+        refused = [call["filters"]["refuse_seconds"] for call in world.called("DECLINE")]
+        assert refused[-2:] == [1.0, 1.0], "while somebody waits, offers come back at once"
+        await end(launch)
+        await asyncio.sleep(5)
+        for _ in range(2):
+            assert wanted() == "SUPPRESS"
+            assert scheduler.offers_held == 0
+            calls = len(world.calls)
+            await asyncio.sleep(300)
+            assert {call["type"] for call in world.calls[calls:]} <= {"RECONCILE"}
+            world.cut()
+            calls = len(world.calls)
+            await asyncio.sleep(20)
+            assert "SUPPRESS" in {call["type"] for call in world.calls[calls:]}
+
+
+@in_virtual_time
+async def test_everything_is_reconciled_every_ten_minutes(tmp_path: Path) -> None:
+    """First by name, with the agents, then whatever Mesos knows."""
+    async with World(tmp_path, agents=1) as world, world.scheduler() as scheduler:
+        await scheduler.launch(physical("now", shell("t", "x")), timeout=60)
+        await asyncio.sleep(60)
+        before = len(world.called("RECONCILE"))
+        await asyncio.sleep(1800)
+        asked = [call["tasks"] for call in world.called("RECONCILE")[before:]]
+        agent = world.agents["agent0"].info.id
+        named = [{"task_id": {"value": "now.t.0"}, "agent_id": {"value": agent}}]
+        assert asked in ([named, []] * 2, [named, []] * 3)
+
+
+class Slow(MemoryJournal):
+    """A journal that takes a second for a placement, the first one in vain."""
+
+    tried = 0
+
+    async def record_placement(self, graph_id: str, placement: Placement) -> None:
+        await asyncio.sleep(1)
+        self.tried += 1
+        if self.tried == 1:
+            raise JournalError("the store is away")
+        await super().record_placement(graph_id, placement)
+
+
+@in_virtual_time
+async def test_nothing_is_left_of_a_graph_that_is_stopped_while_it_is_recorded(
+    tmp_path: Path,
+) -> None:
+    journal = Slow()
+    async with World(tmp_path, agents=1) as world, world.scheduler(journal) as scheduler:
+        graph = physical("g", shell("t", "x", request=TWO))
+        launch = asyncio.create_task(scheduler.launch(graph, timeout=600))
+        await until(lambda: journal.tried == 1)
+        await scheduler.stop("g")
+        await asyncio.gather(launch, return_exceptions=True)
+        state = await journal.load()
+        assert (state.graphs, state.placements, state.tasks, state.phases) == ({}, {}, {}, {})

@@ -502,6 +502,10 @@ class VirtualDriver:
         """Lose the connection."""
         self._close()
 
+    def hear(self, kind: str, **body: Any) -> None:
+        """Take an event that no master sent."""
+        self._take({"type": kind, kind.lower(): body})
+
     def _close(self) -> None:
         if self._stream is not None:
             stream, self._stream = self._stream, None
