@@ -12,7 +12,6 @@ import getpass
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 from scheduler import batch, launch, restart
@@ -42,10 +41,7 @@ from scheduler.runs import GraphRun, LateValues, Runs, TaskEntry
 from scheduler.shutdown import kill_until_dead
 from scheduler.subscription import Subscription, Timing
 from scheduler.tls import GoAheadTls
-from scheduler.views import (
-    AgentsChanged,
-    BatchResult,
-)
+from scheduler.views import AgentsChanged, BatchResult
 
 logger = logging.getLogger(__name__)
 
@@ -153,12 +149,7 @@ class Scheduler(Questions):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.close(teardown=False)
 
     async def start(self) -> None:

@@ -80,7 +80,7 @@ def mesos_link(options: argparse.Namespace) -> tuple[str, ssl.SSLContext | None]
     Raises
     ------
     ControllerError
-        If the authority's file is of no use, or the address is none.
+        If the authority's file is of no use, or the address says that nothing is encrypted.
     """
     address: str = options.mesos
     scheme, separator, rest = address.partition("://")
