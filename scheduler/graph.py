@@ -290,6 +290,11 @@ class PhysicalGraph:
         }
         return type(self)(self.graph_id, self.logical, tasks, self.values)
 
+    def with_id(self, name: str, task_id: str) -> Self:
+        """Return the same graph with another id for one task."""
+        task = PhysicalTask(task_id, self.tasks[name].template)
+        return type(self)(self.graph_id, self.logical, {**self.tasks, name: task}, self.values)
+
 
 class _StoredPhysical(TypedDict):
     graph_id: str

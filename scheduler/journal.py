@@ -45,7 +45,7 @@ class TaskRecord:
     agent_url: str = ""
     """Base of the agent's HTTP API, for its log files."""
     token: str = ""
-    """Secret of the go-ahead; empty for a task that waits for nothing."""
+    """Secret of the go-ahead, or its digest; empty for a task that waits for nothing."""
     death: Death | None = None
     shared: Mapping[str, str] = field(default_factory=dict)
     """What templates of other tasks may name of it."""

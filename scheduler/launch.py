@@ -83,6 +83,8 @@ async def launch(
     JournalError
         If the intent could not be written before the deadline.
     """
+    if run.stop_cause is not None:  # it was taken down before it was gone on with
+        raise LaunchError(f"graph {run.graph.graph_id}: {run.stop_cause}")
     for attempt in range(ATTEMPTS):
         try:
             if resume and attempt == 0:

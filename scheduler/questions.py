@@ -10,6 +10,7 @@ from typing import Final
 from scheduler import sandbox_log
 from scheduler.agents import Agents
 from scheduler.closures import stay
+from scheduler.errors import GraphError
 from scheduler.graph import PhysicalGraph
 from scheduler.journal import GraphPhase
 from scheduler.listeners import Listeners
@@ -175,6 +176,11 @@ class Questions:
         waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]
         doing = ", ".join(_doing(e) for e in waiting[:20] if e.held or not why)
         return "; ".join(filter(None, (why, doing)))
+
+    def _queue_named(self, name: str) -> Queue:
+        if name not in self._queues:
+            raise GraphError(f"there is no queue {name!r}, only {', '.join(self._queues)}")
+        return self._queues[name]
 
 
 def _homeless(agents: Sequence[AgentSnapshot], graph: PhysicalGraph) -> Mapping[str, Explanation]:

@@ -184,6 +184,8 @@ class GraphRun:
         """Asked for what go-aheads carry."""
         self.resumed = False
         """Whether somebody goes on with the launch that a predecessor began."""
+        self.walked = False
+        """Whether its launch goes on: what the journal has lost of it is put back before that only."""
         self.restarting: frozenset[str] = frozenset()
         """Tasks that are being started anew."""
         self._changed = asyncio.Event()

@@ -35,6 +35,7 @@ from scheduler.permission import Permission, granted
 from scheduler.policy import BATCH, REALTIME, Queue
 from scheduler.questions import Questions
 from scheduler.queues import LaunchQueue
+from scheduler.rebuilding import Rebuilding
 from scheduler.recovery import restore
 from scheduler.restart import RestartPlan
 from scheduler.runs import GraphRun, LateValues, Runs, TaskEntry
@@ -193,14 +194,13 @@ class Scheduler(Questions):
             kill_interval=self._timing.kill_interval,
         )
         self._graphs = Graphs(self._equipment, self._background)
+        kit, tell = self._equipment, self._listeners.tell
+        self._subscription.rebuilding = Rebuilding(kit, self._graphs, self._background, tell)
         for run in await restore(state):
             self._graphs.take_up(run, self._timing.adoption)
         await self._framework.start()
-        for work in (
-            self._subscription.listen(),
-            self._subscription.keep_time(),
-            self._queue.work(),
-        ):
+        link = self._subscription
+        for work in (link.listen(), link.keep_time(), self._queue.work()):
             self._background.spawn(work)
 
     async def loaded(self) -> None:
@@ -347,6 +347,9 @@ class Scheduler(Questions):
         equipment, graphs = self._ready()
         deadline = asyncio.get_running_loop().time() + timeout
         try:
+            if resume and self._subscription is not None:
+                await self._subscription.known(timeout)
+            run.walked = True
             await launch.launch(equipment, run, deadline=deadline, priority=priority, resume=resume)
         except asyncio.CancelledError:
             graphs.abandon(run, "the launch was cancelled")
@@ -489,8 +492,3 @@ class Scheduler(Questions):
         self._closures.drain(drained)
         self._queue.poke()
         self._listeners.tell(AgentsChanged())
-
-    def _queue_named(self, name: str) -> Queue:
-        if name not in self._queues:
-            raise GraphError(f"there is no queue {name!r}, only {', '.join(self._queues)}")
-        return self._queues[name]

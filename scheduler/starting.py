@@ -187,7 +187,9 @@ def _written(equipment: Equipment, run: GraphRun, bound: Bound, ledger: Ledger) 
         environment |= wrapper_environment(
             bound.task.task_id, entry.token, equipment.controllers, wait, equipment.goahead_tls
         )
-    return task_info(run.graph, bound, ledger, command, environment, waits_seconds=wait)
+    return task_info(
+        run.graph, bound, ledger, command, environment, waits_seconds=wait, token=entry.token
+    )
 
 
 async def _accept(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,9 +37,12 @@ from scheduler.framework import (
     Subscribed,
     Updated,
 )
+from scheduler.inventory import inventory
 from scheduler.journal import Journal
+from scheduler.labels import Found
 from scheduler.offers import OfferPool
 from scheduler.queues import LaunchQueue
+from scheduler.rebuilding import LIVE, UNLAUNCHED, Rebuilding
 from scheduler.runs import Runs, TaskEntry
 from scheduler.task import DeclaredLost, StatusUpdate, TaskState
 from scheduler.views import AgentsChanged, Change, LinkChanged, LinkState
@@ -55,7 +59,8 @@ LEAVE_AGAIN: Final = 60.0
 """Seconds after which Mesos may ask again to leave an agent."""
 AGENTS_SECONDS: Final = 5.0
 """How long the master may take to list its agents."""
-_LIVE: Final = ("TASK_STAGING", "TASK_STARTING", "TASK_RUNNING")
+STOCK_SECONDS: Final = 2.0
+"""For how long a list of our tasks is good."""
 _FORGOTTEN: Final = ("TASK_UNKNOWN", "TASK_LOST")
 _SETTLED: Final = (TaskState.WAITING, TaskState.STARTING, TaskState.READY)
 
@@ -145,6 +150,11 @@ class Subscription:
         """Ids of tasks that Mesos was asked for since we subscribed, and has not spoken of."""
         self._ask_again_at, self._ask_pause = 0.0, timing.silence
         self._looked_at = 0.0
+        self.rebuilding: Rebuilding | None = None
+        """Puts back what the journal has lost."""
+        self._stock_taken = asyncio.Event()
+        self._stock: Sequence[Found] = ()
+        self._stock_at = float("-inf")
 
     # ------------------------------------------------------------------ what Mesos says
 
@@ -201,6 +211,10 @@ class Subscription:
         self._framework.confirm()
         self._set_link(LinkState.CONNECTED, event.master, "")
         self.want_offers(self._queue.busy)
+        if not self._stock_taken.is_set():
+            if any(True for _ in self._runs):  # of a predecessor, whose last words may be lost
+                await self._take_stock()
+            self._stock_taken.set()
         self._reconcile_all()
         self._looked_at = 0.0
 
@@ -254,6 +268,8 @@ class Subscription:
     async def _updated(self, status: StatusUpdate) -> None:
         self._unanswered.discard(status.task_id)
         entry = self._runs.entry(status.task_id)
+        if status.state in LIVE and (entry is None or entry.life.state in UNLAUNCHED):
+            entry = await self._looked_up(status.task_id)
         if entry is None:
             self._stranger(status)
             self._framework.acknowledge(status)
@@ -267,9 +283,37 @@ class Subscription:
 
     def _stranger(self, status: StatusUpdate) -> None:
         """Kill what runs under our name without a record: nobody else would ever end it."""
-        if status.state in _LIVE:
-            logger.warning("task %s is %s, but unknown: killed", status.task_id, status.state)
+        if status.state in LIVE:
+            if self.rebuilding is not None:
+                self.rebuilding.killed(status.task_id, self._stock)
             self._framework.kill(status.task_id)
+
+    async def _looked_up(self, task_id: str) -> TaskEntry | None:
+        """Return a task that runs without a record; None where that cannot be put back."""
+        at = asyncio.get_running_loop().time()
+        if at - self._stock_at > STOCK_SECONDS or all(t.task_id != task_id for t in self._stock):
+            await self._take_stock()
+        return self._runs.entry(task_id)
+
+    async def _take_stock(self) -> None:
+        """Compare our records with what the master knows of our tasks."""
+        if self.framework_id is None or self.rebuilding is None:
+            return
+        await self.look_at_agents()
+        found = await inventory(self.link.master, self._authorization, self.framework_id, self.tls)
+        if found is None:
+            logger.warning("the master does not tell our tasks: what has no record is killed")
+            return
+        self._stock, self._stock_at = found, asyncio.get_running_loop().time()
+        leaving = ("draining", "drained")
+        excused = {v.agent_id for v in self._agents.views() if v.condition in leaving}
+        await self.rebuilding.take_stock(found, excused)
+
+    async def known(self, seconds: float) -> None:
+        """Wait until what Mesos knows was compared with our records; not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stock_taken.wait()
 
     # ------------------------------------------------------------------ offers
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any, Final
 
-from scheduler import given
+from scheduler import given, labels
 from scheduler.graph import EdgeIndex, EdgeKind, PhysicalGraph, PhysicalTask, TaskTemplate
 from scheduler.offers import Ledger
 from scheduler.placement import Assignment
@@ -17,9 +17,6 @@ from scheduler.topology import AgentSnapshot, Topology
 
 DOCKER_SANDBOX: Final = "/mnt/mesos/sandbox"
 """Where Mesos' Docker containerizer mounts the sandbox."""
-LABEL_GRAPH: Final = "sdp.graph"
-LABEL_TASK: Final = "sdp.task"
-LABEL_KIND: Final = "sdp.kind"
 WAITS_FOR: Final = (EdgeKind.READY, EdgeKind.FINISHED, EdgeKind.ENDED)
 NAMES: Final = (EdgeKind.PORT, EdgeKind.RESOURCES, EdgeKind.RESOLVED)
 """Edges by which a task's templates name something of another."""
@@ -134,6 +131,7 @@ def task_info(
     environment: Mapping[str, str],
     *,
     waits_seconds: float = 0.0,
+    token: str = "",
 ) -> dict[str, Any]:
     """Return Mesos' ``TaskInfo``.
 
@@ -145,6 +143,8 @@ def task_info(
         Already filled in.
     waits_seconds
         How long it may wait for its go-ahead, which Mesos counts as running.
+    token
+        Secret of that; its digest goes into a label.
 
     Raises
     ------
@@ -153,7 +153,10 @@ def task_info(
     """
     task, template = bound.task, bound.task.template
     amount = bound.assignment.resources(template.request)
-    labels = {LABEL_GRAPH: graph.graph_id, LABEL_TASK: task.name, LABEL_KIND: template.kind}
+    agent = bound.agent
+    carried = labels.written(
+        template, graph.graph_id, bound.assignment, agent.address, agent.url, token
+    )
     info: dict[str, Any] = {
         "task_id": {"value": task.task_id},
         "agent_id": {"value": bound.assignment.agent_id},
@@ -169,7 +172,7 @@ def task_info(
             },
         },
         "kill_policy": {"grace_period": {"nanoseconds": int(template.kill_grace * 1e9)}},
-        "labels": {"labels": [{"key": key, "value": value} for key, value in labels.items()]},
+        "labels": {"labels": [{"key": key, "value": value} for key, value in carried.items()]},
     }
     if template.max_run_time is not None:
         limit = int((template.max_run_time + waits_seconds) * 1e9)

@@ -98,7 +98,33 @@ class LinkChanged:
     """For people; empty when connected."""
 
 
-Change: TypeAlias = TaskChanged | AgentsChanged | LinkChanged
+@dataclass(frozen=True, slots=True)
+class TasksPutBack:
+    """Tasks run of which the journal had lost the record: it was put back, and they go on."""
+
+    graph_id: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StrangerKilled:
+    """A task without a record was killed."""
+
+    task_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEnds:
+    """A graph that was recorded as up was being taken down: that goes on."""
+
+    graph_id: str
+    why: str
+
+
+Change: TypeAlias = (
+    TaskChanged | AgentsChanged | LinkChanged | TasksPutBack | StrangerKilled | GraphEnds
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

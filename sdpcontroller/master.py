@@ -42,19 +42,21 @@ from sdpcontroller.control import (
     TaskSensor,
 )
 from sdpcontroller.draining import Draining
-from sdpcontroller.errors import CommandError, StoreError
+from sdpcontroller.errors import CommandError
+from sdpcontroller.lost_writes import LostWrites
 from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
 from sdpcontroller.operations import Operations
 from sdpcontroller.overrides import OVERRIDES, Overrides
 from sdpcontroller.planning import Planning
 from sdpcontroller.products.product import Product
-from sdpcontroller.products.record import BATCHES, PRODUCTS, KeptBatch
+from sdpcontroller.products.record import BATCHES, PRODUCTS
 from sdpcontroller.products.services import Figures, NoFigures, Services, Timeouts
 from sdpcontroller.repair import REPAIR, Repair
 from sdpcontroller.store import Store
 from sdpcontroller.store.journal import JOURNAL_FORMS
 from sdpcontroller.store.records import Form, Table
 from sdpcontroller.system import SYSTEM, Target, alarms, ordered, summed_up
+from sdpcontroller.tidying import tidy
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +151,7 @@ class Master:
         self._overrides = Overrides(store)
         self._repair = Repair(store, self.tell_system)
         self._complaints = Complaints()
+        self._lost_writes = LostWrites(self._products, self.tell_system)
         self._operations = Operations(
             store,
             products=self._products,
@@ -213,6 +216,7 @@ class Master:
             image=self._image,
             may_act=self._may_act,
             may_repair=self._repair.allowed,
+            note_loss=self._lost_writes.note,
             figures=self._figures,
         )
         self._products.update(await self._load_products(services))
@@ -253,21 +257,9 @@ class Master:
         for product in tuple(self._products.values()):
             services.background.create_task(product.recover())
             await asyncio.sleep(0)  # each looks at hundreds of tasks first
-        services.background.create_task(self._tidy())
+        tidying = tidy(self._store, self._multicast, self._products)
+        services.background.create_task(tidying)
         self._operations.resume()
-
-    async def _tidy(self) -> None:
-        """Remove what a product has left that died with its controller."""
-        try:
-            for owner in self._multicast.owners - self._products.keys():
-                await self._multicast.release(owner)
-            batches: Table[KeptBatch] = Table(self._store, BATCHES)
-            for graph_id, row in (await batches.load()).items():
-                product = self._products.get(row.value.product)
-                if product is None or row.value.cbid not in product.record.capture_blocks:
-                    await batches.delete(graph_id, event="no capture block needs it")
-        except StoreError as exc:  # the next start tries again
-            logger.warning("what dead products have left stays: %s", exc)
 
     async def _watch_scheduler(self) -> None:
         """Die with the scheduler: without it nothing here means anything."""
@@ -342,6 +334,7 @@ class Master:
         wrong = ordered(
             *self._alarms(),
             *self._repair.alarms(),
+            *self._lost_writes.alarms(),
             *alarms(self._link, products.values(), self.agents()),
             *self._complaints.alarms(products),
         )
@@ -459,6 +452,8 @@ class Master:
     # Changes
 
     def _scheduler_changed(self, change: Change) -> None:
+        if self._lost_writes.take(change):
+            return
         if isinstance(change, TaskChanged):
             for product in self._products.values():
                 if change.view.graph_id in product.graph_ids:

@@ -16,11 +16,11 @@ from typing import Any, Final
 import aiohttp
 import aiokatcp
 
+from scheduler import labels as carried
 from scheduler.collector import calm
 from scheduler.embedded import AgentSpec, Cluster
 from scheduler.embedded.executors import Container, Launch, Outcome, Running
 from scheduler.quantities import Ranges, Resources
-from scheduler.taskinfo import LABEL_KIND
 from scheduler.topology import Nic, NumaNode, Topology, Volume
 from sdpcontroller.interface_mode.programs import StandInProgram
 from sdpcontroller.workflows.resources import CBF_NETWORK, DATA_VOLUME, SDP_NETWORK
@@ -76,7 +76,7 @@ class Task:
         variables = launch.command.get("environment", {}).get("variables", [])
         self._environment = {entry["name"]: entry["value"] for entry in variables}
         labels = {entry["key"]: entry["value"] for entry in launch.task.labels}
-        self.kind = labels.get(LABEL_KIND, "")
+        self.kind = labels.get(carried.KIND, "")
         ports = launch.task.document.get("discovery", {}).get("ports", {}).get("ports", [])
         self._ports = {port["name"]: port["number"] for port in ports}
         self._end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

@@ -12,7 +12,7 @@ from sdpcontroller.config import ProductConfig
 from sdpcontroller.config.document import load
 from sdpcontroller.control import CaptureBlockState, ProductState
 from sdpcontroller.errors import CommandError, ControllerError, FencedError, StoreError
-from sdpcontroller.products import captures, machine
+from sdpcontroller.products import captures, evidence, machine
 from sdpcontroller.products.keeper import Keeper
 from sdpcontroller.products.postprocessing import Postprocessing
 from sdpcontroller.products.record import Block, KeptProduct
@@ -30,6 +30,9 @@ _DRAINED: Final = CrashPoint(
     "capture-done.drained", "all tasks have drained, the block is in burndown"
 )
 _CAPTURED: Final = CrashPoint("capture-done.captured", "postprocessing is recorded, not begun")
+
+_AHEAD: Final = 86400.0
+"""Seconds that the number of a block may be ahead of the clock: many were begun in one, or it was set."""
 
 Asked = dict[str, str]
 """Capture block by task, as tasks tell."""
@@ -219,7 +222,8 @@ class Capturing:
         """Bring the current block into the state that its tasks tell.
 
         One that had begun everywhere captures; one that had not is called off; one that drained, or whose
-        product is in error, is drained to the end.
+        product is in error, is drained to the end. So is one that is recorded as capturing and that its sources
+        have left. One that is not recorded, and that all are at, is put back.
 
         Raises
         ------
@@ -228,18 +232,71 @@ class Capturing:
         """
         cbid = self._keeper.kept.current_block
         if cbid is None:
+            await self._resume_unrecorded(graph)
             return
         match self._keeper.kept.block(cbid).state:
             case CaptureBlockState.INITIALISING:
                 await self._resume_begin(graph, cbid)
             case CaptureBlockState.CAPTURING if self._keeper.kept.state is ProductState.CAPTURING:
                 told = await self._ask(graph)
+                if evidence.has_ended(told, cbid, graph.stages(), graph.expendable):
+                    await self._resume_end(graph, cbid)
+                    return
                 others = sorted(task for task, block in told.items() if block != cbid)
                 if others:
                     logger.error("%s: not at %s: %s", self._keeper.name, cbid, ", ".join(others))
                 self._catch_up(graph, _at(cbid, told, graph), cbid)
             case _:
                 await self.end(graph)
+
+    async def _resume_end(self, graph: RunningGraph, cbid: str) -> None:
+        """End a block that was told to end, of which the database has lost the record."""
+        self._services.note_loss(f"{self._keeper.name}: capture block {cbid} ends, as asked before")
+        block = dataclasses.replace(self._keeper.kept.block(cbid), state=CaptureBlockState.BURNDOWN)
+        await self._set_block(cbid, block, current=cbid)
+        await self.end(graph)
+
+    async def _resume_unrecorded(self, graph: RunningGraph) -> None:
+        """Look whether tasks are at a block that is not recorded: put it back, or call it off."""
+        told = await self._ask(graph)
+        blocks = evidence.blocks(told, time.time() + _AHEAD)
+        found = [cbid for cbid in blocks if cbid not in self._keeper.kept.blocks]
+        if not found:
+            return
+        # Numbers follow the clock, and those that were given in the lost moment are not given again.
+        await self._services.store.take_numbers("capture-block", at_least=int(found[-1]) + 1)
+        needed = {task for stage in graph.stages() for task in stage} - graph.expendable
+        cbid = found[-1]
+        idle = self._keeper.kept.state is ProductState.IDLE
+        if not (idle and evidence.captures(told, cbid, needed)):
+            for cbid in found:
+                await self._call_off_unrecorded(graph, told, cbid)
+            return
+
+        def capturing(kept: KeptProduct) -> KeptProduct:
+            block = Block(state=CaptureBlockState.CAPTURING)
+            return kept.in_state(ProductState.CAPTURING).with_block(cbid, block, current_block=cbid)
+
+        await self._keeper.change(f"capturing {cbid}, as its tasks tell: put back", capturing)
+        self._catch_up(graph, _at(cbid, told, graph), cbid)
+        self._services.note_loss(
+            f"{self._keeper.name}: capture block {cbid} goes on, without an override if it had one"
+        )
+
+    async def _call_off_unrecorded(self, graph: RunningGraph, told: Asked, cbid: str) -> None:
+        await self._end_where(graph, told, cbid)
+        await self._keeper.change(f"capture block {cbid}, which was not recorded, called off")
+        self._services.note_loss(f"{self._keeper.name}: capture block {cbid} was called off")
+
+    async def _end_where(self, graph: RunningGraph, told: Asked, cbid: str) -> None:
+        """Tell those tasks to end that are, or may be, at a block."""
+        begun = [
+            [task for task in stage if told.get(task, cbid) == cbid] for stage in graph.stages()
+        ]
+        timeouts = self._services.timeouts
+        await captures.end_again(
+            begun, graph.connections, cbid, timeout=timeouts.capture_done, ask=timeouts.ask
+        )
 
     async def _resume_begin(self, graph: RunningGraph, cbid: str) -> None:
         told = await self._ask(graph)
@@ -250,13 +307,7 @@ class Capturing:
             await self._captures(cbid)
             self._catch_up(graph, _at(cbid, told, graph), cbid)
             return
-        begun = [
-            [task for task in stage if told.get(task, cbid) == cbid] for stage in graph.stages()
-        ]
-        timeouts = self._services.timeouts
-        await captures.end_again(
-            begun, graph.connections, cbid, timeout=timeouts.capture_done, ask=timeouts.ask
-        )
+        await self._end_where(graph, told, cbid)
         await self._keeper.change(
             f"capture block {cbid} called off: the controller was restarted",
             lambda kept: kept.with_block(

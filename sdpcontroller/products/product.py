@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
@@ -438,6 +438,46 @@ class Product:
         await self._services.scheduler.stop(self._keeper.kept.graph_id)
         await self._services.multicast.release(self.name)
         await self._die(reason, reason)
+
+    def tasks_put_back(self, names: Sequence[str]) -> None:
+        """Take tasks in again of which the records were lost; return at once."""
+        self._services.background.create_task(self._take_back(tuple(names)))
+
+    async def _take_back(self, names: Sequence[str]) -> None:
+        event = f"{', '.join(names)} run on: their records were lost and put back"
+        try:
+            await self._keeper.insist(lambda: self._keeper.change(event))
+        except FencedError:
+            return
+        if self._graph is not None and self._state in (ProductState.IDLE, ProductState.CAPTURING):
+            for name in names:
+                try:
+                    await self._losses.rejoin(self._graph, name)
+                except CommandError as exc:
+                    logger.warning("%s: %s", self.name, exc)
+
+    def ends_unasked(self, why: str) -> None:
+        """Go on with a deconfigure of which the record was lost; return at once."""
+        self._services.background.create_task(self._end_as_begun(why))
+
+    async def _end_as_begun(self, why: str) -> None:
+        try:
+            await self._keeper.insist(lambda: self._begin_to_end(f"deconfigure goes on: {why}"))
+        except FencedError:
+            return
+        except ControllerError as exc:
+            logger.error("%s: deconfigure: %s", self.name, exc)
+        else:
+            await self._go_on_finishing()
+
+    async def _begin_to_end(self, event: str) -> None:
+        async with self._command("deconfigure", wait=True):
+            if self._keeper.dead or self._state is ProductState.DECONFIGURING:
+                return
+            await self._up().disconnect_all()  # nobody is left to drain
+            if self._keeper.kept.current_block is not None:
+                await self._capturing.end(self._up())
+            await self._set_state(ProductState.DECONFIGURING, event)
 
     # What happens to the tasks
 

@@ -75,5 +75,7 @@ class Services:
     """When tasks may be started again without being asked; see :mod:`sdpcontroller.repair`."""
     linking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LINKS_AT_ONCE))
     """Room for links that are being opened, where many are."""
+    note_loss: Callable[[str], None] = lambda _: None
+    """Is told what the database had lost, and what became of it."""
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when another controller goes on with the products: what is cancelled then is not undone."""

@@ -19,6 +19,7 @@ from scheduler.errors import LaunchError
 from scheduler.goahead import (
     MAX_POLLS,
     GoAhead,
+    digest,
     new_token,
     wrapper_environment,
     wrapper_script,
@@ -72,6 +73,15 @@ async def test_the_answer_is_the_same_however_often_it_is_asked_for(server: GoAh
     answers = {await ask(server, token) for _ in range(3)}
     assert len(answers) == 1
     assert json.loads(answers.pop()[1])["values"] == {"a": "1"}
+
+
+async def test_a_digest_is_enough_to_know_the_owner_by_and_opens_nothing(server: GoAhead) -> None:
+    token = new_token()
+    server.open(TASK, digest(token))
+    server.let_through(TASK)
+    assert (await ask(server, token))[0] == 200
+    for wrong in (digest(token), new_token(), ""):
+        assert (await ask(server, wrong))[0] == 403
 
 
 async def test_only_the_owner_of_the_token_is_answered(server: GoAhead) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.soak.faults import KINDS
+from tests.soak.faults import BY_NAME, KINDS
 from tests.soak.soak import Soak
 
 
@@ -26,7 +26,12 @@ def main() -> int:
         "--keep", type=Path, metavar="FOLDER", help="keep logs and the database here"
     )
     parser.add_argument(
-        "--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="of faults [all]"
+        "--kinds",
+        nargs="+",
+        choices=(*KINDS, *BY_NAME),
+        default=KINDS,
+        metavar="KIND",
+        help="of faults [all]",
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sdp-soak-") as temporary:

@@ -166,6 +166,18 @@ class Chaos:
         await asyncio.sleep(self._rng.uniform(0.05, 1.5 * LEASE))
         await asyncio.to_thread(self.bench.start_redis)
 
+    async def store_loses_its_last_writes(self) -> None:
+        """Its machine fails, and the controllers' with it; what was written in the last moment is not there."""
+        written = self.bench.written()
+        await asyncio.sleep(self._rng.uniform(0.0, 1.0))
+        self.bench.stop_redis()
+        for name, controller in self.bench.controllers.items():
+            if controller.pid:
+                await self.bench.signal(name, signal.SIGKILL)
+        self.bench.lose_writes(written)
+        await asyncio.to_thread(self.bench.start_redis)
+        await self._answer_again()
+
     async def pause_store(self) -> None:
         """Let the database hang, for less or more than the lease."""
         self.bench.signal_redis(signal.SIGSTOP)
@@ -291,7 +303,7 @@ class Chaos:
     @property
     def kinds(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """All kinds of faults, by name."""
-        return {name: getattr(self, name) for name in KINDS}
+        return {name: getattr(self, name) for name in (*KINDS, *BY_NAME)}
 
 
 KINDS: Final = (
@@ -319,6 +331,8 @@ KINDS: Final = (
     "a_machine_returns_with_less",
     "many_machines_go_down",
 )
+BY_NAME: Final = ("store_loses_its_last_writes",)
+"""Kinds that are chosen by name only: a client that was answered in the lost moment was told what is not so."""
 
 
 async def _answers(controller: Controller) -> bool:

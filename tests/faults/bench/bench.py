@@ -252,6 +252,21 @@ class Bench:
             self._redis.wait(10)
             self._redis = None
 
+    @property
+    def _log_of_writes(self) -> Path:
+        (found,) = (self.folder / "redis").glob("appendonlydir/*.incr.aof")
+        return found
+
+    def written(self) -> int:
+        """Return how much the database has written: for :meth:`lose_writes`."""
+        return self._log_of_writes.stat().st_size
+
+    def lose_writes(self, written: int) -> None:
+        """Let the database, which must be dead, have written no more than that."""
+        assert self._redis is None
+        with self._log_of_writes.open("r+b") as file:
+            file.truncate(written)
+
     def patience(self, seconds: float) -> Patience:
         """Return a deadline that is later by what we all have to wait for a processor."""
         return Patience(seconds, self._waited)

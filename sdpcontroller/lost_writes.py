@@ -1,0 +1,80 @@
+"""What the database had lost when this controller began, and what became of it: told to operators.
+
+A Redis whose machine failed comes back as it was a second before. What tasks and Mesos tell of that second is
+put back (:mod:`scheduler.rebuilding`, :mod:`sdpcontroller.products.evidence`); what cannot be is ended.
+Both are in the log, in the event stream of the product that it concerns, and in an alarm for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from scheduler.views import Change, GraphEnds, StrangerKilled, TasksPutBack
+from sdpcontroller.control import Alarm, Severity
+from sdpcontroller.products.product import Product
+
+logger = logging.getLogger(__name__)
+
+SHOWN: Final = 3600.0
+"""Seconds for which the alarm stands after the last news."""
+_NAMED: Final = 5
+"""News that the alarm tells."""
+
+
+class LostWrites:
+    """Keeps what was found, and hands it to the products that it concerns.
+
+    Parameters
+    ----------
+    products
+        All, by name.
+    changed
+        Is called when the alarm changes.
+    """
+
+    def __init__(self, products: Mapping[str, Product], changed: Callable[[], None]) -> None:
+        self._products = products
+        self._changed = changed
+        self._news: list[str] = []
+        self._until = 0.0
+
+    def take(self, change: Change) -> bool:
+        """Take what the scheduler found; whether it is of that kind."""
+        match change:
+            case TasksPutBack(graph_id, names):
+                self.note(f"{', '.join(names)} of {graph_id} run on: their records were put back")
+                for product in self._of(graph_id):
+                    product.tasks_put_back(names)
+            case GraphEnds(graph_id, why):
+                self.note(f"graph {graph_id} is taken down: {why}")
+                for product in self._of(graph_id):
+                    product.ends_unasked(why)
+            case StrangerKilled(task_id, why):
+                self.note(f"task {task_id} was killed: {why}")
+            case _:
+                return False
+        return True
+
+    def _of(self, graph_id: str) -> list[Product]:
+        return [product for product in self._products.values() if graph_id in product.graph_ids]
+
+    def note(self, news: str) -> None:
+        """Take note of something that was lost, and of what became of it."""
+        logger.warning("the database knew less than what runs: %s", news)
+        loop = asyncio.get_running_loop()
+        self._news.append(news)
+        self._until = loop.time() + SHOWN
+        loop.call_at(self._until, self._changed)
+        self._changed()
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return what is to be told."""
+        if not self._news or asyncio.get_running_loop().time() >= self._until:
+            return ()
+        more = len(self._news) - _NAMED
+        told = "; ".join(self._news[:_NAMED]) + (f"; {more} more, see the log" if more > 0 else "")
+        text = f"the database had lost its last writes: {told}"
+        return (Alarm("lost-writes", Severity.WARNING, text),)
