@@ -54,6 +54,11 @@ class Questions:
         """Return the queues in which graphs can wait."""
         return tuple(self._queues.values())
 
+    def _queue_named(self, name: str) -> Queue:
+        if name not in self._queues:
+            raise GraphError(f"there is no queue {name!r}, only {', '.join(self._queues)}")
+        return self._queues[name]
+
     def waiting(self) -> Mapping[str, Sequence[float]]:
         """Return for how long the graphs in each queue that is not empty wait, seconds."""
         return self._queue.waiting()
