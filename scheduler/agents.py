@@ -72,7 +72,7 @@ class Agents:
         self._seen_at = 0.0
 
     async def update(self, document: object, at: float) -> bool:
-        """Take a new list of the master, and tell whether anything changed.
+        """Take a new list of the master, and tell whether anything changed; the first of a master always does.
 
         Parameters
         ----------
@@ -81,12 +81,12 @@ class Agents:
         """
         agents = await compute(_read_all, document, self._agents)
         before = _facts(self._agents), self._missing.keys()
-        changed = [a.view for a in agents.values()] != [a.view for a in self._agents.values()]
+        changed = not self.current or _views(agents) != _views(self._agents)
         self._miss(agents, at)
         if (_facts(agents), self._missing.keys()) != before:
             self._version += 1
             self._changed_at = at
-        if self._changed_at is None:
+        if not self.current:
             self._changed_at = at
         self._agents, self._seen_at = agents, at
         self._expected = isinstance(document, Mapping) and bool(document.get("recovered_slaves"))
@@ -105,6 +105,11 @@ class Agents:
     def forget(self) -> None:
         """Be certain of nothing: the link is cut."""
         self._changed_at = None
+
+    @property
+    def current(self) -> bool:
+        """Whether what is known was told by the master that we are linked to, not by one before."""
+        return self._changed_at is not None
 
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         """Return a version and every agent with all that it has; None while that is not certain.
@@ -172,6 +177,10 @@ class Agents:
 
 
 _MISSING: Final = "not at the master any more: the host is down or cut off"
+
+
+def _views(agents: Mapping[str, _Agent]) -> list[AgentView]:
+    return [agent.view for agent in agents.values()]
 
 
 def _facts(agents: Mapping[str, _Agent]) -> dict[str, tuple[AgentSnapshot | None, bool]]:

@@ -112,6 +112,10 @@ class Questions:
         """Return all agents, by host, as the master last told."""
         return self._agents.views()
 
+    def agents_are_current(self) -> bool:
+        """Whether they were told since the link to the master was made; before, they are the last one's."""
+        return self._agents.current
+
     def link(self) -> LinkChanged:
         """Return the state of the link to the master."""
         if self._subscription is None:
@@ -181,11 +185,6 @@ class Questions:
         waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]
         doing = ", ".join(_doing(e) for e in waiting[:20] if e.held or not why)
         return "; ".join(filter(None, (why, doing)))
-
-    def _queue_named(self, name: str) -> Queue:
-        if name not in self._queues:
-            raise GraphError(f"there is no queue {name!r}, only {', '.join(self._queues)}")
-        return self._queues[name]
 
 
 def _homeless(agents: Sequence[AgentSnapshot], graph: PhysicalGraph) -> Mapping[str, Explanation]:

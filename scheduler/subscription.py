@@ -422,13 +422,16 @@ class Subscription:
         self._looked_at = asyncio.get_running_loop().time()
         if not self.connected:
             return
-        master = self.link.master
+        link = self.link
         document = await agents_module.fetch(
-            master, self._authorization, AGENTS_SECONDS, tls=self.tls
+            link.master, self._authorization, AGENTS_SECONDS, tls=self.tls
         )
-        if document is None:
+        if document is None or self.link is not link:  # another master may know others
             return
-        if await self._agents.update(document, asyncio.get_running_loop().time()):
+        changed = await self._agents.update(document, asyncio.get_running_loop().time())
+        if self.link is not link:
+            self._agents.forget()
+        elif changed:
             self._tell(AgentsChanged())
         if self._queue.busy:
             self._queue.poke()

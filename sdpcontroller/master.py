@@ -462,7 +462,8 @@ class Master:
         if isinstance(change, LinkChanged):
             self._link = change
         if self._services is not None:
-            self._repair.look(self.agents(), self._link.state, self._services.background)
+            current = self._scheduler.agents_are_current()
+            self._repair.look(self.agents() if current else None, self._services.background)
         self.tell_system()
 
     def tell_system(self) -> None:

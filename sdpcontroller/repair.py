@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from scheduler.permission import Refused
-from scheduler.views import LinkState
 from sdpcontroller.control import AgentRecord, Alarm, Command, ResumeRepair, Severity
 from sdpcontroller.errors import FencedError, StoreError
 from sdpcontroller.store import Store
@@ -104,17 +103,18 @@ class Repair:
             refused(f"not started again until repair-resume: {self.reason}")
             await self._allowed.wait()
 
-    def look(
-        self, agents: Iterable[AgentRecord], link: LinkState, background: asyncio.TaskGroup
-    ) -> None:
+    def look(self, agents: Iterable[AgentRecord] | None, background: asyncio.TaskGroup) -> None:
         """Look at the agents; pause when many were lost together.
 
         Parameters
         ----------
+        agents
+            As the present master tells; None while there is none, or it has not told yet. What its predecessor
+            knew is no measure: agents register with a new master one after the other.
         background
             Runs what records the pause.
         """
-        if link is not LinkState.CONNECTED:
+        if agents is None:
             self._losses.start_anew()
             return
         agents = list(agents)

@@ -47,6 +47,18 @@ async def test_nothing_is_certain_before_the_agents_have_settled() -> None:
     assert agents.totals() is None
 
 
+async def test_what_another_master_told_is_not_current_and_the_first_list_of_this_one_is_news() -> (
+    None
+):
+    agents, document = Agents(), {"slaves": [slave(1)]}
+    assert not agents.current
+    assert await agents.update(document, 0.0) and agents.current
+    assert not await agents.update(document, 5.0)
+    agents.forget()
+    assert not agents.current and len(agents.views()) == 1
+    assert await agents.update(document, 10.0) and agents.current
+
+
 async def test_a_malformed_agent_is_quarantined_alone() -> None:
     agents = Agents()
     broken = slave(2, attributes={"sdp.schema": 1.0, "sdp.numa.0.cores": "[9-3]"})

@@ -149,6 +149,8 @@ class FakeScheduler:
         self.agent_views = (
             AgentView(agent_id="S1", host="sdp-2"), AgentView(agent_id="S0", host="sdp-1")
         )  # fmt: skip
+        self.agents_told = True
+        """Whether they are those of the present master."""
         self.failed: asyncio.Future[None] | None = None
         self.closing: Callable[[], Awaitable[object]] = _nothing
         """Is called when it is closed, before anything else."""
@@ -181,6 +183,9 @@ class FakeScheduler:
 
     def agents(self) -> tuple[AgentView, ...]:
         return self.agent_views
+
+    def agents_are_current(self) -> bool:
+        return self.agents_told
 
     def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
         return dict(self._views.get(graph_id, {}))

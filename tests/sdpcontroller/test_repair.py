@@ -119,9 +119,12 @@ async def test_one_agent_is_no_reason(house: House) -> None:
 
 async def test_another_master_knows_only_those_that_have_registered(house: House) -> None:
     house.scheduler.tell(AgentsChanged())
+    house.scheduler.agents_told = False
     house.scheduler.tell(LinkChanged(LinkState.DISCONNECTED, "", "it died"))
-    views, house.scheduler.agent_views = house.scheduler.agent_views, ()
     house.scheduler.tell(LinkChanged(LinkState.CONNECTED, "10.0.0.2:5050", ""))
+    house.scheduler.tell(AgentsChanged())  # an offer came; the list is still that of the other
+    house.scheduler.agents_told = True
+    views, house.scheduler.agent_views = house.scheduler.agent_views, ()
     house.scheduler.tell(AgentsChanged())
     house.scheduler.agent_views = views
     house.scheduler.tell(AgentsChanged())
