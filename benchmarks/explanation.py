@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TypeVar
 
+from scheduler.collector import calm
 from scheduler.packing import (
     Circumstances,
     Explanation,
@@ -279,18 +280,20 @@ async def run(rounds: int, *, yardstick: bool, text: bool) -> Iterator[str]:
     ]
     for name, tasks in CASES.items():
         best: tuple[Explanation, Measured] | None = None
+        pause = 0.0
         for _ in range(rounds):
             answer, cost = await measured(
                 lambda t=tasks: pack_or_explain(agents, t, around), thread=True
             )
             assert isinstance(answer, Explanation), f"{name}: it fits"
+            pause = max(pause, cost.pause)
             if best is None or cost.cpu < best[1].cpu:
                 best = answer, cost
         assert best is not None
         found, cost = best
         line = (
             f"{name:12} {found.verdict.value:10} {found.left_out:8} {len(found.remedies):5} {found.tried:5} "
-            f"{cost.cpu:6.3f} {cost.wall:6.3f} {1e3 * cost.pause:8.1f} | "
+            f"{cost.cpu:6.3f} {cost.wall:6.3f} {1e3 * pause:8.1f} | "
         )
         if yardstick:
             said, beside = await measured(lambda t=tasks: first_fit(agents, t), thread=False)
@@ -304,11 +307,17 @@ async def run(rounds: int, *, yardstick: bool, text: bool) -> Iterator[str]:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="the best of so many counts")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="so many; told are the least CPU time and the longest pause of all",
+    )
     parser.add_argument("--no-yardstick", action="store_true")
     parser.add_argument("--text", action="store_true", help="print the explanations too")
     options = parser.parse_args()
     warm_up()
+    calm()  # as a controller does
     for line in asyncio.run(
         run(options.rounds, yardstick=not options.no_yardstick, text=options.text)
     ):

@@ -319,7 +319,7 @@ def tied_elsewhere(cluster: Cluster, plan: Plan, task: int, agent: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def link(cluster: Cluster, plan: Plan, task: int, place: int) -> None:
     """Enter a task that has drawn all it needs into the list of its agent."""
     agent = cluster.places[place, AGENT]
@@ -329,7 +329,8 @@ def link(cluster: Cluster, plan: Plan, task: int, place: int) -> None:
     if head != NOWHERE:
         plan.links[head, 1] = task
     plan.first[agent] = task
-    for t in plan.tie[task]:
+    for i in range(plan.tie.shape[1]):
+        t = plan.tie[task, i]
         if t != NOWHERE:
             plan.tied[t, 0] += 1
             plan.tied[t, 1] = cluster.zone[t, agent]
@@ -364,7 +365,7 @@ def put_on(
     return True
 
 
-@compiled
+@inlined
 def remove(cluster: Cluster, plan: Plan, task: int) -> None:
     """Take a task out of its place and give back all that it draws."""
     undraw(plan, task, 0)
@@ -376,6 +377,7 @@ def remove(cluster: Cluster, plan: Plan, task: int) -> None:
     if after != NOWHERE:
         plan.links[after, 1] = before
     plan.where[task] = NOWHERE
-    for t in plan.tie[task]:
+    for i in range(plan.tie.shape[1]):
+        t = plan.tie[task, i]
         if t != NOWHERE:
             plan.tied[t, 0] -= 1

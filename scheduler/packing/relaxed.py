@@ -19,19 +19,26 @@ from scheduler.packing.admission import NO
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
-    CORES,
-    N_CORES,
     NOWHERE,
     PLACE,
     PLACE_END,
-    SPECIAL,
     WANT,
     WANT_END,
     Cluster,
     Demand,
-    Floats,
     Ints,
     Plan,
+)
+from scheduler.packing.bounds import (
+    SHARED,
+    Bounds,
+    bounds_of,
+    least_costs_of_places,
+    least_costs_of_swaps,
+    survey,
+    survey_agent,
+    survey_all,
+    survey_gains,
 )
 from scheduler.packing.compiled import Random, below, compiled, inlined
 from scheduler.packing.placing import left_at, remove
@@ -43,15 +50,16 @@ from scheduler.packing.strain import (
     lift,
     overdrawn_slot,
     unstrained,
-    worth,
 )
 
-TENURE: Final = 3
+TENURE: Final = 1
 """Steps for which a task does not go back, at least."""
-SPREAD: Final = 5
+SPREAD: Final = 4
 """Number of steps by which that differs at random."""
 GROWTH: Final = 0.1
 """By how much of its first price the burden of an overdrawn slot grows, where no step makes things better."""
+CHARGE_GROWTH: Final = 0.05
+"""By how much its charge grows then."""
 SWAPS: Final = 150
 """Tasks with which one task is tried to be swapped in a step."""
 NEVER: Final = 1 << 60
@@ -74,16 +82,31 @@ def mark_places(cluster: Cluster, demand: Demand, plan: Plan, start: Ints, until
                 until[task, place] = 0
 
 
-@compiled
-def users(plan: Plan, slot: int, found: Ints) -> int:
-    """Write the tasks that draw from a slot; return how many."""
+@inlined
+def draws_from(plan: Plan, task: int, slot: int) -> bool:
+    """Whether a task draws from a slot."""
+    found = False
+    for i in range(plan.draws[task]):
+        found = found or (plan.slot[task, i] == slot and plan.amount[task, i] > 0)
+    return found
+
+
+@inlined
+def users(plan: Plan, slot: int, owner: int, found: Ints) -> int:
+    """Write the tasks that draw from a slot of an agent, or of several (SHARED); return how many."""
     n = 0
-    for task in range(len(plan.draws)):
-        for i in range(plan.draws[task]):
-            if plan.slot[task, i] == slot and plan.amount[task, i] > 0:
+    if owner == SHARED:
+        for task in range(len(plan.draws)):
+            if draws_from(plan, task, slot):
                 found[n] = task
                 n += 1
-                break
+        return n
+    task = plan.first[owner]
+    while task != NOWHERE:
+        if draws_from(plan, task, slot):
+            found[n] = task
+            n += 1
+        task = plan.links[task, 0]
     return n
 
 
@@ -113,103 +136,127 @@ def changes(plan: Plan, task: int, place: int, chosen: Ints, n_wants: int) -> bo
 
 
 @inlined
-def cost_of_cores(
-    cluster: Cluster, demand: Demand, plan: Plan, burden: Floats, task: int, place: int, other: int
-) -> float:
-    """Return what the cores of a task cost in a place that another task, if any, leaves: at least, and at once.
-
-    0 for tasks that do not just count cores.
-    """
-    asked = demand.task[task, N_CORES]
-    if asked == 0 or demand.task[task, SPECIAL] > 0:
-        return 0.0
-    slot = cluster.places[place, CORES]
-    back = 0
-    # what a task draws of cores, it draws first
-    if other != NOWHERE and plan.slot[other, 0] == slot:
-        back = plan.amount[other, 0]
-    rest = plan.free[slot] + back - asked
-    return min(asked, -rest) * burden[slot] if rest < 0 else 0.0
-
-
-@inlined
 def cost_of_swap(
     cluster: Cluster,
     demand: Demand,
     plan: Plan,
-    burden: Floats,
+    strain: Strain,
     task: int,
     other: int,
     bound: float,
-    needs: Ints,
-    chosen: Ints,
 ) -> float:
     """Return what it costs that two tasks change places, of which the first is lifted already.
 
     As soon as it is not below `bound`, what it costs at least.
     """
     old, place = plan.where[task], plan.where[other]
-    least = cost_of_cores(cluster, demand, plan, burden, task, place, other)
-    least += cost_of_cores(cluster, demand, plan, burden, other, old, NOWHERE)
-    if least >= bound and least - worth(plan, burden, other) >= bound:
-        return np.inf
-    gain = lift(plan, burden, other)
+    gain = lift(plan, strain, other)
     rest = bound + gain
-    cost = cost_at(cluster, demand, plan.free, burden, task, place, rest, needs, chosen)
+    cost = cost_at(cluster, demand, plan.free, strain, task, place, rest)
     if cost <= rest:
-        rest -= cost
-        cost += cost_at(cluster, demand, plan.free, burden, other, old, rest, needs, chosen)
+        cost += cost_at(cluster, demand, plan.free, strain, other, old, rest - cost)
     lay(plan, other)
     return cost - gain
 
 
-@compiled
+@inlined
+def try_places(
+    cluster: Cluster,
+    demand: Demand,
+    plan: Plan,
+    strain: Strain,
+    bounds: Bounds,
+    task: int,
+    step: int,
+    bound: float,
+) -> float:
+    """Look for the place where a task that is lifted costs least, and less than `bound`; return what."""
+    old, begin, end = plan.where[task], demand.task[task, PLACE], demand.task[task, PLACE_END]
+    agent = cluster.places[old, AGENT]
+    n_wants = demand.task[task, WANT_END] - demand.task[task, WANT]
+    least_costs_of_places(bounds, task, begin, end)
+    for place in range(begin, end):
+        # of its own agent the bounds do not know that the task is lifted
+        if bounds.least[place] >= bound and cluster.places[place, AGENT] != agent:
+            continue
+        if forbidden(cluster.places, strain.until, step, task, old, NOWHERE, place):
+            continue
+        cost = cost_at(cluster, demand, plan.free, strain, task, place, bound)
+        if cost < bound and changes(plan, task, place, strain.chosen, n_wants):
+            bound = cost
+            strain.move[0], strain.move[1], strain.move[2] = task, place, NOWHERE
+    return bound
+
+
+@inlined
+def try_swaps(
+    cluster: Cluster,
+    demand: Demand,
+    plan: Plan,
+    strain: Strain,
+    bounds: Bounds,
+    task: int,
+    step: int,
+    bound: float,
+    random: Random,
+) -> float:
+    """Look for the swap of a task that is lifted that costs least, and less than `bound`; return what.
+
+    All tasks are tried, or SWAPS that follow a random one, and the first behind the last.
+    """
+    where, old, n_tasks = plan.where, plan.where[task], len(plan.where)
+    offset, n = below(random, n_tasks), min(SWAPS, n_tasks)
+    survey(plan, strain, bounds.slots, old, bounds.here, 0)
+    least_costs_of_swaps(bounds, task, offset, min(offset + n, n_tasks))
+    least_costs_of_swaps(bounds, task, 0, max(0, offset + n - n_tasks))
+    for i in range(n):
+        other = offset + i
+        if other >= n_tasks:
+            other -= n_tasks
+        if bounds.least[other] >= bound:
+            continue
+        if forbidden(cluster.places, strain.until, step, task, old, other, where[other]):
+            continue
+        cost = cost_of_swap(cluster, demand, plan, strain, task, other, bound)
+        if cost < bound:
+            bound = cost
+            strain.move[0], strain.move[1], strain.move[2] = task, where[other], other
+    return bound
+
+
+@inlined
 def try_moves(
     cluster: Cluster,
     demand: Demand,
     plan: Plan,
     strain: Strain,
+    bounds: Bounds,
     task: int,
     step: int,
     best: float,
     random: Random,
 ) -> float:
     """Look for the best move or swap of a task that is better than `best`; return what it changes."""
-    burden, until, where = strain.burden, strain.until, plan.where
-    needs = np.empty((plan.slot.shape[1], 2), np.int64)
-    chosen = np.empty(plan.device.shape[1], np.int64)
-    n_tasks, old = len(where), where[task]
-    n_wants = demand.task[task, WANT_END] - demand.task[task, WANT]
-    gain = lift(plan, burden, task)
+    gain = lift(plan, strain, task)
     bound = best + gain
-    for place in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
-        if forbidden(cluster.places, until, step, task, old, NOWHERE, place):
-            continue
-        if cost_of_cores(cluster, demand, plan, burden, task, place, NOWHERE) >= bound:
-            continue
-        cost = cost_at(cluster, demand, plan.free, burden, task, place, bound, needs, chosen)
-        if cost < bound and changes(plan, task, place, chosen, n_wants):
-            bound = cost
-            strain.move[0], strain.move[1], strain.move[2] = task, place, NOWHERE
-    offset = below(random, n_tasks)
-    for i in range(min(SWAPS, n_tasks)):
-        other = (offset + i) % n_tasks
-        if forbidden(cluster.places, until, step, task, old, other, where[other]):
-            continue
-        cost = cost_of_swap(cluster, demand, plan, burden, task, other, bound, needs, chosen)
-        if cost < bound:
-            bound = cost
-            strain.move[0], strain.move[1], strain.move[2] = task, where[other], other
+    bound = try_places(cluster, demand, plan, strain, bounds, task, step, bound)
+    bound = try_swaps(cluster, demand, plan, strain, bounds, task, step, bound, random)
     lay(plan, task)
     return bound - gain
 
 
-@compiled
+@inlined
 def make_move(
-    cluster: Cluster, demand: Demand, plan: Plan, strain: Strain, step: int, random: Random
+    cluster: Cluster,
+    demand: Demand,
+    plan: Plan,
+    strain: Strain,
+    bounds: Bounds,
+    step: int,
+    random: Random,
 ) -> None:
     """Make the move that was found, and forbid for some steps to take it back."""
-    task, place, other = strain.move
+    task, place, other = strain.move[0], strain.move[1], strain.move[2]
     old = plan.where[task]
     strain.until[task, old] = step + TENURE + below(random, SPREAD)
     remove(cluster, plan, task)
@@ -219,6 +266,11 @@ def make_move(
     force(cluster, demand, plan, strain, task, place)
     if other != NOWHERE:
         force(cluster, demand, plan, strain, other, old)
+    here, there = cluster.places[old, AGENT], cluster.places[place, AGENT]
+    survey_agent(plan, strain, bounds, here)
+    if there != here:
+        survey_agent(plan, strain, bounds, there)
+    survey_gains(plan, strain, bounds)
 
 
 @compiled
@@ -228,14 +280,10 @@ def place_all(cluster: Cluster, demand: Demand, plan: Plan, strain: Strain, rand
         if plan.where[task] != NOWHERE:
             continue
         best, equal, chosen_place = np.inf, 0, int(np.int64(NOWHERE))
-        needs = np.empty((plan.slot.shape[1], 2), np.int64)
-        chosen = np.empty(plan.device.shape[1], np.int64)
         for place in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
             if strain.until[task, place] == NEVER:
                 continue
-            cost = cost_at(
-                cluster, demand, plan.free, strain.burden, task, place, np.inf, needs, chosen
-            )
+            cost = cost_at(cluster, demand, plan.free, strain, task, place, np.inf)
             equal = 1 if cost < best else equal + 1 if cost == best else equal
             if cost < best or (cost == best and below(random, equal) == 0):
                 best, chosen_place = cost, place
@@ -266,28 +314,35 @@ def relax(
     until
         As :func:`mark_places` wrote it.
     """
-    strain = unstrained(cluster.weight, start, until)
-    found = np.empty(len(demand.own), np.int64)
+    strain = unstrained(plan, cluster.weight, start, until)
     if not place_all(cluster, demand, plan, strain, random):
         return False
+    bounds = bounds_of(cluster, demand, start)
+    survey_all(plan, strain, bounds)
+    found = np.empty(len(demand.own), np.int64)
     for step in range(1, steps + 1):
         slot = overdrawn_slot(plan, strain, random)
         if slot == NOWHERE:
             return True
         best = np.inf
         strain.move[0] = NOWHERE
-        for task in found[: users(plan, slot, found)]:
-            best = try_moves(cluster, demand, plan, strain, task, step, best, random)
+        for i in range(users(plan, slot, bounds.owner[slot], found)):
+            best = try_moves(cluster, demand, plan, strain, bounds, found[i], step, best, random)
         if best >= BETTER:
-            grow(plan, strain)
+            grow(plan, strain, bounds)
         if strain.move[0] != NOWHERE:
-            make_move(cluster, demand, plan, strain, step, random)
+            make_move(cluster, demand, plan, strain, bounds, step, random)
     return overdrawn_slot(plan, strain, random) == NOWHERE
 
 
-@compiled
-def grow(plan: Plan, strain: Strain) -> None:
+@inlined
+def grow(plan: Plan, strain: Strain, bounds: Bounds) -> None:
     """Make what is overdrawn dearer."""
-    for slot in strain.over[: strain.n_over[0]]:
+    for i in range(strain.n_over[0]):
+        slot = strain.over[i]
         if plan.free[slot] < 0:
             strain.burden[slot] += GROWTH * strain.price[slot]
+            strain.charge[slot] += CHARGE_GROWTH
+            if bounds.owner[slot] >= 0:
+                survey_agent(plan, strain, bounds, bounds.owner[slot])
+    survey_gains(plan, strain, bounds)

@@ -1,8 +1,13 @@
-"""Compiled: plans that place everything, but draw more than there is, and what that costs."""
+"""Compiled: plans that place everything, but draw more than there is, and what that costs.
+
+An overdrawn slot costs its *burden* for each thousandth that is drawn too much, and its *charge* for being
+overdrawn at all. Without the charge, a slot of which a hundredth of a device is missing would cost next to
+nothing, and a plan that lacks a little in many slots be as good as one that lacks something in one.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -26,6 +31,9 @@ from scheduler.packing.arrays import (
 from scheduler.packing.compiled import Random, below, compiled, inlined
 from scheduler.packing.placing import link, need_device, needs_at, usable
 
+CHARGE: Final = 0.1
+"""What it costs at first that a slot is overdrawn, whatever is missing; 1 is what all of a mean slot costs."""
+
 
 class Strain(NamedTuple):
     """What the search knows beside the plan; changed in place."""
@@ -34,6 +42,8 @@ class Strain(NamedTuple):
     """(slots,) cost of each thousandth that is overdrawn, now."""
     price: Floats
     """(slots,) what that was in the beginning."""
+    charge: Floats
+    """(slots,) what it costs now that the slot is overdrawn at all."""
     until: Ints
     """(tasks, places) step before which the task does not go there."""
     over: Ints
@@ -44,6 +54,10 @@ class Strain(NamedTuple):
     """(1,) how many they are."""
     move: Ints
     """(3,) the best move: task, its new place, and the task that takes its old place, or NOWHERE."""
+    needs: Ints
+    """(most draws, 2) room for what a task needs."""
+    chosen: Ints
+    """(most wants,) room for the devices of a task."""
 
 
 @compiled
@@ -57,7 +71,7 @@ def prices(weight: Floats, start: Ints) -> Floats:
 
 
 @compiled
-def unstrained(weight: Floats, start: Ints, until: Ints) -> Strain:
+def unstrained(plan: Plan, weight: Floats, start: Ints, until: Ints) -> Strain:
     """Return what is known at first.
 
     Parameters
@@ -71,33 +85,51 @@ def unstrained(weight: Floats, start: Ints, until: Ints) -> Strain:
     return Strain(
         price.copy(),
         price,
+        np.full(len(start), CHARGE),
         until,
         np.empty(len(start), np.int64),
         np.zeros(len(start), np.uint8),
         np.zeros(1, np.int64),
         np.full(3, NOWHERE, np.int64),
+        np.empty((plan.slot.shape[1], 2), np.int64),
+        np.empty(plan.device.shape[1], np.int64),
     )
 
 
 @inlined
-def overdraft(free: Ints, burden: Floats, slot: int, amount: int) -> float:
+def overdraft(free: Ints, strain: Strain, slot: int, amount: int) -> float:
     """Return what it costs to draw `amount` from a slot as well."""
-    rest = free[slot] - amount
-    return min(amount, -rest) * burden[slot] if rest < 0 else 0.0
+    left = free[slot]
+    if left >= amount:
+        return 0.0
+    if left < 0:
+        return float(amount * strain.burden[slot])
+    return float((amount - left) * strain.burden[slot] + strain.charge[slot])
+
+
+@inlined
+def relief(free: Ints, strain: Strain, slot: int, amount: int) -> float:
+    """Return how much cheaper it is that `amount` less is drawn from a slot."""
+    left = free[slot]
+    if left >= 0:
+        return 0.0
+    if amount < -left:
+        return float(amount * strain.burden[slot])
+    return float(strain.charge[slot] - left * strain.burden[slot])
 
 
 @inlined
 def device_cost(
-    cluster: Cluster, demand: Demand, free: Ints, burden: Floats, w: int, d: int
+    cluster: Cluster, demand: Demand, free: Ints, strain: Strain, w: int, d: int
 ) -> float:
     """Return what it costs to draw what want `w` needs from device `d`."""
     want, tickets, slot = demand.want, demand.want_ticket, cluster.device[d, 0]
-    cost = overdraft(free, burden, slot, want[w, 0])
-    cost += overdraft(free, burden, slot + 1, want[w, 1])
+    cost = overdraft(free, strain, slot, want[w, 0])
+    cost += overdraft(free, strain, slot + 1, want[w, 1])
     for i in range(want[w, TICKET], want[w, TICKET_END]):
         ticket = cluster.device_ticket[d, tickets[i, 0]]
         if ticket != NOWHERE:
-            cost += overdraft(free, burden, ticket, tickets[i, 1])
+            cost += overdraft(free, strain, ticket, tickets[i, 1])
     return cost
 
 
@@ -106,34 +138,32 @@ def cost_at(
     cluster: Cluster,
     demand: Demand,
     free: Ints,
-    burden: Floats,
+    strain: Strain,
     task: int,
     place: int,
     bound: float,
-    needs: Ints,
-    chosen: Ints,
 ) -> float:
     """Return what it costs to put a task in a place; as soon as it is above `bound`, what it costs at least.
 
-    Writes the device that costs least for each want to `chosen`.
+    Writes the device that costs least for each want to `Strain.chosen`.
     """
-    places, first_want = cluster.places, demand.task[task, WANT]
+    places, first_want, needs = cluster.places, demand.task[task, WANT], strain.needs
     n = needs_at(cluster, demand, task, place, needs)
     if n == NOWHERE:
         return np.inf
     cost = 0.0
     for i in range(n):
-        cost += overdraft(free, burden, needs[i, 0], needs[i, 1])
+        cost += overdraft(free, strain, needs[i, 0], needs[i, 1])
         if cost > bound:
             return cost
     for w in range(first_want, demand.task[task, WANT_END]):
         least = np.inf
         for d in range(places[place, DEVICE], places[place, DEVICE_END]):
             if usable(cluster, demand, w, d, places[place, NODE]):
-                more = device_cost(cluster, demand, free, burden, w, d)
+                more = device_cost(cluster, demand, free, strain, w, d)
                 if more < least:
                     least = more
-                    chosen[w - first_want] = d
+                    strain.chosen[w - first_want] = d
         cost += least
         if cost > bound:
             return cost
@@ -141,25 +171,13 @@ def cost_at(
 
 
 @inlined
-def worth(plan: Plan, burden: Floats, task: int) -> float:
-    """Return how much cheaper the plan is without what a task draws, at most."""
+def lift(plan: Plan, strain: Strain, task: int) -> float:
+    """Take away what a task draws; return how much cheaper that makes the plan."""
     gain = 0.0
     for i in range(plan.draws[task]):
-        slot = plan.slot[task, i]
-        if plan.free[slot] < 0:
-            gain += min(plan.amount[task, i], -plan.free[slot]) * burden[slot]
-    return gain
-
-
-@inlined
-def lift(plan: Plan, burden: Floats, task: int) -> float:
-    """Take away what a task draws; return how much cheaper that makes the plan."""
-    free, gain = plan.free, 0.0
-    for i in range(plan.draws[task]):
         slot, amount = plan.slot[task, i], plan.amount[task, i]
-        if free[slot] < 0:
-            gain += min(amount, -free[slot]) * burden[slot]
-        free[slot] += amount
+        gain += relief(plan.free, strain, slot, amount)
+        plan.free[slot] += amount
     return gain
 
 
@@ -170,37 +188,25 @@ def lay(plan: Plan, task: int) -> None:
         plan.free[plan.slot[task, i]] -= plan.amount[task, i]
 
 
-@compiled
-def all_needs(
-    cluster: Cluster, demand: Demand, task: int, place: int, devices: Ints, needs: Ints
-) -> int:
-    """Write (slot, amount) of all that a task needs in a place, on these devices; return how many."""
-    n = needs_at(cluster, demand, task, place, needs)
-    first_want = demand.task[task, WANT]
-    for w in range(first_want, demand.task[task, WANT_END]):
-        n = need_device(cluster, demand, w, devices[w - first_want], needs, n)
-    return n
-
-
-@compiled
+@inlined
 def force(
     cluster: Cluster, demand: Demand, plan: Plan, strain: Strain, task: int, place: int
 ) -> None:
     """Put a task in a place, whether there is room or not, on the devices that cost least."""
-    needs = np.empty((plan.slot.shape[1], 2), np.int64)
-    chosen = np.empty(plan.device.shape[1], np.int64)
-    cost_at(cluster, demand, plan.free, strain.burden, task, place, np.inf, needs, chosen)
-    n = all_needs(cluster, demand, task, place, chosen, needs)
+    needs, chosen, first_want = strain.needs, strain.chosen, demand.task[task, WANT]
+    cost_at(cluster, demand, plan.free, strain, task, place, np.inf)
+    n = needs_at(cluster, demand, task, place, needs)
+    for w in range(first_want, demand.task[task, WANT_END]):
+        n = need_device(cluster, demand, w, chosen[w - first_want], needs, n)
+        plan.device[task, w - first_want] = chosen[w - first_want]
     for i in range(n):
-        charge(plan, strain, task, i, needs[i, 0], needs[i, 1])
-    for w in range(demand.task[task, WANT_END] - demand.task[task, WANT]):
-        plan.device[task, w] = chosen[w]
+        overdraw(plan, strain, task, i, needs[i, 0], needs[i, 1])
     plan.draws[task] = n
     link(cluster, plan, task, place)
 
 
-@compiled
-def charge(plan: Plan, strain: Strain, task: int, number: int, slot: int, amount: int) -> None:
+@inlined
+def overdraw(plan: Plan, strain: Strain, task: int, number: int, slot: int, amount: int) -> None:
     """Draw from a slot, whether there is that much or not."""
     plan.slot[task, number], plan.amount[task, number] = slot, amount
     plan.free[slot] -= amount
@@ -210,7 +216,7 @@ def charge(plan: Plan, strain: Strain, task: int, number: int, slot: int, amount
         strain.n_over[0] += 1
 
 
-@compiled
+@inlined
 def overdrawn_slot(plan: Plan, strain: Strain, random: Random) -> int:
     """Return one of the overdrawn slots at random; NOWHERE, if there is none."""
     while strain.n_over[0] > 0:

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from benchmarks.instances import draw
 from benchmarks.packing import read_instance
 from scheduler.packing import Shortage, missing, pack, violations
-from scheduler.packing.arrays import NOWHERE, Plan
+from scheduler.packing.arrays import NOWHERE, PLACE, PLACE_END, Plan
+from scheduler.packing.bounds import bounds_of, survey_all
 from scheduler.packing.flat import Problem, flatten
 from scheduler.packing.placing import put_on, remove
 from scheduler.packing.relaxed import (
     NEVER,
     forbidden,
+    grow,
     make_move,
     mark_places,
     place_all,
@@ -27,6 +29,7 @@ from scheduler.packing.strain import Strain, force, overdrawn_slot, unstrained
 from scheduler.placement import Placement
 from scheduler.requests import GpuRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
+from tests.scheduler.packing import rich
 from tests.scheduler.packing.machines import clusters, graphs, make_agent
 
 Cluster = tuple[AgentSnapshot, ...]
@@ -77,38 +80,80 @@ def test_places_where_a_task_never_fits_are_marked() -> None:
 def test_the_best_move_changes_the_cost_by_what_it_says() -> None:
     """And no other is better: none is passed over for a bound that is wrong."""
     instance = read_instance(draw("mixed-60-98", 1))
-    problem = flatten(instance.agents, instance.tasks)
+    assert _followed(flatten(instance.agents, instance.tasks), steps=60) > 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(rich.clusters(), rich.graphs(5), st.integers(1, 2**32))
+def test_bounds_pass_over_nothing_whatever_is_asked_for(
+    agents: Cluster, tasks: Tasks, seed: int
+) -> None:
+    problem = flatten(agents, tasks)
+    if not problem.demand.tie.shape[1]:
+        _followed(problem, steps=12, seed=seed, exact=False)
+
+
+def _followed(problem: Problem, steps: int, *, seed: int = 1, exact: bool = True) -> int:
+    """Follow the search, looking at every move and swap at every step; return how many steps it took.
+
+    Parameters
+    ----------
+    exact
+        Make each move and take it back to see what it costs. Not so where one slot serves several draws: the
+        search takes each for the first then.
+    """
     cluster, demand, plan = problem.cluster, problem.demand, problem.empty_plan()
     until = np.empty((len(problem.tasks), len(cluster.places)), np.int64)
     mark_places(cluster, demand, plan, problem.free, until)
-    strain, random = unstrained(cluster.weight, problem.free, until), np.array([1], np.uint64)
-    assert place_all(cluster, demand, plan, strain, random)
+    strain = unstrained(plan, cluster.weight, problem.free, until)
+    random = np.array([seed], np.uint64)
+    if not place_all(cluster, demand, plan, strain, random):
+        return 0
+    bounds = bounds_of(cluster, demand, problem.free)
+    survey_all(plan, strain, bounds)
+    blind = bounds._replace(need=bounds.need[:0], gain=np.full(len(problem.tasks), np.inf))
     found = np.empty(len(problem.tasks), np.int64)
-    for step in range(1, 60):
+    for step in range(1, steps):
         slot = overdrawn_slot(plan, strain, random)
         if slot == NOWHERE:
-            break
-        strain.move[0] = NOWHERE
+            return step
+        n = users(plan, slot, bounds.owner[slot], found)
+        assert sorted(found[:n].tolist()) == _all_users(plan, slot)
         best, before = np.inf, _cost(plan, strain)
-        for task in found[: users(plan, slot, found)]:
-            best = try_moves(cluster, demand, plan, strain, task, step, best, random)
-            assert best <= _best_by_trying(problem, plan, strain, task, step) + 1e-9
-        if strain.move[0] == NOWHERE:
-            continue
-        make_move(cluster, demand, plan, strain, step, random)
-        assert _cost(plan, strain) == pytest.approx(before + best)
-    assert step > 5
+        unbounded, theirs = np.inf, strain._replace(move=np.full(3, NOWHERE))
+        strain.move[0] = NOWHERE
+        for task in found[:n].tolist():
+            same = random.copy()
+            unbounded = try_moves(cluster, demand, plan, theirs, blind, task, step, unbounded, same)
+            best = try_moves(cluster, demand, plan, strain, bounds, task, step, best, random)
+            assert best == pytest.approx(unbounded)
+            if exact:
+                assert best <= _best_by_trying(problem, plan, strain, task, step) + 1e-9
+        if strain.move[0] != NOWHERE:
+            make_move(cluster, demand, plan, strain, bounds, step, random)
+            if exact:
+                assert _cost(plan, strain) == pytest.approx(before + best)
+        grow(plan, strain, bounds)
+    return steps
+
+
+def _all_users(plan: Plan, slot: int) -> list[int]:
+    draws = (plan.slot == slot) & (plan.amount > 0)
+    drawn = np.arange(plan.slot.shape[1]) < plan.draws[:, np.newaxis]
+    return np.flatnonzero((draws & drawn).any(axis=1)).tolist()
 
 
 def _cost(plan: Plan, strain: Strain) -> float:
-    return float((np.maximum(-plan.free, 0) * strain.burden).sum())
+    over = np.maximum(-plan.free, 0)
+    return float((over * strain.burden + (over > 0) * strain.charge).sum())
 
 
 def _best_by_trying(problem: Problem, plan: Plan, strain: Strain, task: int, step: int) -> float:
     """Return by how much the best move or swap of a task changes the cost: each is made, and taken back."""
     places, old, before = problem.cluster.places, plan.where[task], _cost(plan, strain)
+    span = range(problem.demand.task[task, PLACE], problem.demand.task[task, PLACE_END])
     best = np.inf
-    moves = [(place, NOWHERE) for place in range(problem.n_nodes)]
+    moves = [(place, NOWHERE) for place in span]
     moves += [(plan.where[other], other) for other in range(len(problem.tasks))]
     for place, other in moves:
         if forbidden(places, strain.until, step, task, old, other, place):
@@ -120,8 +165,9 @@ def _best_by_trying(problem: Problem, plan: Plan, strain: Strain, task: int, ste
         remove(problem.cluster, copy, task)
         if other != NOWHERE:
             remove(problem.cluster, copy, other)
-            force(problem.cluster, problem.demand, copy, mine, other, old)
         force(problem.cluster, problem.demand, copy, mine, task, place)
+        if other != NOWHERE:
+            force(problem.cluster, problem.demand, copy, mine, other, old)
         if place == old and (copy.device[task] == plan.device[task]).all():
             continue
         best = min(best, _cost(copy, strain) - before)
