@@ -65,8 +65,8 @@ class Agents:
         self._agents: dict[str, _Agent] = {}
         self._missing: dict[str, tuple[_Agent, float]] = {}
         """Those that were listed not long ago, and since when they are not."""
-        self._expected = False
-        """Whether the master itself waits for agents of its predecessor."""
+        self._awaited: frozenset[str] = frozenset()
+        """Hosts of agents of its predecessor for which the master itself waits."""
         self._version = 0
         self._changed_at: float | None = None
         self._seen_at = 0.0
@@ -89,7 +89,7 @@ class Agents:
         if not self.current:
             self._changed_at = at
         self._agents, self._seen_at = agents, at
-        self._expected = isinstance(document, Mapping) and bool(document.get("recovered_slaves"))
+        self._awaited = _hosts(document, "recovered_slaves")
         return changed
 
     def _miss(self, agents: Mapping[str, _Agent], at: float) -> None:
@@ -111,12 +111,19 @@ class Agents:
         """Whether what is known was told by the master that we are linked to, not by one before."""
         return self._changed_at is not None
 
+    def awaited(self) -> frozenset[str] | None:
+        """Return the hosts of those agents of its predecessor that have not come to the master yet.
+
+        None while it has not told of any agents.
+        """
+        return self._awaited if self.current else None
+
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         """Return a version and every agent with all that it has; None while that is not certain.
 
         An agent that is missing for a while counts: what only it could give is not impossible.
         """
-        if self._changed_at is None or not self._agents or self._expected:
+        if self._changed_at is None or not self._agents or self._awaited:
             return None
         if self._seen_at - self._changed_at < SETTLE_SECONDS:
             return None
@@ -177,6 +184,12 @@ class Agents:
 
 
 _MISSING: Final = "not at the master any more: the host is down or cut off"
+
+
+def _hosts(document: object, key: str) -> frozenset[str]:
+    entries = document.get(key) if isinstance(document, Mapping) else None
+    known = entries if isinstance(entries, list) else ()
+    return frozenset(str(entry.get("hostname")) for entry in known if isinstance(entry, Mapping))
 
 
 def _views(agents: Mapping[str, _Agent]) -> list[AgentView]:

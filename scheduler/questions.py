@@ -112,9 +112,12 @@ class Questions:
         """Return all agents, by host, as the master last told."""
         return self._agents.views()
 
-    def agents_are_current(self) -> bool:
-        """Whether they were told since the link to the master was made; before, they are the last one's."""
-        return self._agents.current
+    def awaited_hosts(self) -> frozenset[str] | None:
+        """Return the hosts of agents that a new master knows of and that have not come to it yet.
+
+        None while it has not told of any: then :meth:`agents` are those of its predecessor.
+        """
+        return self._agents.awaited()
 
     def link(self) -> LinkChanged:
         """Return the state of the link to the master."""

@@ -462,8 +462,8 @@ class Master:
         if isinstance(change, LinkChanged):
             self._link = change
         if self._services is not None:
-            current = self._scheduler.agents_are_current()
-            self._repair.look(self.agents() if current else None, self._services.background)
+            awaited = self._scheduler.awaited_hosts()
+            self._repair.look(self.agents(), awaited, self._services.background)
         self.tell_system()
 
     def tell_system(self) -> None:

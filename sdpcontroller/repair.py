@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from scheduler.permission import Refused
@@ -49,7 +49,7 @@ class Losses:
         """When each host that was up and is not any more was lost."""
 
     def start_anew(self) -> None:
-        """Know of none: a new master knows only those agents that have registered with it."""
+        """Know of none."""
         self._up.clear()
         self._lost.clear()
 
@@ -57,9 +57,18 @@ class Losses:
         """Count those that are lost no more."""
         self._lost.clear()
 
-    def see(self, agents: Iterable[AgentRecord], now: float) -> list[str]:
-        """Take note of what there is; return the hosts that were lost together, if they are many."""
-        up = {agent.host for agent in agents if agent.state != "lost"}
+    def see(
+        self, agents: Iterable[AgentRecord], now: float, awaited: Collection[str] = ()
+    ) -> list[str]:
+        """Take note of what there is; return the hosts that were lost together, if they are many.
+
+        Parameters
+        ----------
+        awaited
+            Hosts of agents that a new master knows of, and that have not come to it yet: not lost, as far as
+            anybody knows.
+        """
+        up = {agent.host for agent in agents if agent.state != "lost"} | {*awaited}
         recent = {host: at for host, at in self._lost.items() if now - at <= WINDOW}
         self._lost = {**recent, **dict.fromkeys(self._up - up, now)}
         for host in up:
@@ -84,6 +93,7 @@ class Repair:
         self._table: Table[str] = Table(store, REPAIR)
         self._changed = changed
         self._losses = Losses()
+        self._new_master = True
         self._allowed = asyncio.Event()
         self._allowed.set()
         self.reason = ""
@@ -103,26 +113,34 @@ class Repair:
             refused(f"not started again until repair-resume: {self.reason}")
             await self._allowed.wait()
 
-    def look(self, agents: Iterable[AgentRecord] | None, background: asyncio.TaskGroup) -> None:
+    def look(
+        self,
+        agents: Iterable[AgentRecord],
+        awaited: Collection[str] | None,
+        background: asyncio.TaskGroup,
+    ) -> None:
         """Look at the agents; pause when many were lost together.
 
         Parameters
         ----------
-        agents
-            As the present master tells; None while there is none, or it has not told yet. What its predecessor
-            knew is no measure: agents register with a new master one after the other.
+        awaited
+            Hosts of agents of which the master knows that they are to come to it; None while there is no
+            master, or it has not told yet of any: then `agents` are those of its predecessor.
         background
             Runs what records the pause.
         """
-        if agents is None:
-            self._losses.start_anew()
+        if awaited is None:
+            self._new_master = True
             return
         agents = list(agents)
-        lost = self._losses.see(agents, asyncio.get_running_loop().time())
+        if self._new_master and not agents and not awaited:
+            self._losses.start_anew()  # it remembers nobody; whoever is there comes to it
+        self._new_master = False
+        lost = self._losses.see(agents, asyncio.get_running_loop().time(), awaited)
         if not lost or self.reason:
             return
         named = ", ".join(lost[:_NAMED]) + (" …" if len(lost) > _NAMED else "")
-        known = len({agent.host for agent in agents} | set(lost))
+        known = len({*lost, *awaited, *(agent.host for agent in agents)})
         self._pause(f"{len(lost)} of {known} agents were lost within {WINDOW:g} s: {named}")
         logger.error("automatic repair pauses: %s", self.reason)
         self._changed()

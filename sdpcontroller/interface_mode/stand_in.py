@@ -104,9 +104,9 @@ class StandInScheduler:
         drained = self._drained.get(HOST)
         return (AgentView(agent_id="interface-mode", host=HOST, drained=drained),)
 
-    def agents_are_current(self) -> bool:
-        """Whether they were told since there is a link: always."""
-        return True
+    def awaited_hosts(self) -> frozenset[str] | None:
+        """Return the hosts that are still to come: none."""
+        return frozenset()
 
     def graphs(self) -> tuple[str, ...]:
         """Return the ids of the graphs that are not dead."""

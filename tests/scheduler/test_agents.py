@@ -51,12 +51,13 @@ async def test_what_another_master_told_is_not_current_and_the_first_list_of_thi
     None
 ):
     agents, document = Agents(), {"slaves": [slave(1)]}
-    assert not agents.current
-    assert await agents.update(document, 0.0) and agents.current
+    assert agents.awaited() is None
+    assert await agents.update(document, 0.0) and agents.awaited() == frozenset()
     assert not await agents.update(document, 5.0)
     agents.forget()
-    assert not agents.current and len(agents.views()) == 1
-    assert await agents.update(document, 10.0) and agents.current
+    assert agents.awaited() is None and len(agents.views()) == 1
+    again = {**document, "recovered_slaves": [slave(2), "?"]}
+    assert await agents.update(again, 10.0) and agents.awaited() == {"host2"}
 
 
 async def test_a_malformed_agent_is_quarantined_alone() -> None:

@@ -149,8 +149,8 @@ class FakeScheduler:
         self.agent_views = (
             AgentView(agent_id="S1", host="sdp-2"), AgentView(agent_id="S0", host="sdp-1")
         )  # fmt: skip
-        self.agents_told = True
-        """Whether they are those of the present master."""
+        self.awaited: frozenset[str] | None = frozenset()
+        """Hosts of agents that have not come to the present master yet; None before it has told."""
         self.failed: asyncio.Future[None] | None = None
         self.closing: Callable[[], Awaitable[object]] = _nothing
         """Is called when it is closed, before anything else."""
@@ -184,8 +184,8 @@ class FakeScheduler:
     def agents(self) -> tuple[AgentView, ...]:
         return self.agent_views
 
-    def agents_are_current(self) -> bool:
-        return self.agents_told
+    def awaited_hosts(self) -> frozenset[str] | None:
+        return self.awaited
 
     def tasks(self, graph_id: str) -> Mapping[str, TaskView]:
         return dict(self._views.get(graph_id, {}))

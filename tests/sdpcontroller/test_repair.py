@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.task import Outcome
-from scheduler.views import AgentsChanged, LinkChanged, LinkState
+from scheduler.views import AgentsChanged, AgentView, LinkChanged, LinkState
 from sdpcontroller import repair
 from sdpcontroller.control import (
     AgentRecord,
@@ -117,15 +117,49 @@ async def test_one_agent_is_no_reason(house: House) -> None:
     assert house.scheduler.restarts == [DISPLAY] and not paused(house)
 
 
-async def test_another_master_knows_only_those_that_have_registered(house: House) -> None:
+async def fail_over(house: House, *registered: str, awaited: frozenset[str]) -> None:
+    """Let another master lead, with which only these hosts have registered so far."""
     house.scheduler.tell(AgentsChanged())
-    house.scheduler.agents_told = False
+    house.scheduler.awaited = None
     house.scheduler.tell(LinkChanged(LinkState.DISCONNECTED, "", "it died"))
     house.scheduler.tell(LinkChanged(LinkState.CONNECTED, "10.0.0.2:5050", ""))
     house.scheduler.tell(AgentsChanged())  # an offer came; the list is still that of the other
-    house.scheduler.agents_told = True
-    views, house.scheduler.agent_views = house.scheduler.agent_views, ()
+    house.scheduler.awaited = awaited
+    views = house.scheduler.agent_views
+    house.scheduler.agent_views = tuple(view for view in views if view.host in registered)
     house.scheduler.tell(AgentsChanged())
-    house.scheduler.agent_views = views
+
+
+@pytest.mark.parametrize("awaited", [frozenset(), frozenset({"sdp-1", "sdp-2"})])
+async def test_another_master_knows_only_those_that_have_registered(
+    house: House, awaited: frozenset[str]
+) -> None:
+    views = house.scheduler.agent_views
+    await fail_over(house, awaited=awaited)
+    house.scheduler.agent_views, house.scheduler.awaited = views, frozenset()
     house.scheduler.tell(AgentsChanged())
     assert not paused(house)
+
+
+async def test_what_was_lost_after_it_had_come_to_another_master_is_lost(house: House) -> None:
+    house.scheduler.agent_views += (
+        AgentView(agent_id="S2", host="sdp-3"), AgentView(agent_id="S3", host="sdp-4")
+    )  # fmt: skip
+    await fail_over(house, "sdp-3", awaited=frozenset({"sdp-4"}))
+    assert "2 of 4 agents were lost within 60 s: sdp-1, sdp-2" in paused(house)["repair"]
+
+
+async def test_all_can_be_lost(house: House) -> None:
+    house.scheduler.tell(AgentsChanged())
+    house.scheduler.agent_views = ()
+    house.scheduler.tell(AgentsChanged())
+    assert "2 of 2 agents were lost" in paused(house)["repair"]
+
+
+async def test_what_does_not_come_to_another_master_is_lost_when_it_says_so(house: House) -> None:
+    await fail_over(house, awaited=frozenset({"sdp-1", "sdp-2"}))
+    assert not paused(house)
+    house.scheduler.agent_views = (AgentView(agent_id="S9", host="sdp-9"),)
+    house.scheduler.awaited = frozenset()
+    house.scheduler.tell(AgentsChanged())
+    assert "2 of 3 agents were lost within 60 s: sdp-1, sdp-2" in paused(house)["repair"]
