@@ -31,7 +31,7 @@ from scheduler.subscription import Timing
 from scheduler.task import TaskState
 from scheduler.views import Change, GraphEnds, StrangerKilled, TasksPutBack
 from tests.faults.test_succession import chain, late
-from tests.faults.virtual import Program, World, in_virtual_time, until
+from tests.faults.virtual import Clockwork, Program, World, in_virtual_time, until
 from tests.scheduler.programs import needs, physical, server, shell
 
 LOG: Final = Path("unused")
@@ -118,6 +118,42 @@ def test_a_launch_goes_on_whatever_of_its_writes_is_lost(
                     assert reports and isinstance(reports[0], TasksPutBack)
                 await scheduler.stop("g")
                 assert world.running() == {}
+
+    story()
+
+
+@pytest.mark.parametrize("kept", [3, 5, 9, 15, 19])
+def test_a_launch_that_fails_fails_in_time_whatever_of_its_writes_is_lost(
+    tmp_path: Path, kept: int
+) -> None:
+    """The task that never comes up is put back, too: whoever goes on with the launch finds that out."""
+
+    @in_virtual_time
+    async def story() -> None:
+        journal, reports = Forgetful(), list[Change]()
+        async with World(tmp_path) as world:
+            world.programs["c"] = Program(up=1e9)
+            async with world.scheduler(journal) as scheduler:
+                launch = asyncio.create_task(
+                    scheduler.launch(chain(), timeout=60, late_values=late)
+                )
+                await until(lambda: len(world.running()) == 4)
+                await asyncio.sleep(3.0)
+                await scheduler.close(teardown=False)
+                launch.cancel()
+                await asyncio.gather(launch, return_exceptions=True)
+            assert kept < journal.writes
+            journal.be_as_after(kept)
+            clock = Clockwork()
+            async with successor(world, journal, reports) as scheduler:
+                with pytest.raises(SchedulerError, match=r"c on host .* not ready within"):
+                    await scheduler.resume("g", timeout=60, late_values=late)
+                assert clock.elapsed < 70
+                assert world.running() == {} and known(scheduler) == set()
+                if kept == 3:
+                    (report,) = reports
+                    assert isinstance(report, TasksPutBack) and set(report.names) == set("abcd")
+                assert (await journal.load()).graphs == {}
 
     story()
 
