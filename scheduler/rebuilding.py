@@ -11,11 +11,12 @@ consists of is lost), an attempt that another one has followed, what is not the 
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, Self
 
 from scheduler.background import Background
 from scheduler.equipment import Equipment, apply_recorded, insist
@@ -117,6 +118,29 @@ def ends(run: GraphRun, found: Mapping[str, Found], excused: Collection[str]) ->
     )
 
 
+@dataclass(frozen=True)
+class Stock:
+    """The tasks of this framework that Mesos knew when it was asked, also those that have ended."""
+
+    tasks: Mapping[str, Found]
+    """By id."""
+
+    @classmethod
+    def of(cls, tasks: Iterable[Found] = ()) -> Self:
+        """Lay tasks in stock."""
+        return cls({task.task_id: task for task in tasks})
+
+    @functools.cached_property
+    def latest(self) -> Mapping[tuple[str, str], int]:
+        """The last attempt that runs, by graph and task; looked for once, however many strangers there are."""
+        latest: dict[tuple[str, str], int] = {}
+        for task in self.tasks.values():
+            if task.state in LIVE:
+                key = task.graph_id, task.name
+                latest[key] = max(latest.get(key, 0), task.attempt)
+        return latest
+
+
 @dataclass(frozen=True, slots=True)
 class Rebuilding:
     """Puts records back.
@@ -132,27 +156,23 @@ class Rebuilding:
     background: Background
     tell: Callable[[Change], None]
 
-    async def take_stock(self, tasks: Sequence[Found], excused: Collection[str]) -> None:
+    async def take_stock(self, stock: Stock, excused: Collection[str]) -> None:
         """Compare what Mesos knows with the records, and put back what is missing in them.
 
         Parameters
         ----------
-        tasks
-            Of this framework, also those that have ended.
         excused
             See :func:`ends`.
         """
-        by_id = {task.task_id: task for task in tasks}
         for known in self.equipment.runs:
-            if ends(known, by_id, excused):
+            if ends(known, stock.tasks, excused):
                 self._end(known)
-        live = [task for task in tasks if task.state in LIVE]
+        live = (task for task in stock.tasks.values() if task.state in LIVE)
         strangers = [task for task in live if self._is_strange(task)]
-        latest = _latest(live) if strangers else {}
         back: dict[str, list[str]] = {}
         for task in strangers:
             run, place = self.equipment.runs.get(task.graph_id), place_of(task)
-            if run is not None and place is not None and not why_not(task, run, latest):
+            if run is not None and place is not None and not why_not(task, run, stock.latest):
                 await self._put_back(run, task, place)
                 back.setdefault(run.graph.graph_id, []).append(task.name)
         for graph_id, names in back.items():
@@ -162,11 +182,11 @@ class Rebuilding:
         entry = self.equipment.runs.entry(task.task_id)
         return entry is None or entry.life.state in UNLAUNCHED
 
-    def killed(self, task_id: str, tasks: Sequence[Found]) -> None:
+    def killed(self, task_id: str, stock: Stock) -> None:
         """Tell of a task without a record that is killed now, and why."""
-        task = next((task for task in tasks if task.task_id == task_id), None)
+        task = stock.tasks.get(task_id)
         run = None if task is None else self.equipment.runs.get(task.graph_id)
-        why = "Mesos tells nothing of it" if task is None else why_not(task, run, _latest(tasks))
+        why = "Mesos tells nothing of it" if task is None else why_not(task, run, stock.latest)
         logger.warning("task %s runs, but is unknown: killed: %s", task_id, why)
         self.tell(StrangerKilled(task_id, why))
 
@@ -228,15 +248,6 @@ class Rebuilding:
             self.tell(TasksPutBack(run.graph.graph_id, names))
         finally:
             run.restarting -= set(names)
-
-
-def _latest(tasks: Iterable[Found]) -> dict[tuple[str, str], int]:
-    latest: dict[tuple[str, str], int] = {}
-    for task in tasks:
-        if task.state in LIVE:
-            key = task.graph_id, task.name
-            latest[key] = max(latest.get(key, 0), task.attempt)
-    return latest
 
 
 def _endpoints(run: GraphRun, entry: TaskEntry) -> dict[str, str]:

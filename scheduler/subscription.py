@@ -12,7 +12,7 @@ import base64
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,10 +39,9 @@ from scheduler.framework import (
 )
 from scheduler.inventory import inventory
 from scheduler.journal import Journal
-from scheduler.labels import Found
 from scheduler.offers import OfferPool
 from scheduler.queues import LaunchQueue
-from scheduler.rebuilding import LIVE, UNLAUNCHED, Rebuilding
+from scheduler.rebuilding import LIVE, UNLAUNCHED, Rebuilding, Stock
 from scheduler.runs import Runs, TaskEntry
 from scheduler.task import DeclaredLost, StatusUpdate, TaskState
 from scheduler.views import AgentsChanged, Change, LinkChanged, LinkState
@@ -153,7 +152,7 @@ class Subscription:
         self.rebuilding: Rebuilding | None = None
         """Puts back what the journal has lost."""
         self._stock_taken = asyncio.Event()
-        self._stock: Sequence[Found] = ()
+        self._stock = Stock.of()
         self._stock_at = float("-inf")
 
     # ------------------------------------------------------------------ what Mesos says
@@ -291,7 +290,7 @@ class Subscription:
     async def _looked_up(self, task_id: str) -> TaskEntry | None:
         """Return a task that runs without a record; None where that cannot be put back."""
         at = asyncio.get_running_loop().time()
-        if at - self._stock_at > STOCK_SECONDS or all(t.task_id != task_id for t in self._stock):
+        if at - self._stock_at > STOCK_SECONDS or task_id not in self._stock.tasks:
             await self._take_stock()
         return self._runs.entry(task_id)
 
@@ -304,10 +303,10 @@ class Subscription:
         if found is None:
             logger.warning("the master does not tell our tasks: what has no record is killed")
             return
-        self._stock, self._stock_at = found, asyncio.get_running_loop().time()
+        self._stock, self._stock_at = Stock.of(found), asyncio.get_running_loop().time()
         leaving = ("draining", "drained")
         excused = {v.agent_id for v in self._agents.views() if v.condition in leaving}
-        await self.rebuilding.take_stock(found, excused)
+        await self.rebuilding.take_stock(self._stock, excused)
 
     async def known(self, seconds: float) -> None:
         """Wait until what Mesos knows was compared with our records; not for ever."""
