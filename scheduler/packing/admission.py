@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from scheduler.constraints import Constraint, DataAt, Rule, named
+from scheduler.packing.arrays import NO, RATHER_ELSEWHERE, YES
 from scheduler.placement import Running
 from scheduler.quantities import Millis
 from scheduler.requests import MAX_SHARE, GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot, Gpu, Nic
-
-NO: Final = 0
-YES: Final = 1
-RATHER_ELSEWHERE: Final = 2
-"""Grades of admission: the task's data are elsewhere, though it may run here."""
 
 
 @dataclass(frozen=True, slots=True)

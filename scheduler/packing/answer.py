@@ -21,10 +21,10 @@ from scheduler.packing.arrays import (
     NOWHERE,
     PLENTY,
     Ints,
+    Kind,
 )
 from scheduler.packing.cores import CoreDemand, Granted, grant
 from scheduler.packing.flat import Problem
-from scheduler.packing.shapes import Kind
 from scheduler.packing.slots import PORTS
 from scheduler.placement import Assignment
 from scheduler.quantities import Ranges

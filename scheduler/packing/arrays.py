@@ -14,6 +14,7 @@ device.
 
 from __future__ import annotations
 
+import enum
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -73,12 +74,37 @@ PLENTY: Final = 1 << 60
 MOST: Final = 1 << 40
 """Requests for more are cut to this, which no slot but one of PLENTY holds (1 PiB, in thousandths of MiB)."""
 
+NO: Final = 0
+YES: Final = 1
+RATHER_ELSEWHERE: Final = 2
+"""Grades of admission to an agent. The last: the task's data are elsewhere, though it may run here."""
+
 FIRST: Final = 0
 """Rule: where the task first fits."""
 TIGHTEST: Final = 1
 """Rule: where the task leaves least over."""
 HUMBLEST: Final = 2
 """Rule: on the agents of lowest priority on which it fits; among these, where it leaves least over."""
+
+
+class Kind(enum.IntEnum):
+    """Kinds of slots: amounts of one kind can be compared over agents."""
+
+    CPUS = 0
+    MEM = 1
+    DISK = 2
+    PORTS = 3
+    CORES = 4
+    NODE_MEM = 5
+    WHOLE_CORES = 6
+    GPU_COMPUTE = 7
+    GPU_MEM = 8
+    NIC_IN = 9
+    NIC_OUT = 10
+    VOLUME = 11
+    L3_CORES = 12
+    L3_WHOLE_CORES = 13
+    TICKET = 14
 
 
 class Cluster(NamedTuple):

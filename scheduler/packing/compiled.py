@@ -1,7 +1,8 @@
 """How the loops of packing are compiled.
 
 Compiled functions are kept on disk. Numba notices changes of the module that a function is in, not of those
-whose functions it calls; so when any module here is not the one that was compiled, all is compiled anew.
+whose functions it calls or whose constants it uses; so when any of these is not the one that was compiled, all
+is compiled anew. Modules that no compiled function knows of are free to change.
 
 Handing a named tuple of arrays to a function that is merely compiled costs more than a small function does; to
 an inlined one it costs nothing.
@@ -10,6 +11,7 @@ an inlined one it costs nothing.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -35,10 +37,39 @@ Random = NDArray[np.uint64]
 """(1,) state of a generator of random numbers; not zero."""
 
 
+_IMPORT = re.compile(r"^(?:from|import) ([\w.]+)", re.MULTILINE)
+
+
+def compiled_sources(package: Path) -> list[Path]:
+    """Return the modules of a package with compiled functions, and all of the project that these import.
+
+    Parameters
+    ----------
+    package
+        Directory two below that of the project, which has a module ``compiled``.
+    """
+    project, here = package.parent.parent, package / "compiled.py"
+    found = {here}
+    ahead = [here, *(m for m in package.glob("*.py") if here in _imported(m, project))]
+    while ahead:
+        module = ahead.pop()
+        found.add(module)
+        ahead += _imported(module, project) - found
+    return sorted(found)
+
+
+def _imported(module: Path, project: Path) -> set[Path]:
+    """Return the modules of the project that one imports at its top."""
+    names = _IMPORT.findall(module.read_text(encoding="utf-8"))
+    paths = {project.joinpath(*name.split(".")) for name in names}
+    sources = {p / "__init__.py" if p.is_dir() else p.with_suffix(".py") for p in paths}
+    return {source for source in sources if source.is_file()}
+
+
 def drop_stale_cache(package: Path) -> None:
-    """Remove compiled functions that were made from other sources than the package's present ones."""
+    """Remove compiled functions that were made from other sources than the present ones."""
     cache = package / "__pycache__"
-    sources = b"".join(source.read_bytes() for source in sorted(package.glob("*.py")))
+    sources = b"".join(source.read_bytes() for source in compiled_sources(package))
     digest, stamp = hashlib.sha256(sources).hexdigest(), cache / "compiled.sha256"
     try:
         if stamp.exists() and stamp.read_text(encoding="ascii") == digest:

@@ -10,12 +10,12 @@ from typing import Final
 
 import numpy as np
 
-from scheduler.packing.admission import NO
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
     DEVICE,
     DEVICE_END,
+    NO,
     NODE,
     NOWHERE,
     PLACE,

@@ -6,7 +6,6 @@ from typing import Final
 
 import numpy as np
 
-from scheduler.packing.admission import NO, RATHER_ELSEWHERE
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
@@ -15,12 +14,14 @@ from scheduler.packing.arrays import (
     HUMBLEST,
     L3,
     N_CORES,
+    NO,
     NODE,
     NOWHERE,
     OWN,
     OWN_SLOTS,
     PLACE,
     PLACE_END,
+    RATHER_ELSEWHERE,
     Bytes,
     Cluster,
     Demand,

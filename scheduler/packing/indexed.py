@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from scheduler.packing.admission import NO, RATHER_ELSEWHERE
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
@@ -24,11 +23,13 @@ from scheduler.packing.arrays import (
     HUMBLEST,
     L3,
     N_CORES,
+    NO,
     NODE,
     NOWHERE,
     OWN,
     PLACE,
     PLACE_END,
+    RATHER_ELSEWHERE,
     SERVICE,
     WANT,
     WANT_END,

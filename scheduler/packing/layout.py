@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scheduler.packing.admission import NO, YES, Admission, GpuService, Multicast, NicService
-from scheduler.packing.arrays import DEVICE, Bytes, Cluster, Floats, Ints
+from scheduler.packing.admission import Admission, GpuService, Multicast, NicService
+from scheduler.packing.arrays import DEVICE, NO, YES, Bytes, Cluster, Floats, Ints, Kind
 from scheduler.packing.names import Names
 from scheduler.packing.relations import Tickets
-from scheduler.packing.shapes import Frame, Kind, Shape
+from scheduler.packing.shapes import Frame, Shape
 from scheduler.packing.sizes import weigh
 from scheduler.packing.slots import (
     Agents,

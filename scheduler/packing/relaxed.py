@@ -15,10 +15,10 @@ from typing import Final
 
 import numpy as np
 
-from scheduler.packing.admission import NO
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
+    NO,
     NOWHERE,
     PLACE,
     PLACE_END,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from scheduler.packing.admission import NO
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
     DEVICE,
     DEVICE_END,
+    NO,
     NODE,
     NOWHERE,
     WANT,

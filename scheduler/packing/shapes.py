@@ -6,7 +6,6 @@ of one kind share it. Numbers of nodes, slots and devices count from the agent's
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -22,6 +21,7 @@ from scheduler.packing.arrays import (
     PLENTY,
     WHOLE,
     Ints,
+    Kind,
 )
 from scheduler.packing.counting import Intervals
 from scheduler.quantities import Millis
@@ -31,32 +31,12 @@ MOST_KNOWN: Final = 20_000
 """Topologies that are kept; when there are more, all are made anew."""
 
 
-class Kind(enum.IntEnum):
-    """Kinds of slots: amounts of one kind can be compared over agents."""
-
-    CPUS = 0
-    MEM = 1
-    DISK = 2
-    PORTS = 3
-    CORES = 4
-    NODE_MEM = 5
-    WHOLE_CORES = 6
-    GPU_COMPUTE = 7
-    GPU_MEM = 8
-    NIC_IN = 9
-    NIC_OUT = 10
-    VOLUME = 11
-    L3_CORES = 12
-    L3_WHOLE_CORES = 13
-    TICKET = 14
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
     """How machines of one kind are laid out."""
 
     kinds: Ints
-    """(slots,) :class:`Kind`."""
+    """(slots,) :class:`~scheduler.packing.arrays.Kind`."""
     blank: Ints
     """(slots,) what is free before anything is read: 0, and PLENTY of what is not counted, which are whole
     cores, unless somebody asks, and memory of nodes where the agent does not count it."""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scheduler.packing.admission import NO
-from scheduler.packing.arrays import ADMISSION, NOWHERE, Cluster, Demand, Ints
+from scheduler.packing.arrays import ADMISSION, NO, NOWHERE, Cluster, Demand, Ints
 from scheduler.packing.relations import Tickets, Ties
 from scheduler.topology import AgentSnapshot
 

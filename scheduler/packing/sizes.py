@@ -21,9 +21,9 @@ from scheduler.packing.arrays import (
     WIDTH,
     Floats,
     Ints,
+    Kind,
 )
 from scheduler.packing.compiled import compiled
-from scheduler.packing.shapes import Kind
 from scheduler.requests import MAX_SHARE
 
 _CORES: Final = int(Kind.CORES)

@@ -26,6 +26,7 @@ from scheduler.packing.arrays import (
     WHOLE,
     WIDTH,
     Ints,
+    Kind,
 )
 from scheduler.packing.cores import caches, physical_cores, whole_ones, wholly_free
 from scheduler.packing.counting import (
@@ -38,7 +39,7 @@ from scheduler.packing.counting import (
     starts,
 )
 from scheduler.packing.relations import EXCLUSIVE, MULTICAST, Tickets
-from scheduler.packing.shapes import Frame, Kind, Shape
+from scheduler.packing.shapes import Frame, Shape
 from scheduler.quantities import Ranges
 from scheduler.topology import AgentSnapshot
 
@@ -70,7 +71,7 @@ class MainSlots:
 
     free: Ints
     kinds: Ints
-    """(slots,) :class:`~scheduler.packing.shapes.Kind`."""
+    """(slots,) :class:`~scheduler.packing.arrays.Kind`."""
     nodes: Ints
     """Places for tasks that need a node."""
     agents: Ints

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from benchmarks.packing import Instance, read_instances
 from scheduler.packing import Shortage, missing, pack, violations
 from scheduler.packing.arrays import AGENT, NOWHERE, PLENTY
-from scheduler.packing.compiled import drop_stale_cache
 from scheduler.packing.flat import flatten
 from scheduler.packing.placing import put, remove
 from scheduler.placement import Placement
@@ -280,26 +279,3 @@ def test_what_exceeds_the_totals_is_proven_at_once(instances: dict[str, Instance
             assert answer.proven
             assert "cores" in [total.resource for total in answer.totals if total.short]
             assert violations(instance.agents, instance.tasks, answer.partial) == []
-
-
-# ---- what is kept on disk
-
-
-def test_compiled_functions_of_other_sources_are_dropped(tmp_path: Path) -> None:
-    source, cache = tmp_path / "a.py", tmp_path / "__pycache__"
-    source.write_text("x = 1")
-    cache.mkdir()
-    index = cache / "a.f-1.py311.nbi"
-
-    def survives() -> bool:
-        index.touch()
-        drop_stale_cache(tmp_path)
-        return index.exists()
-
-    assert not survives(), "it is not known what it was made from"
-    assert survives()
-    source.write_text("x = 2")
-    assert not survives()
-    (tmp_path / "b.py").write_text("")
-    source.write_text("x = 2")
-    assert survives(), "an empty module changes nothing"
