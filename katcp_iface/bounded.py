@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import aiokatcp
 from aiokatcp.server import ClientConnection, RequestContext
 
+from katcp_iface.lines import ClientLines, read_by_lines
 from sdpcontroller.config.document import MAX_BYTES
 from sdpcontroller.control import Command, ControlPlane
 from sdpcontroller.errors import ControllerError
@@ -44,11 +45,11 @@ class Limits:
     """What clients may use."""
 
     clients: int = 64
-    """Connections at once; each has a read buffer of 256 KiB."""
+    """Connections at once; each has a read buffer of 16 KiB, and the beginning of a line."""
     requests: int = 32
     """Requests of one client in progress; its further ones are read when there is room."""
     line: int = MAX_LINE
-    """Longest request [bytes]; a longer one is discarded with a ``#log error`` inform."""
+    """Longest request [bytes], its end included; a longer one is discarded, and fails."""
     backlog: int = MAX_BACKLOG
 
 
@@ -56,6 +57,7 @@ class Limits:
 class _Lane:
     """Requests of one client."""
 
+    lines: ClientLines
     active: int = 0
     waiting: deque[aiokatcp.Message] = field(default_factory=deque)
     """Read along with the last one that was let through: at most one read buffer full."""
@@ -111,12 +113,17 @@ class BoundedServer(aiokatcp.DeviceServer):
     def cut_off_slow(self) -> None:
         """Cut off the clients that let more than the backlog wait.
 
-        aiokatcp looks at the backlog when it sends informs to all, but not when it answers malformed lines.
+        aiokatcp looks at the backlog when it sends informs to all, but not when replies are written.
         """
         for conn in list(self._lanes):
             if conn.get_write_buffer_size() > self._limits.backlog:
                 logger.warning("cut off the client at %s: it does not read", conn.address)
                 conn.abort()
+
+    def count_malformed(self) -> None:
+        """Log how many malformed lines clients have sent, where there is more to say than was said."""
+        for lane in self._lanes.values():
+            lane.lines.count_malformed()
 
     def abort_clients(self) -> None:
         """Close all connections at once, whatever is left to send."""
@@ -146,8 +153,7 @@ class BoundedServer(aiokatcp.DeviceServer):
                 f"{ctx.req.name} failed by a fault of the controller, which its log describes"
             ) from None
         finally:
-            known = ctx.req.name if ctx.req.name in self._request_handlers else "unknown"
-            self._observed(known, outcome, time.monotonic() - begun)
+            self._observed(self._known(ctx.req.name), outcome, time.monotonic() - begun)
             self._request_done(ctx.conn)
 
     def handle_message(self, conn: ClientConnection, msg: aiokatcp.Message) -> None:
@@ -182,11 +188,22 @@ class BoundedServer(aiokatcp.DeviceServer):
             conn.close()
             return
         _keep_alive(conn)
-        self._lanes[conn] = _Lane()
+        lines = ClientLines(conn, self._limits.line, self._unreadable)
+        read_by_lines(conn, lines)
+        self._lanes[conn] = _Lane(lines)
         super()._connection_made(conn)
 
+    def _known(self, request: str) -> str:
+        """Return a name for figures: clients can make up as many as they like."""
+        return request if request in self._request_handlers else "unknown"
+
+    def _unreadable(self, request: str) -> None:
+        self._observed(self._known(request), "refused", 0.0)
+
     def _connection_lost(self, conn: ClientConnection, exc: Exception | None) -> None:
-        self._lanes.pop(conn, None)
+        lane = self._lanes.pop(conn, None)
+        if lane is not None:
+            lane.lines.count_malformed(at_end=True)
         super()._connection_lost(conn, exc)
 
 

@@ -115,3 +115,4 @@ class KatcpServer:
             await asyncio.sleep(_REFRESH)
             self._mirror.refresh()
             self._server.cut_off_slow()
+            self._server.count_malformed()

@@ -12,6 +12,7 @@ import pytest
 
 from katcp_iface import KatcpServer, Limits
 from katcp_iface.bounded import MAX_LINE, one_line
+from katcp_iface.lines import TOLD
 from tests.conftest import PATIENCE
 
 
@@ -53,13 +54,27 @@ async def test_a_line_of_a_megabyte_is_read(server, control) -> None:
     assert len(control.executed[0].config) == 500_000
 
 
-async def test_a_line_beyond_the_bound_is_discarded_and_said_so(server, client, control) -> None:
+async def test_a_line_beyond_the_bound_fails_by_name_and_the_next_is_read(
+    server, client, control
+) -> None:
     async with raw(server) as (reader, writer):
-        writer.write(b"?product-configure[1] a " + b"x" * (MAX_LINE + 1) + b"\n?watchdog[2]\n")
-        assert b"error" in await reply(reader, b"#log")
+        writer.write(b"?product-configure[17] a " + b"x" * MAX_LINE + b"\n?watchdog[2]\n")
+        failure = await reply(reader, b"!")
+        assert failure.startswith(b"!product-configure[17] fail the\\_line\\_is\\_longer\\_than")
+        assert str(MAX_LINE).encode() in failure
         assert await reply(reader, b"!") == b"!watchdog[2] ok"
         await client.request("watchdog")
     assert control.executed == []
+
+
+async def test_it_fails_before_it_ends(server) -> None:
+    async with raw(server) as (reader, writer):
+        writer.write(b"?product-configure a " + b"x" * MAX_LINE)  # and the client waits
+        assert (await reply(reader, b"!")).startswith(b"!product-configure fail")
+        (conn,) = server._server._connections
+        assert conn._parser.buffer_size == 0, "nothing of it is kept"
+        writer.write(b"x" * 1000 + b"\r\n?watchdog[2]\n")
+        assert await reply(reader, b"!") == b"!watchdog[2] ok"
 
 
 async def test_nonsense_is_answered_and_does_no_harm(server, client) -> None:
@@ -67,6 +82,32 @@ async def test_nonsense_is_answered_and_does_no_harm(server, client) -> None:
         writer.write(b"hello\n?\n?1 2\n!watchdog ok\n#x\n\x00\xff\n?watchdog[0]\n?watchdog[7]\n")
         assert await reply(reader, b"!") == b"!watchdog[7] ok"
     await client.request("watchdog")
+
+
+async def test_a_request_with_what_must_be_escaped_fails_by_name(server, control) -> None:
+    async with raw(server) as (reader, writer):
+        writer.write(b"?capture-init[5] array\\qone\n?watchdog[7]\n")
+        answer = await reply(reader, b"!")
+        assert answer.startswith(b"!capture-init[5] fail the\\_line\\_cannot\\_be\\_read")
+        assert await reply(reader, b"!") == b"!watchdog[7] ok"
+    assert control.executed == []
+
+
+async def test_a_flood_of_nonsense_is_told_a_few_times_and_counted(
+    server, client, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = 20_000
+    async with raw(server) as (reader, writer):
+        writer.write(b"?\n" * count + b"?watchdog[1]\n")
+        told = 0
+        async with asyncio.timeout(PATIENCE):
+            while (line := await reader.readline()) != b"!watchdog[1] ok\n":
+                told += line.startswith(b"#log")
+        assert told == TOLD
+    while len(server._server._connections) > 1:
+        await client.request("watchdog")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == TOLD + 1 and f"{count - TOLD} more malformed lines" in lines[-1]
 
 
 async def test_half_a_line_and_gone(server, client) -> None:
@@ -137,7 +178,7 @@ async def test_clients_beyond_the_bound_are_sent_away(server) -> None:
 async def test_a_client_that_sends_nonsense_and_does_not_read_is_cut_off(
     control, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.CRITICAL)  # each line of nonsense is one of the log
+    caplog.set_level(logging.CRITICAL)
     server = KatcpServer(control, port=0, limits=Limits(backlog=100_000))
     await server.start()
     for (
@@ -149,7 +190,7 @@ async def test_a_client_that_sends_nonsense_and_does_not_read_is_cut_off(
             with pytest.raises(ConnectionError):
                 async with asyncio.timeout(PATIENCE):
                     while True:
-                        writer.write(b"?\n" * 100)
+                        writer.write(b"?watchdog \\q\n" * 100)
                         await writer.drain()
         async with raw(server) as (reader, writer):
             writer.write(b"?watchdog[1]\n")
