@@ -323,7 +323,8 @@ class CaptureRequests(ProductRequests):
             Name of the product, which must be idle.
         override : str, optional
             A JSON object that is merged over the product's configuration for this block: members replace
-            those of the same name, null deletes.
+            those of the same name, null deletes. What is made of the block afterwards can change (outputs that
+            are images, config.image_tag, config.image_overrides); what runs already cannot.
 
         Returns
         -------

@@ -369,11 +369,9 @@ class Master:
 
     async def _bring_up(self, name: str, given: str, document: config.ProductConfig) -> None:
         """Configure a product that there is not, with the override that waits for it."""
-        merged = self._overrides.over(name, given)
-        if merged != given:
-            product = Product.new(name, merged, self._up(), given=given)
-        else:
-            product = Product.new(name, given, self._up(), config=document)
+        merged, wanted = self._overrides.applied(name, given, document)
+        before = given if merged != given else ""
+        product = Product.new(name, merged, self._up(), given=before, config=wanted)
         self._products[name] = product
         await product.configure()
         await self._overrides.forget(name)
@@ -382,6 +380,7 @@ class Master:
         product = self._product(command.name)
         self._target.check_admits()
         given, document = product.given_text, product.given
+        self._overrides.applied(command.name, given, document)  # refused before it is taken down
         await product.deconfigure(force=False)
         if command.name in self._products:
             raise CommandError(

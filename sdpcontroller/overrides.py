@@ -11,6 +11,7 @@ from sdpcontroller.config.document import load, merge
 from sdpcontroller.errors import ConfigError
 from sdpcontroller.store import Store
 from sdpcontroller.store.records import Form, Table
+from sdpcontroller.workflows import admission
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +58,31 @@ class Overrides:
         else:
             await self.forget(product, event="an empty override")
 
-    def over(self, product: str, document: str) -> str:
-        """Return a document with the override that waits for the product, or as it is.
+    def applied(
+        self, product: str, text: str, document: ProductConfig
+    ) -> tuple[str, ProductConfig]:
+        """Return what a product is to be configured with: a document, with the override that waits for it.
+
+        Parameters
+        ----------
+        text, document
+            What was asked for, as it was given and as it was read.
 
         Raises
         ------
         ConfigError
-            If it makes no configuration; the override stays.
+            If it makes no configuration of which all would be done; the override stays.
         """
         if product not in self._waiting:
-            return document
-        merged = merge(load(document), self._waiting[product].changes)
+            admission.check(document)
+            return text, document
+        merged = merge(load(text), self._waiting[product].changes)
         try:
-            ProductConfig.from_document(merged)
+            document = ProductConfig.from_document(merged)
+            admission.check(document)
         except ConfigError as exc:
             raise ConfigError(f"with the override of {product}: {exc}") from exc
-        return json.dumps(merged)
+        return json.dumps(merged), document
 
     async def forget(
         self, product: str, *, event: str = "a product was configured with it"

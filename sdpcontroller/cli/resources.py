@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from rich.table import Table
 
@@ -13,15 +13,12 @@ from sdpcontroller import config
 from sdpcontroller.cli.controller import console, print_json
 from sdpcontroller.cli.products import read_document
 from sdpcontroller.cli.service import fail
-from sdpcontroller.config import ProductConfig
 from sdpcontroller.errors import ControllerError
-from sdpcontroller.workflows import imaging, realtime
+from sdpcontroller.workflows import imaging
+from sdpcontroller.workflows.admission import checked_workflow
 from sdpcontroller.workflows.imaging import ImagingPlan
 from sdpcontroller.workflows.plan import Workflow
 from sdpcontroller.workflows.totals import row, totals
-
-_ADDRESS: Final = "239.0.0.1"
-"""Stands for multicast addresses, which nothing here depends on."""
 
 
 def add_parser(commands: Any) -> None:
@@ -44,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     try:
         document = config.parse(read_document(options.config))
-        workflow = workflow_of(document)
+        workflow = checked_workflow(document, "product")
     except (ControllerError, OSError) as exc:
         return fail(exc)
     images = imaging.of_one_target(document, "product", imaging.least_time(document))
@@ -58,12 +55,6 @@ def run(options: argparse.Namespace) -> int:
             console().print("\nWhen a capture block has ended, for each target:\n")
             console().print(table(images))
     return 0
-
-
-def workflow_of(document: ProductConfig) -> Workflow:
-    """Build the real-time workflow of a configuration, with addresses that stand for real ones."""
-    groups = dict.fromkeys(realtime.multicast_needs(document), _ADDRESS)
-    return realtime.build(document, "product", groups)
 
 
 def as_data(workflow: Workflow | ImagingPlan) -> dict[str, Any]:

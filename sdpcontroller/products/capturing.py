@@ -18,6 +18,7 @@ from sdpcontroller.products.postprocessing import Postprocessing
 from sdpcontroller.products.record import Block, KeptProduct
 from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
+from sdpcontroller.workflows import admission
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Capturing:
         name, kept = self._keeper.name, self._keeper.kept
         machine.check_product(name, kept.state, ProductState.CAPTURING)
         if override is not None:
-            self._config.merged(load(override))  # refused before anything has happened
+            admission.of_block(self._config, load(override))  # refused before anything has happened
         if kept.current_block is not None:  # of an earlier try, which could not be recorded
             await self._call_off(graph, kept.current_block)
         now = int(time.time())

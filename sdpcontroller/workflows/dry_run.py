@@ -10,11 +10,10 @@ from scheduler.graph import PhysicalGraph, TaskTemplate, instantiate
 from scheduler.requests import TaskRequest
 from sdpcontroller import config
 from sdpcontroller.config import ProductConfig
-from sdpcontroller.workflows import imaging, realtime, totals
+from sdpcontroller.workflows import imaging, totals
+from sdpcontroller.workflows.admission import checked_workflow
 from sdpcontroller.workflows.containers import in_containers
 
-_ADDRESS: Final = "239.0.0.1"
-"""Stands for multicast addresses, of which a dry run takes none."""
 LONG: Final = 8 * 3600.0
 """Seconds of a long observation of one target: some imagers need the more memory the more there is."""
 
@@ -50,11 +49,10 @@ def planned(text: str, image: str | None) -> Planned:
     Raises
     ------
     ConfigError
-        If the document is none.
+        If the document is none, or not all of it would be done.
     """
     document = config.parse(text)
-    groups = dict.fromkeys(realtime.multicast_needs(document), _ADDRESS)
-    logical = realtime.build(document, "plan", groups).graph
+    logical = checked_workflow(document, "plan").graph
     physical = instantiate(in_containers(logical, document.config, image), "plan")
     return Planned(physical, tuple(_imaging(document, image)))
 

@@ -111,12 +111,11 @@ def build(config: ProductConfig, product: str, multicast: Mapping[str, str]) -> 
     Raises
     ------
     ConfigError
-        If the configuration asks for an output that no workflow makes, takes input from a correlator that is
-        not simulated, or has an override for a task that there is not.
+        If the configuration asks for an output that no workflow makes, or takes input from a correlator that is
+        not simulated.
     """
     refusals.check_is_made(config)
     tasks = list(_tasks(config, multicast))
-    refusals.check_overrides(config, [task.template.name for task in tasks])
     graph = LogicalGraph(
         product, tuple(task.template for task in tasks), tuple(_edges([t.template for t in tasks]))
     )

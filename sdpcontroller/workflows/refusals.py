@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final
 
+from pipelines import catalogue
 from sdpcontroller.config import (
     Beamformer,
     BeamformerEngineering,
+    ContinuumImage,
     ProductConfig,
     SimBaselineCorrelationProducts,
     SpectralImage,
     Vis,
 )
 from sdpcontroller.config.problems import Problem, refuse, suggestion
+from sdpcontroller.config.stream import Stream
 
 _NOT_MADE: Final = (Beamformer, BeamformerEngineering)
 """Outputs that the document may name and no workflow makes yet."""
+
+_OFFLINE: Final[Mapping[type[Stream], frozenset[str]]] = {
+    ContinuumImage: frozenset({catalogue.IMAGING.kind}),
+    SpectralImage: frozenset({catalogue.SPECTRAL_IMAGING.kind, catalogue.CUBE_JOINING.kind}),
+}
+"""Kinds of the programs that make each output of a capture block."""
+
+_LISTED: Final = 30
+"""Names that a refusal lists."""
 
 
 def check_is_made(config: ProductConfig) -> None:
@@ -27,31 +39,63 @@ def check_is_made(config: ProductConfig) -> None:
     ConfigError
         Naming all of them.
     """
-    _raise([*_outputs(config), *_inputs(config)])
+    refuse_if_any([*_outputs(config), *_inputs(config)])
 
 
-def check_overrides(config: ProductConfig, tasks: Collection[str]) -> None:
-    """Refuse overrides that would change nothing: of a task that the graph has not.
+def check_overrides(config: ProductConfig, tasks: Mapping[str, str]) -> None:
+    """Refuse overrides that would change nothing: of a task, or of a kind of program, that there will not be.
+
+    Parameters
+    ----------
+    tasks
+        Kinds of the tasks of the real-time graph, by name.
 
     Raises
     ------
     ConfigError
         Naming all of them, with what was meant perhaps.
     """
-    known = ", ".join(sorted(tasks))
-    _raise(
-        Problem(
-            ("config", "service_overrides", name),
-            f"there is no task of this name{suggestion(name, tasks)} (tasks: {known})",
-        )
-        for name in config.config.service_overrides
-        if name not in tasks
+    refuse_if_any([*_overridden_tasks(config, tasks), *_overridden_kinds(config, tasks.values())])
+
+
+def refuse_if_any(found: Iterable[Problem]) -> None:
+    """Raise ``ConfigError`` that tells of all problems, if there are any."""
+    if problems := list(found):
+        raise refuse(problems)
+
+
+def _overridden_tasks(config: ProductConfig, tasks: Collection[str]) -> Iterator[Problem]:
+    for name in config.config.service_overrides:
+        if name not in tasks:
+            rule = f"there is no task of this name{suggestion(name, tasks)} (tasks: {_some(tasks)})"
+            yield Problem(("config", "service_overrides", name), rule, _given(config, name))
+
+
+def _given(config: ProductConfig, task: str) -> Any:
+    return config.to_json()["config"]["service_overrides"][task]
+
+
+def _overridden_kinds(config: ProductConfig, realtime: Iterable[str]) -> Iterator[Problem]:
+    kinds = {*realtime, *offline_kinds(config)}
+    for kind, image in config.config.image_overrides.items():
+        if kind not in kinds:
+            rule = (
+                f"it has no program of this kind{suggestion(kind, kinds)} (kinds: {_some(kinds)})"
+            )
+            yield Problem(("config", "image_overrides", kind), rule, image)
+
+
+def offline_kinds(config: ProductConfig) -> frozenset[str]:
+    """Return the kinds of the programs that begin when a capture block has ended."""
+    return frozenset(
+        kind for output, kinds in _OFFLINE.items() if config.outputs_of(output) for kind in kinds
     )
 
 
-def _raise(problems: Iterator[Problem] | list[Problem]) -> None:
-    if found := list(problems):
-        raise refuse(found)
+def _some(names: Collection[str]) -> str:
+    """List names; of many, the first."""
+    listed = ", ".join(sorted(names)[:_LISTED])
+    return listed if len(names) <= _LISTED else f"{listed} and {len(names) - _LISTED} more"
 
 
 def _outputs(config: ProductConfig) -> Iterator[Problem]:

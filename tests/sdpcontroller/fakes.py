@@ -533,6 +533,10 @@ class House:
         found = await self.store.get("product", name)
         return None if found is None else found.value
 
+    async def everything(self) -> list[str]:
+        """All keys of the database."""
+        return sorted(await self.store.client.keys("*"))
+
 
 def _of_product(task: asyncio.Task[Any]) -> bool:
     name = getattr(task.get_coro(), "__qualname__", "")

@@ -65,6 +65,15 @@ async def test_an_override_that_makes_no_configuration_is_told_and_stays(house: 
         await house.master.execute(SetConfigOverride("p", "[]"))
 
 
+async def test_an_override_of_a_task_that_there_is_not_takes_no_product_down(house: House) -> None:
+    await house.master.execute(ConfigureProduct("p", TEXT))
+    wrong = {"config": {"service_overrides": {"ingest.l0_0.9": {}}}}
+    await house.master.execute(SetConfigOverride("p", json.dumps(wrong)))
+    with pytest.raises(ConfigError, match=r"with the override of p: config\.service_overrides"):
+        await house.master.execute(ReconfigureProduct("p"))
+    assert house.product("p").state is ProductState.IDLE and len(house.scheduler.launched) == 1
+
+
 async def test_reconfigure_is_down_and_up_with_the_same_document(house: House) -> None:
     await house.master.execute(ConfigureProduct("p", TEXT))
     before = {task.task_id for task in house.product("p").tasks.values()}

@@ -26,6 +26,11 @@ from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
 
 IMAGE = {"type": "sdp.continuum_image", "src_streams": ["l0_0", "cal_0"], "min_time": 5.0}
+CUBE = {
+    "type": "sdp.spectral_image",
+    "src_streams": ["flags"],
+    "parameters": {"clean_mode": "IQUV"},
+}
 DOCUMENT = json.dumps(make_config(outputs={"image": IMAGE}).to_json())
 OTHER = json.dumps(make_config(dumps=8).to_json())
 STAGES = [
@@ -140,14 +145,28 @@ class TestBringingUp:
         await house.master.execute(CaptureDone("q"))
         assert not any(s.product == "q" for s in house.witness.sensors)
 
-    async def test_what_cannot_be_made_takes_nothing(self, house: House) -> None:
-        parameters = {"clean_mode": "IQUV"}
-        image = {"type": "sdp.spectral_image", "src_streams": ["flags"], "parameters": parameters}
+    @pytest.mark.parametrize(
+        ("outputs", "options", "path"),
+        [
+            ({"image": CUBE}, {}, r"outputs\.image"),
+            (
+                {},
+                {"service_overrides": {"ingest.l0_0.9": {}}},
+                r"config\.service_overrides\.ingest",
+            ),
+            ({}, {"image_overrides": {"ingets": "a:1"}}, r"config\.image_overrides\.ingets"),
+        ],
+    )
+    async def test_what_cannot_be_made_leaves_nothing(
+        self, house: House, outputs: dict[str, Any], options: dict[str, Any], path: str
+    ) -> None:
         flags = {"type": "sdp.flags", "src_streams": ["l0_0", "cal_0"], "archive": True}
-        document = json.dumps(make_config(outputs={"flags": flags, "image": image}).to_json())
-        with pytest.raises(ConfigError, match=r"outputs\.image"):
-            await house.master.execute(configure(document=document))
+        product = make_config(outputs={"flags": flags, **outputs}, config=options)
+        before = await house.everything()
+        with pytest.raises(ConfigError, match=path):
+            await house.master.execute(configure(document=json.dumps(product.to_json())))
         assert house.scheduler.launched == [] and house.master.products() == {}
+        assert await house.everything() == before and house.witness.gone == []
         assert await house.store.events("product", "p") == []
 
     async def test_force_cancels_a_configure_that_waits(self, house: House) -> None:
@@ -270,7 +289,11 @@ class TestCaptures:
     ) -> None:
         with pytest.raises(ConfigError, match=r"outputs\.image\.min_time"):
             await up.master.execute(CaptureInit("p", '{"outputs": {"image": {"min_time": -1}}}'))
-        assert up.scheduler.journal == []
+        with pytest.raises(
+            ConfigError, match=r"outputs\.l0_0: .* cannot change for one capture block"
+        ):
+            await up.master.execute(CaptureInit("p", '{"outputs": {"l0_0": {"excise": false}}}'))
+        assert up.scheduler.journal == [] and up.product("p").capture_blocks == {}
         for override, n_images in (('{"outputs": {"image": {"min_time": 1}}}', 2), (None, 1)):
             cbid = await up.master.execute(CaptureInit("p", override))
             await observe(up, cbid, {"A": 20, "B": 3})

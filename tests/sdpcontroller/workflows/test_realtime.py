@@ -362,16 +362,6 @@ def test_overrides_reach_their_task_only() -> None:
             assert stated == plain.telstate.get(f"config.{task.name}", {})
 
 
-def test_overrides_of_a_task_that_there_is_not_are_refused() -> None:
-    """They would change nothing, silently."""
-    overrides = {"ingest.l0_0.7": {"host": "sdp-7"}, "ingest.l0_0.1": {}}
-    with pytest.raises(
-        ConfigError,
-        match=r"^config\.service_overrides\.ingest\.l0_0\.7: .* did you mean 'ingest\.l0_0\.\d'\?",
-    ):
-        build(make_config(config={"service_overrides": overrides}))
-
-
 _REAL_CORRELATOR = {
     "voltage": {
         "type": "cbf.antenna_channelised_voltage",

@@ -15,9 +15,10 @@ from pipelines import catalogue
 from pipelines.common.l0 import L0Layout
 from pipelines.common.l0.receiver import buffer_bytes
 from sdpcontroller import config
-from sdpcontroller.cli.resources import as_data, totals, workflow_of
+from sdpcontroller.cli.resources import as_data, totals
 from sdpcontroller.errors import ConfigError
 from sdpcontroller.workflows import resources
+from sdpcontroller.workflows.admission import checked_workflow
 from sdpcontroller.workflows.resources import StreamSize
 from sdpcontroller.workflows.resources.formula import FORMULAS, UNITS, formula
 from tests.sdpcontroller.documents import ANTENNA
@@ -139,7 +140,9 @@ def test_a_formula_that_gives_nonsense_is_no_request() -> None:
 @pytest.mark.parametrize("n_chans", [1024, 4096, 32768])
 def test_no_request_is_larger_than_the_largest_device(n_antennas: int, n_chans: int) -> None:
     """With the buffer of MeerKAT's own documents, 1500 s."""
-    workflow = workflow_of(config.parse(json.dumps(document(n_antennas, n_chans, 0.5, 1500.0))))
+    workflow = checked_workflow(
+        config.parse(json.dumps(document(n_antennas, n_chans, 0.5, 1500.0))), "p"
+    )
     for task in workflow.graph.tasks:
         if task.kind == "correlator":
             continue  # a simulator is no part of a telescope
@@ -154,7 +157,9 @@ def test_no_request_is_larger_than_the_largest_device(n_antennas: int, n_chans: 
 @pytest.mark.parametrize("n_antennas", [4, 64])
 def test_what_one_task_sends_its_receivers_take_in(n_antennas: int) -> None:
     """Each receiver of a stream takes all of it, so ingress is egress times the number of receivers."""
-    workflow = workflow_of(config.parse(json.dumps(document(n_antennas, 4096, 0.5, 60.0))))
+    workflow = checked_workflow(
+        config.parse(json.dumps(document(n_antennas, 4096, 0.5, 60.0))), "p"
+    )
     kinds = {task.name: task.kind for task in workflow.graph.tasks}
 
     def rate(kind: str, network: str, way: str) -> float:
@@ -175,7 +180,7 @@ def test_what_one_task_sends_its_receivers_take_in(n_antennas: int) -> None:
 
 def test_the_table_of_a_meerkat_subarray_is_what_it_was() -> None:
     """Golden totals: a change must be a decision. To renew: look at what differs, and write it here."""
-    workflow = workflow_of(config.parse(json.dumps(document(64, 4096, 0.5, 300.0))))
+    workflow = checked_workflow(config.parse(json.dumps(document(64, 4096, 0.5, 300.0))), "p")
     data = as_data(workflow)
     assert data["total"] == GOLDEN
     assert totals(task["request"] for task in data["tasks"].values()) == GOLDEN
