@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -38,7 +39,9 @@ class LostWrites:
     def __init__(self, products: Mapping[str, Product], changed: Callable[[], None]) -> None:
         self._products = products
         self._changed = changed
-        self._news: list[str] = []
+        self._news: dict[tuple[str, str], str] = {}
+        """By what it is about and what became of it; the text alone, where that is all that is known."""
+        self._killed: Counter[tuple[str, str]] = Counter()
         self._until = 0.0
 
     def take(self, change: Change) -> bool:
@@ -53,7 +56,7 @@ class LostWrites:
                 for product in self._of(graph_id):
                     product.ends_unasked(why)
             case StrangerKilled(task_id, why):
-                self.note(f"task {task_id} was killed: {why}")
+                self._kill(task_id, why)
             case _:
                 return False
         return True
@@ -61,11 +64,23 @@ class LostWrites:
     def _of(self, graph_id: str) -> list[Product]:
         return [product for product in self._products.values() if graph_id in product.graph_ids]
 
+    def _kill(self, task_id: str, why: str) -> None:
+        """Take note of a task that was killed: of a graph that is lost, all are, for one reason."""
+        graph_id = task_id.partition(".")[0]
+        about = graph_id, why
+        self._killed[about] += 1
+        count = self._killed[about]
+        what = f"task {task_id} was" if count == 1 else f"{count} tasks of graph {graph_id} were"
+        self._tell(about, f"{what} killed: {why}")
+
     def note(self, news: str) -> None:
         """Take note of something that was lost, and of what became of it."""
+        self._tell(("", news), news)
+
+    def _tell(self, about: tuple[str, str], news: str) -> None:
         logger.warning("the database knew less than what runs: %s", news)
         loop = asyncio.get_running_loop()
-        self._news.append(news)
+        self._news[about] = news
         self._until = loop.time() + SHOWN
         loop.call_at(self._until, self._changed)
         self._changed()
@@ -75,6 +90,7 @@ class LostWrites:
         if not self._news or asyncio.get_running_loop().time() >= self._until:
             return ()
         more = len(self._news) - _NAMED
-        told = "; ".join(self._news[:_NAMED]) + (f"; {more} more, see the log" if more > 0 else "")
+        first = list(self._news.values())[:_NAMED]
+        told = "; ".join(first) + (f"; {more} more, see the log" if more > 0 else "")
         text = f"the database had lost its last writes: {told}"
         return (Alarm("lost-writes", Severity.WARNING, text),)

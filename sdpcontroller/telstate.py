@@ -23,6 +23,8 @@ _TIMEOUT: Final = 10.0
 """Seconds for one exchange with the telescope state."""
 _SOCKET_TIMEOUT: Final = 5.0
 """Seconds for one answer of its server."""
+_OVERRIDE: Final = "{}_config_override"
+"""Key of what a capture block changes of its product's configuration, as JSON; none if nothing."""
 _DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError)
 """What values of other types than agreed lead to: programs write them, and hostile ones too."""
 
@@ -86,6 +88,37 @@ class ProductTelstate:
             raise CommandError(
                 f"telescope state at {self._endpoint} does not answer: {exc}"
             ) from exc
+
+    async def publish_override(self, cbid: str, override: str) -> None:
+        """Write what a capture block changes of its product's configuration, a JSON text.
+
+        It is there for people who have the data; and for a controller whose database has lost it.
+
+        Raises
+        ------
+        CommandError
+            If telescope state does not take it.
+        """
+        await self.publish({_OVERRIDE.format(cbid): override})
+
+    async def override(self, cbid: str) -> str | None:
+        """Return what :meth:`publish_override` wrote, or None. Whoever can write there may have written it.
+
+        Raises
+        ------
+        CommandError
+            If telescope state does not answer, or has something else there.
+        """
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                found = await self._telstate.get(_OVERRIDE.format(cbid))
+        except (RedisError, TelstateError, OSError, TimeoutError, *_DAMAGED) as exc:
+            raise CommandError(
+                f"telescope state at {self._endpoint} does not tell the override of {cbid}: {exc!r}"
+            ) from exc
+        if not isinstance(found, str | None):
+            raise CommandError(f"the override of {cbid} in telescope state is no text")
+        return found
 
     async def observed(self, cbid: str, vis: str) -> list[ObservedTarget]:
         """Return what a capture block observed, in order of first appearance; empty for no data.

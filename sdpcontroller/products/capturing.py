@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from scheduler.crash_points import CrashPoint
@@ -18,6 +19,7 @@ from sdpcontroller.products.postprocessing import Postprocessing
 from sdpcontroller.products.record import Block, KeptProduct
 from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
+from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import admission
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,9 @@ class Capturing:
         _RECORDED.reached()
         timeout, expendable = self._services.timeouts.capture_init, graph.expendable
         try:
+            if override is not None:
+                async with self._telstate() as telstate:
+                    await telstate.publish_override(cbid, override)
             told = await captures.begin(
                 graph.stages(), graph.connections, cbid, timeout, expendable
             )
@@ -183,10 +188,17 @@ class Capturing:
         _CAPTURED.reached()
         self.postprocessing.start(cbid, batch)
 
-    async def _plan(self, cbid: str, block: Block) -> str:
+    def _telstate(self) -> AbstractAsyncContextManager[ProductTelstate]:
+        return ProductTelstate.connect(*self._telstate_endpoint())
+
+    def _telstate_endpoint(self) -> tuple[str, int]:
         telstate = self._keeper.kept.telstate
         if telstate is None:
             raise CommandError("the product has no telescope state")
+        return telstate
+
+    async def _plan(self, cbid: str, block: Block) -> str:
+        telstate = self._telstate_endpoint()
         config = self._config
         if block.override is not None:
             config = config.merged(load(block.override))
@@ -274,15 +286,27 @@ class Capturing:
                 await self._call_off_unrecorded(graph, told, cbid)
             return
 
+        override, words = await self._lost_override(cbid)
+
         def capturing(kept: KeptProduct) -> KeptProduct:
-            block = Block(state=CaptureBlockState.CAPTURING)
+            block = Block(state=CaptureBlockState.CAPTURING, override=override)
             return kept.in_state(ProductState.CAPTURING).with_block(cbid, block, current_block=cbid)
 
         await self._keeper.change(f"capturing {cbid}, as its tasks tell: put back", capturing)
         self._catch_up(graph, _at(cbid, told, graph), cbid)
-        self._services.note_loss(
-            f"{self._keeper.name}: capture block {cbid} goes on, without an override if it had one"
-        )
+        self._services.note_loss(f"{self._keeper.name}: capture block {cbid} goes on, {words}")
+
+    async def _lost_override(self, cbid: str) -> tuple[str | None, str]:
+        """Find what a block that is not recorded changes of the configuration, and say so in words."""
+        try:
+            async with self._telstate() as telstate:
+                override = await telstate.override(cbid)
+            if override is None:
+                return None, "as it had begun"
+            admission.of_block(self._config, load(override))
+        except ControllerError as exc:
+            return None, f"without its override, if it had one: {exc}"
+        return override, "with the override that it had begun with"
 
     async def _call_off_unrecorded(self, graph: RunningGraph, told: Asked, cbid: str) -> None:
         await self._end_where(graph, told, cbid)

@@ -22,9 +22,10 @@ from sdpcontroller.control import (
     ProductState,
 )
 from sdpcontroller.products import evidence
+from sdpcontroller.telstate import ProductTelstate
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
-from tests.sdpcontroller.products.test_product import IMAGE, STAGES
+from tests.sdpcontroller.products.test_product import IMAGE, STAGES, observe
 
 DOCUMENT: Final = json.dumps(make_config(outputs={"image": IMAGE}).to_json())
 NAMES: Final = [f"t{n}" for n in range(5)]
@@ -110,6 +111,56 @@ async def test_a_capture_that_is_not_recorded_goes_on(
         assert await house.master.execute(CaptureInit("p")) > cbid
 
 
+async def test_so_does_its_override(up: House, open_house: Any, past: Past) -> None:
+    override = '{"outputs": {"image": {"min_time": 1}}}'
+    await past.keep()
+    cbid = await up.master.execute(CaptureInit("p", override))
+    await up.crash()
+    await past.restore()
+    async with open_house(after=up) as house:
+        await house.settle()
+        stored = await house.stored("p")
+        assert stored is not None and stored["blocks"][cbid]["override"] == override
+        assert f"capture block {cbid} goes on, with the override" in lost(house)
+        await observe(house, cbid, {"A": 20, "B": 3})
+        await house.master.execute(CaptureDone("p"))
+        await house.settle()
+        assert len(house.scheduler.batches[-1].tasks) == 2, "B would be too short without it"
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        ("", "the document is not JSON"),
+        ('{"outputs": {"image": {"min_time": -1}}}', r"outputs.image.min_time"),
+        ('{"outputs": {"l0_0": null}}', "l0_0"),
+        (7, "is no text"),
+        (None, "does not tell"),
+    ],
+)
+async def test_an_override_that_is_none_is_told(
+    up: House, open_house: Any, past: Past, there: object, why: str, redis_server: Any
+) -> None:
+    await past.keep()
+    cbid = await up.master.execute(CaptureInit("p"))
+    await up.crash()
+    await past.restore()
+    key = f"{cbid}_config_override"
+    if there is not None:
+        host, port = up.product("p").telstate or ("", 0)
+        async with ProductTelstate.connect(host, port) as link:
+            await link.publish({key: there})
+    else:  # of another type than any value of telescope state
+        client = redis.asyncio.from_url(redis_server.url)
+        await client.lpush(key, "x")
+        await client.aclose()
+    async with open_house(after=up) as house:
+        await house.settle()
+        assert house.product("p").capture_blocks == {cbid: CaptureBlockState.CAPTURING}
+        assert f"capture block {cbid} goes on, without its override" in lost(house)
+        assert why in lost(house)
+
+
 @pytest.mark.parametrize("begun", [1, len(STAGES) - 1])
 async def test_one_that_had_not_begun_everywhere_is_called_off(
     up: House, open_house: Any, past: Past, begun: int
@@ -184,5 +235,7 @@ async def test_tasks_that_were_put_back_join_the_capture(house: House) -> None:
     assert house.scheduler.servers[task_id].block.value == cbid
     assert "display.l0_0 run on" in await events(house) and "put back" in lost(house)
     house.scheduler.tell(StrangerKilled("q-1.sim.0", "nothing is recorded of its graph"))
-    assert "q-1.sim.0 was killed: nothing is recorded" in lost(house)
+    assert "task q-1.sim.0 was killed: nothing is recorded" in lost(house)
+    house.scheduler.tell(StrangerKilled("q-1.cal.0", "nothing is recorded of its graph"))
+    assert "2 tasks of graph q-1 were killed: nothing is recorded" in lost(house)
     await house.master.execute(DeconfigureProduct("p", force=True))
