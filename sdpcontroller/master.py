@@ -46,7 +46,7 @@ from sdpcontroller.errors import CommandError
 from sdpcontroller.lost_writes import LostWrites
 from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
 from sdpcontroller.operations import Operations
-from sdpcontroller.overrides import OVERRIDES, Overrides
+from sdpcontroller.overrides import OVERRIDES, Overrides, Wanted
 from sdpcontroller.planning import Planning
 from sdpcontroller.products.product import Product
 from sdpcontroller.products.record import BATCHES, PRODUCTS
@@ -359,35 +359,41 @@ class Master:
 
     async def _configure(self, command: ConfigureProduct) -> ProductAddress:
         document = await compute(config.parse, command.config)
-        name = self._free_name(command.name)  # and nothing else happens until it is taken
-        existing = self._products.get(name)
-        if existing is not None:
-            return await self._same_product(existing, document)
+        name = self._free_name(command.name)
+        if name in self._products:
+            return await self._same_product(self._products[name], document)
         self._target.check_admits()
-        await self._bring_up(name, command.config, document)
+        wanted = await compute(self._overrides.applied, name, command.config, document)
+        name = self._free_name(command.name)  # and nothing else happens until it is taken
+        if name in self._products:
+            return await self._same_product(self._products[name], document)
+        self._target.check_admits()
+        await self._bring_up(name, command.config, wanted)
         return ProductAddress(name, *self._address)
 
-    async def _bring_up(self, name: str, given: str, document: config.ProductConfig) -> None:
+    async def _bring_up(self, name: str, given: str, wanted: Wanted) -> None:
         """Configure a product that there is not, with the override that waits for it."""
-        merged, wanted = self._overrides.applied(name, given, document)
-        before = given if merged != given else ""
-        product = Product.new(name, merged, self._up(), given=before, config=wanted)
+        self._overrides.check_holds(name, wanted)
+        before = given if wanted.override is not None else ""
+        product = Product.new(name, wanted.text, self._up(), given=before, config=wanted.config)
         self._products[name] = product
         await product.configure()
         await self._overrides.forget(name)
 
     async def _reconfigure(self, command: ReconfigureProduct) -> ProductAddress:
-        product = self._product(command.name)
+        name, product = command.name, self._product(command.name)
         self._target.check_admits()
         given, document = product.given_text, product.given
-        self._overrides.applied(command.name, given, document)  # refused before it is taken down
+        # Refused before it is taken down; and that may take so long that the override changes.
+        await compute(self._overrides.applied, name, given, document)
         await product.deconfigure(force=False)
-        if command.name in self._products:
+        wanted = await compute(self._overrides.applied, name, given, document)
+        if name in self._products:
             raise CommandError(
-                f"product {command.name} is down, but its postprocessing goes on: configure it later"
+                f"product {name} is down, but its postprocessing goes on: configure it later"
             )
-        await self._bring_up(command.name, given, document)
-        return ProductAddress(command.name, *self._address)
+        await self._bring_up(name, given, wanted)
+        return ProductAddress(name, *self._address)
 
     async def _same_product(
         self, product: Product, document: config.ProductConfig

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.config.document import load, merge
-from sdpcontroller.errors import ConfigError
+from sdpcontroller.errors import CommandError, ConfigError
 from sdpcontroller.store import Store
 from sdpcontroller.store.records import Form, Table
 from sdpcontroller.workflows import admission
@@ -27,6 +27,16 @@ OVERRIDES: Final = Form(
     read=lambda document: Override(dict(document["changes"])),
 )
 """The table of the overrides that wait for their product, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a product is to be configured with."""
+
+    text: str
+    config: ProductConfig
+    override: Override | None
+    """What was merged over what was asked for."""
 
 
 class Overrides:
@@ -58,10 +68,10 @@ class Overrides:
         else:
             await self.forget(product, event="an empty override")
 
-    def applied(
-        self, product: str, text: str, document: ProductConfig
-    ) -> tuple[str, ProductConfig]:
-        """Return what a product is to be configured with: a document, with the override that waits for it.
+    def applied(self, product: str, text: str, document: ProductConfig) -> Wanted:
+        """Return a document with the override that waits for the product; all of it would be done.
+
+        It makes the product's graph to see that: of hundreds of tasks that is nothing for the event loop.
 
         Parameters
         ----------
@@ -73,16 +83,30 @@ class Overrides:
         ConfigError
             If it makes no configuration of which all would be done; the override stays.
         """
-        if product not in self._waiting:
+        override = self._waiting.get(product)
+        if override is None:
             admission.check(document)
-            return text, document
-        merged = merge(load(text), self._waiting[product].changes)
+            return Wanted(text, document, None)
+        merged = merge(load(text), override.changes)
         try:
             document = ProductConfig.from_document(merged)
             admission.check(document)
         except ConfigError as exc:
             raise ConfigError(f"with the override of {product}: {exc}") from exc
-        return json.dumps(merged), document
+        return Wanted(json.dumps(merged), document, override)
+
+    def check_holds(self, product: str, wanted: Wanted) -> None:
+        """Refuse what was made with another override than the one that waits now.
+
+        Raises
+        ------
+        CommandError
+            If it was.
+        """
+        if self._waiting.get(product) is not wanted.override:
+            raise CommandError(
+                f"the override of {product} was changed meanwhile; nothing was done: ask again"
+            )
 
     async def forget(
         self, product: str, *, event: str = "a product was configured with it"

@@ -15,7 +15,7 @@ from sdpcontroller.cli.products import read_document
 from sdpcontroller.cli.service import fail
 from sdpcontroller.errors import ControllerError
 from sdpcontroller.workflows import imaging
-from sdpcontroller.workflows.admission import checked_workflow
+from sdpcontroller.workflows.admission import checked_workflow, without_effect
 from sdpcontroller.workflows.imaging import ImagingPlan
 from sdpcontroller.workflows.plan import Workflow
 from sdpcontroller.workflows.totals import row, totals
@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         workflow = checked_workflow(document, "product")
     except (ControllerError, OSError) as exc:
         return fail(exc)
+    sys.stderr.writelines(f"note: {note}\n" for note in without_effect(document, workflow))
     images = imaging.of_one_target(document, "product", imaging.least_time(document))
     if options.json:
         print_json({**as_data(workflow), "postprocessing": as_data(images)})

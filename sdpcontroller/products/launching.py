@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -19,9 +20,11 @@ from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
 from sdpcontroller.store.redis_store import take_graph_number
 from sdpcontroller.telstate import ProductTelstate
-from sdpcontroller.workflows import realtime
+from sdpcontroller.workflows import admission, realtime
 from sdpcontroller.workflows.containers import in_containers
 from sdpcontroller.workflows.plan import Roles, Workflow
+
+logger = logging.getLogger(__name__)
 
 _RECORDED: Final = CrashPoint("configure.recorded", "the product is recorded, it has no graph")
 _GRAPH: Final = CrashPoint("configure.graph-recorded", "its graph is chosen, not launched")
@@ -58,6 +61,8 @@ class Launching:
         }
         number = await take_graph_number(self._services.store)
         workflow, physical = await compute(self._build, groups, number)
+        for note in admission.without_effect(self._config, workflow):
+            logger.warning("product %s: %s", self._keeper.name, note)
         graph = await self._choose(physical, workflow.roles, groups)
         chosen(graph)
         _GRAPH.reached()

@@ -1,7 +1,7 @@
 """What is looked at before anything is recorded: whether all that a document asks for would be done.
 
-A document that is right in form may ask for what no workflow makes, or name a task, or a kind of program, that
-its graph has not; the override of a capture block may change what has been running for long. Pure.
+A document that is right in form may ask for what no workflow makes, or name a task that its graph has not; the
+override of a capture block may change what has been running for long. Pure.
 """
 
 from __future__ import annotations
@@ -45,8 +45,14 @@ def checked_workflow(config: ProductConfig, product: str) -> Workflow:
     """
     groups = dict.fromkeys(realtime.multicast_needs(config), ANY_ADDRESS)
     workflow = realtime.build(config, product, groups)
-    refusals.check_overrides(config, {task.name: task.kind for task in workflow.graph.tasks})
+    refusals.check_overrides(config, [task.name for task in workflow.graph.tasks])
     return workflow
+
+
+def without_effect(config: ProductConfig, workflow: Workflow) -> list[str]:
+    """Say, for people, which parts of a configuration change nothing in what it asks for."""
+    kinds = [task.kind for task in workflow.graph.tasks]
+    return [str(problem) for problem in refusals.images_without_program(config, kinds)]
 
 
 def of_block(config: ProductConfig, override: Mapping[str, Any]) -> ProductConfig:

@@ -42,20 +42,39 @@ def check_is_made(config: ProductConfig) -> None:
     refuse_if_any([*_outputs(config), *_inputs(config)])
 
 
-def check_overrides(config: ProductConfig, tasks: Mapping[str, str]) -> None:
-    """Refuse overrides that would change nothing: of a task, or of a kind of program, that there will not be.
+def check_overrides(config: ProductConfig, tasks: Collection[str]) -> None:
+    """Refuse overrides of tasks that there will not be.
 
     Parameters
     ----------
     tasks
-        Kinds of the tasks of the real-time graph, by name.
+        Names of the tasks of the real-time graph.
 
     Raises
     ------
     ConfigError
         Naming all of them, with what was meant perhaps.
     """
-    refuse_if_any([*_overridden_tasks(config, tasks), *_overridden_kinds(config, tasks.values())])
+    refuse_if_any(_overridden_tasks(config, tasks))
+
+
+def images_without_program(config: ProductConfig, realtime: Iterable[str]) -> Iterator[Problem]:
+    """Tell of images for kinds of programs that there will not be: they change nothing.
+
+    They are no reason to refuse: an observatory gives the same images with every configuration.
+
+    Parameters
+    ----------
+    realtime
+        Kinds of the tasks of the real-time graph.
+    """
+    kinds = {*realtime, *offline_kinds(config)}
+    for kind, image in config.config.image_overrides.items():
+        if kind not in kinds:
+            rule = (
+                f"it has no program of this kind{suggestion(kind, kinds)} (kinds: {_some(kinds)})"
+            )
+            yield Problem(("config", "image_overrides", kind), rule, image)
 
 
 def refuse_if_any(found: Iterable[Problem]) -> None:
@@ -73,16 +92,6 @@ def _overridden_tasks(config: ProductConfig, tasks: Collection[str]) -> Iterator
 
 def _given(config: ProductConfig, task: str) -> Any:
     return config.to_json()["config"]["service_overrides"][task]
-
-
-def _overridden_kinds(config: ProductConfig, realtime: Iterable[str]) -> Iterator[Problem]:
-    kinds = {*realtime, *offline_kinds(config)}
-    for kind, image in config.config.image_overrides.items():
-        if kind not in kinds:
-            rule = (
-                f"it has no program of this kind{suggestion(kind, kinds)} (kinds: {_some(kinds)})"
-            )
-            yield Problem(("config", "image_overrides", kind), rule, image)
 
 
 def offline_kinds(config: ProductConfig) -> frozenset[str]:

@@ -24,6 +24,7 @@ from sdpcontroller.control import (
 )
 from sdpcontroller.errors import CommandError, ConfigError
 from sdpcontroller.operations import Operations
+from sdpcontroller.overrides import Overrides
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
 
@@ -72,6 +73,16 @@ async def test_an_override_of_a_task_that_there_is_not_takes_no_product_down(hou
     with pytest.raises(ConfigError, match=r"with the override of p: config\.service_overrides"):
         await house.master.execute(ReconfigureProduct("p"))
     assert house.product("p").state is ProductState.IDLE and len(house.scheduler.launched) == 1
+
+
+async def test_what_was_made_with_another_override_is_refused(house: House) -> None:
+    overrides, document = Overrides(house.store), make_config(cal=False)
+    before = overrides.applied("p", TEXT, document)
+    overrides.check_holds("p", before)
+    await overrides.set("p", json.dumps(OVERRIDE))
+    with pytest.raises(CommandError, match="override of p was changed meanwhile"):
+        overrides.check_holds("p", before)
+    overrides.check_holds("p", overrides.applied("p", TEXT, document))
 
 
 async def test_reconfigure_is_down_and_up_with_the_same_document(house: House) -> None:

@@ -154,7 +154,6 @@ class TestBringingUp:
                 {"service_overrides": {"ingest.l0_0.9": {}}},
                 r"config\.service_overrides\.ingest",
             ),
-            ({}, {"image_overrides": {"ingets": "a:1"}}, r"config\.image_overrides\.ingets"),
         ],
     )
     async def test_what_cannot_be_made_leaves_nothing(

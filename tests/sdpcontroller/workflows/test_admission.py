@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 import pytest
@@ -30,20 +31,34 @@ IMAGED: Final = make_config(outputs=OUTPUTS)
             r"config\.service_overrides\.ingest\.l0_0\.7: {\"host\": \"sdp-7\"}: there is no task of this "
             r"name; did you mean 'ingest\.l0_0\.\d'\? \(tasks: cal\.cal_0, display\.l0_0, .*\)$",
         ),
-        (
-            {"image_overrides": {"ingets": "mine:1", "ingest": "mine:2"}},
-            r"config\.image_overrides\.ingets: \"mine:1\": it has no program of this kind; did you mean "
-            r"'ingest'\? \(kinds: cal, correlator, .*\)$",
-        ),
-        (
-            {"image_overrides": {"imager": "mine:1"}},
-            r"config\.image_overrides\.imager: .* no program of this kind",
-        ),
     ],
 )
 def test_an_override_of_what_there_is_not(read: Any, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=f"^{problem}"):
         read(make_config(config=options))
+
+
+@pytest.mark.parametrize(
+    ("images", "notes"),
+    [
+        ({"ingest": "mine:1", "imager": "mine:1"}, [r"\.imager: "]),
+        (
+            {"ingets": "mine:1"},
+            [
+                r"config\.image_overrides\.ingets: \"mine:1\": it has no program of this kind; did you mean "
+                r"'ingest'\? \(kinds: cal, correlator, .*\)$"
+            ],
+        ),
+        ({"katsdpcal": "mine:1", "ingest": "mine:2"}, [r"\.katsdpcal: "]),
+        ({"ingest": "mine:2"}, []),
+    ],
+)
+def test_an_image_for_no_program_is_told(images: dict[str, str], notes: list[str]) -> None:
+    document = make_config(config={"image_overrides": images})
+    workflow = admission.checked_workflow(document, "p")
+    told = admission.without_effect(document, workflow)
+    assert len(told) == len(notes)
+    assert all(re.search(note, text) for note, text in zip(notes, told, strict=True))
 
 
 def test_an_override_of_what_there_is() -> None:
@@ -52,7 +67,8 @@ def test_an_override_of_what_there_is() -> None:
         "service_overrides": {"ingest.l0_0.1": {"config": {"window": 4}}},
         "image_overrides": dict.fromkeys(kinds, "mine:1"),
     }
-    admission.check(make_config(outputs=OUTPUTS, config=options))
+    document = make_config(outputs=OUTPUTS, config=options)
+    assert not admission.without_effect(document, admission.checked_workflow(document, "p"))
 
 
 def test_of_many_tasks_some_are_listed() -> None:
