@@ -50,7 +50,8 @@ from scheduler.starting import _bind, _task_infos  # what a launch does between 
 from scheduler.taskinfo import waits
 from scheduler.tls import GoAheadTls
 from scheduler.topology import Gpu, Nic, NumaNode, Topology
-from scheduler.topology.model import _parsed  # the memory of what agents advertise
+from scheduler.topology.model import _parsed  # with the former, the memory of what agents advertise
+from scheduler.topology.offers import _known_attributes
 
 AGENTS: Final = 60
 FEEDS: Final = {"f": "sim", "xb": "f", "ingest": "xb", "cal": "ingest", "vis_writer": "cal"}
@@ -230,6 +231,7 @@ async def longest_busy(event: bytes, run: GraphRun) -> float:
 
 def unseen(event: bytes) -> float:
     """Return the CPU seconds of making snapshots of agents that were never seen before."""
+    _known_attributes.cache_clear()
     _parsed.cache_clear()
     pool = OfferPool()
     pool.add(json.loads(event)["offers"]["offers"], 0.0)
@@ -245,7 +247,7 @@ async def _tick(busy: list[float]) -> None:
         busy.append(time.thread_time() - before)
 
 
-async def _infos(run: GraphRun, claim: Claim) -> list[tuple[list[str], list[dict[str, Any]]]]:
+async def _infos(run: GraphRun, claim: Claim) -> list[tuple[list[str], list[orjson.Fragment]]]:
     """Return the offers and the tasks of each call."""
     for entry in run.entries.values():
         if waits(run.edges, entry.name):
@@ -255,10 +257,13 @@ async def _infos(run: GraphRun, claim: Claim) -> list[tuple[list[str], list[dict
     )
     bound = _bind(run, claim, list(run.entries.values()))
     infos = await _task_infos(cast(Equipment, told), run, claim, bound)
-    return [([offer["id"]["value"] for offer in claim.offers[p]], infos[p]) for p in infos]
+    return [
+        ([offer["id"]["value"] for offer in claim.offers[place]], list(written.values()))
+        for place, written in infos.items()
+    ]
 
 
-def _written(offer_ids: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> bytes:
+def _written(offer_ids: Sequence[str], infos: Sequence[orjson.Fragment]) -> bytes:
     """Write an ACCEPT call."""
     launch = {"type": "LAUNCH", "launch": {"task_infos": infos}}
     accept = {"offer_ids": [{"value": i} for i in offer_ids], "operations": [launch]}

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from orjson import Fragment
+
 from scheduler.errors import JournalError, LaunchError
 from scheduler.goahead import GoAhead
 from scheduler.journal import Journal
@@ -28,7 +30,7 @@ class Calls(Protocol):
     async def accept(
         self,
         offer_ids: Sequence[str],
-        task_infos: Sequence[Mapping[str, Any]],
+        task_infos: Sequence[Mapping[str, Any] | Fragment],
         *,
         refuse_seconds: float = 0.0,
     ) -> None:

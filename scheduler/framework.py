@@ -22,6 +22,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+from orjson import Fragment
+
 from scheduler import pymesos_driver
 from scheduler.errors import FrameworkError
 from scheduler.figures import Figures, NoFigures
@@ -254,11 +256,16 @@ class Framework:
     async def accept(
         self,
         offer_ids: Sequence[str],
-        task_infos: Sequence[Mapping[str, Any]],
+        task_infos: Sequence[Mapping[str, Any] | Fragment],
         *,
         refuse_seconds: float = 0.0,
     ) -> None:
         """Launch tasks on offers of one agent; what they leave is refused for that long.
+
+        Parameters
+        ----------
+        task_infos
+            As messages, or already written: see :func:`scheduler.pymesos_driver.part`.
 
         Raises
         ------

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 
 from scheduler.constraints import named
 from scheduler.placement import Assignment
 from scheduler.quantities import Millis, format_millis
 from scheduler.requests import GpuRequest, TaskRequest
+from scheduler.templates import GPU_FACTS, INTERFACE_FACTS
 from scheduler.topology import Gpu, Nic, Topology
 
 
 def fields(request: TaskRequest, assignment: Assignment, topology: Topology) -> dict[str, str]:
     """Return the template values that come from the assignment; :mod:`scheduler.templates` lists them."""
     values = {
-        "cores": ",".join(map(str, assignment.cores)),
-        "cpuset": ",".join(map(str, assignment.cpuset)),
+        "cores": _listed(assignment.cores),
+        "cpuset": _listed(assignment.cpuset),
         "numa": "" if assignment.numa is None else str(assignment.numa),
     }
     for core, number in zip(request.cores, assignment.cores, strict=True):
@@ -23,35 +25,48 @@ def fields(request: TaskRequest, assignment: Assignment, topology: Topology) -> 
     visible = _visible(assignment)
     for index, number in enumerate(assignment.gpus):
         facts = _gpu_facts(topology.gpus[number], number, visible.index(number))
-        values |= {f"gpu[{index}].{fact}": value for fact, value in facts.items()}
+        values.update(zip(_names(f"gpu[{index}]", GPU_FACTS), facts, strict=True))
+    networks: set[str] = set()
     for index, (nic, number) in enumerate(zip(request.nics, assignment.nics, strict=True)):
-        for fact, value in _nic_facts(topology.nics[number], number).items():
-            values[f"nic[{index}].{fact}"] = value
-            values.setdefault(f"interface[{nic.network}].{fact}", value)
+        facts = _nic_facts(topology.nics[number], number)
+        values.update(zip(_names(f"nic[{index}]", INTERFACE_FACTS), facts, strict=True))
+        if nic.network not in networks:
+            networks.add(nic.network)
+            named_so = _names(f"interface[{nic.network}]", INTERFACE_FACTS)
+            values.update(zip(named_so, facts, strict=True))
     for volume, number in zip(request.volumes, assignment.volumes, strict=True):
         values[f"volume[{volume.name}].path"] = topology.volumes[number].path
     return values
 
 
-def _gpu_facts(gpu: Gpu, number: int, ordinal: int) -> dict[str, str]:
+@functools.lru_cache(maxsize=10_000)
+def _listed(numbers: Sequence[int]) -> str:
+    """Write numbers with commas between; those of a task's cores are asked for several times."""
+    return ",".join(map(str, numbers))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _names(device: str, facts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the facts of a device."""
+    return tuple([f"{device}.{fact}" for fact in facts])
+
+
+def _gpu_facts(gpu: Gpu, number: int, ordinal: int) -> tuple[str, ...]:
+    """Return the values of :data:`scheduler.templates.GPU_FACTS`."""
     capability = gpu.compute_capability
-    return {
-        "uuid": gpu.uuid or "",
-        "device": gpu.device or "",
-        "number": str(number),
-        "ordinal": str(ordinal),
-        "name": gpu.name,
-        "compute_capability": "" if capability is None else "{}.{}".format(*capability),
-    }
+    return (
+        gpu.uuid or "",
+        gpu.device or "",
+        str(number),
+        str(ordinal),
+        gpu.name,
+        "" if capability is None else "{}.{}".format(*capability),
+    )
 
 
-def _nic_facts(nic: Nic, number: int) -> dict[str, str]:
-    return {
-        "address": nic.address,
-        "name": nic.name,
-        "number": str(number),
-        "infiniband": ",".join(nic.infiniband),
-    }
+def _nic_facts(nic: Nic, number: int) -> tuple[str, ...]:
+    """Return the values of :data:`scheduler.templates.INTERFACE_FACTS`."""
+    return nic.address, nic.name, str(number), ",".join(nic.infiniband)
 
 
 def _visible(assignment: Assignment) -> list[int]:
@@ -61,13 +76,14 @@ def _visible(assignment: Assignment) -> list[int]:
 
 def environment(request: TaskRequest, assignment: Assignment, topology: Topology) -> dict[str, str]:
     """Return the variables that tell a task its shares, where no kernel enforces them."""
+    cpuset = assignment.cpuset
     told = {
-        "SDP_CPUS": format_millis(request.cpus + 1000 * len(assignment.cpuset)),
+        "SDP_CPUS": format_millis(request.cpus + 1000 * len(cpuset)),
         "SDP_MEM_MIB": format_millis(request.mem),
     }
     if assignment.numa is not None:
-        told["SDP_CORES"] = ",".join(map(str, assignment.cores))
-        told["SDP_CPUSET"] = ",".join(map(str, assignment.cpuset))
+        told["SDP_CORES"] = _listed(assignment.cores)
+        told["SDP_CPUSET"] = _listed(cpuset)
         told["SDP_NUMA"] = str(assignment.numa)
     for index, (gpu, number) in enumerate(zip(request.gpus, assignment.gpus, strict=True)):
         told[f"SDP_GPU_{index}_NUMBER"] = str(number)
@@ -128,8 +144,8 @@ def docker_parameters(
     A task that goes past the kernel (ibverbs) sends and takes raw packets and locks their memory.
     """
     options: list[tuple[str, str]] = []
-    if assignment.cpuset:
-        options.append(("cpuset-cpus", ",".join(map(str, assignment.cpuset))))
+    if cpuset := assignment.cpuset:
+        options.append(("cpuset-cpus", _listed(cpuset)))
     if assignment.numa is not None:
         options.append(("cpuset-mems", str(assignment.numa)))
     gpus = (topology.gpus[number].device for number in _visible(assignment))

@@ -34,15 +34,17 @@ PLACE: Final = "sdp.place"
 MAX_LABEL: Final = 16 * 1024
 """Bytes of one that is read."""
 _ASSIGNMENT: Final = TypeAdapter(Assignment)
-_ELSEWHERE: Final = frozenset({"task", "agent_id"})
+_ELSEWHERE: Final = {"task", "agent_id"}
 """Fields of an assignment that Mesos tells."""
+_IN_ORDER: Final = json.JSONEncoder(sort_keys=True).encode
+"""Writes what is digested: in another form, no task that runs would be known as the program that it is."""
 _ID: Final = re.compile(r"(?P<graph>[^.]+)\.(?P<name>.+)\.(?P<attempt>[0-9]{1,9})")
 
 
 def program(template: TaskTemplate) -> str:
     """Return a digest of what a task runs, before its templates are filled in."""
     what = [template.command, dict(template.env), template.image, dict(template.gpu_images)]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(_IN_ORDER(what).encode()).hexdigest()[:16]
 
 
 def written(
@@ -63,17 +65,19 @@ def written(
         Secret of its go-ahead; empty when it waits for nothing.
     """
     place = _ASSIGNMENT.dump_python(
-        assignment, mode="json", exclude=set(_ELSEWHERE), exclude_defaults=True
+        assignment, mode="json", exclude=_ELSEWHERE, exclude_defaults=True
     )
-    place |= {"address": address, "url": url}
+    place["address"], place["url"] = address, url
     labels = {
         GRAPH: graph_id,
         TASK: template.name,
         KIND: template.kind,
         PROGRAM: program(template),
-        PLACE: json.dumps(place, separators=(",", ":")),
+        PLACE: orjson.dumps(place).decode(),
     }
-    return labels | ({GATE: digest(token)} if token else {})
+    if token:
+        labels[GATE] = digest(token)
+    return labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,30 +152,32 @@ class _Entry:
         return len(self.copied.get("reservations", ()))
 
 
-class Ledger:
-    """Divides the offers of one agent among tasks.
+def _entry(resource: Mapping[str, Any]) -> _Entry:
+    _, amount = read_resource(resource)
+    copied = {key: resource[key] for key in _COPIED if key in resource}
+    if isinstance(amount, Ranges):
+        return _Entry(0, amount, copied)
+    return _Entry(amount, _NONE, copied)
 
-    Raises
-    ------
-    QuantityError
-        If a resource is malformed.
-    """
+
+class Ledger:
+    """Divides the offers of one agent among tasks; of what these do not draw, nothing is read."""
 
     def __init__(self, offers: Iterable[Offer]) -> None:
+        self._offered: dict[str, list[Mapping[str, Any]]] = {}
         self._entries: dict[str, list[_Entry]] = {}
         for offer in offers:
             for resource in offer.get("resources", ()):
-                name, amount = read_resource(resource)
-                copied = {key: resource[key] for key in _COPIED if key in resource}
-                entry = (
-                    _Entry(0, amount, copied)
-                    if isinstance(amount, Ranges)
-                    else _Entry(amount, _NONE, copied)
-                )
-                self._entries.setdefault(name, []).append(entry)
-        for entries in self._entries.values():
+                self._offered.setdefault(resource["name"], []).append(resource)
+
+    def _of(self, name: str) -> list[_Entry]:
+        """Return what is offered of a resource, the most specific first."""
+        if (entries := self._entries.get(name)) is None:
+            entries = [_entry(resource) for resource in self._offered.get(name, ())]
             if len(entries) > 1:
                 entries.sort(key=lambda entry: -entry.reservations)
+            self._entries[name] = entries
+        return entries
 
     def draw(self, wanted: Resources) -> list[dict[str, Any]]:
         """Take `wanted` out, as Mesos ``Resource`` messages.
@@ -183,7 +185,8 @@ class Ledger:
         Raises
         ------
         QuantityError
-            If there is not that much; nothing is promised about what is left then.
+            If there is not that much, or what is offered is malformed; nothing is promised about what is
+            left then.
         """
         drawn: list[dict[str, Any]] = []
         for name, amount in sorted(wanted.scalars.items()):
@@ -194,7 +197,7 @@ class Ledger:
 
     def _draw_scalar(self, name: str, amount: Millis) -> list[dict[str, Any]]:
         drawn: list[dict[str, Any]] = []
-        for entry in self._entries.get(name, ()):
+        for entry in self._of(name):
             if (part := min(amount, entry.scalar)) > 0:
                 entry.scalar -= part
                 amount -= part
@@ -206,7 +209,7 @@ class Ledger:
 
     def _draw_ranges(self, name: str, members: Ranges) -> list[dict[str, Any]]:
         drawn: list[dict[str, Any]] = []
-        for entry in self._entries.get(name, ()):
+        for entry in self._of(name):
             if part := members & entry.ranges:
                 entry.ranges -= part
                 members = _NONE if part == members else members - part

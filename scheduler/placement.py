@@ -61,15 +61,16 @@ class Assignment:
     @property
     def cpuset(self) -> tuple[int, ...]:
         """All logical CPUs that are the task's own, in order."""
-        return tuple(sorted((*self.cores, *self.held_cores)))
+        return tuple(sorted((*self.cores, *self.held_cores) if self.held_cores else self.cores))
 
     def resources(self, request: TaskRequest) -> Resources:
         """Everything that this assignment takes from its agent, by Mesos resource name.
 
         Units are those of ``design/agents.md``: MiB, Mbit/s, CPUs; a pinned core also takes one of ``cpus``.
         """
+        cpuset = self.cpuset
         scalars: dict[str, int] = {
-            "cpus": request.cpus + 1000 * len(self.cpuset),
+            "cpus": request.cpus + 1000 * len(cpuset),
             "mem": request.mem,
             "disk": request.disk,
         }
@@ -93,7 +94,7 @@ class Assignment:
                 draw(f"volume.{number}.disk", volume.disk)
         return Resources(
             scalars,
-            {"cores": Ranges.of_values(self.cpuset), "ports": Ranges.of_values(self.ports)},
+            {"cores": Ranges.of_values(cpuset), "ports": Ranges.of_values(self.ports)},
         )
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ integers. A :class:`Resources` holds both by name; its arithmetic never goes bel
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,8 +67,9 @@ def from_millis(value: Millis) -> float:
     return value / 1000
 
 
+@functools.lru_cache(maxsize=10_000)
 def format_millis(value: Millis) -> str:
-    """Write thousandths in units, without superfluous zeros."""
+    """Write thousandths in units, without superfluous zeros; the tasks of a graph ask for the same again."""
     whole, rest = divmod(value, 1000)
     return str(whole) if not rest else f"{whole}.{rest:03d}".rstrip("0")
 

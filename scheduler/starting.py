@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+from orjson import Fragment, JSONEncodeError
 
 from scheduler.breath import Breath
 from scheduler.claims import Claim, Place
@@ -19,7 +21,7 @@ from scheduler.errors import FrameworkError, GraphError, LaunchError, QuantityEr
 from scheduler.goahead import new_token, wrapped, wrapper_environment
 from scheduler.offers import Ledger
 from scheduler.placement import Placement
-from scheduler.pymesos_driver import CallUncertain
+from scheduler.pymesos_driver import CallUncertain, part
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import Accepted, LetThrough, Placed, StatusUpdate
 from scheduler.taskinfo import (
@@ -36,6 +38,9 @@ from scheduler.taskinfo import (
 )
 
 logger = logging.getLogger(__name__)
+
+Written: TypeAlias = dict[str, Fragment]
+"""``TaskInfo`` messages, as they go into a call, by the ids of the tasks."""
 
 _PLACED: Final = CrashPoint("launch.placed", "the placement is recorded, no task is")
 _MARKED: Final = CrashPoint("launch.marked", "all tasks are recorded as launching, none is")
@@ -87,7 +92,7 @@ async def _prepare(
     claim: Claim,
     entries: Sequence[TaskEntry],
     deadline: float,
-) -> dict[Place, list[dict[str, Any]]]:
+) -> dict[Place, Written]:
     """Do all that comes before the act, and return the ``TaskInfo`` of every task by its place."""
     known = run.placement.assignments if run.placement is not None else {}
     placement = Placement({**known, **claim.placement.assignments})
@@ -148,10 +153,10 @@ def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str
 
 async def _task_infos(
     equipment: Equipment, run: GraphRun, claim: Claim, bound: Mapping[str, Bound]
-) -> dict[Place, list[dict[str, Any]]]:
+) -> dict[Place, Written]:
     """Return the ``TaskInfo`` of every task, by its place; the loop goes on in between."""
     ledgers: dict[Place, Ledger] = {}
-    infos: dict[Place, list[dict[str, Any]]] = {}
+    infos: dict[Place, Written] = {}
     breath = Breath()
     try:
         for name, task in bound.items():
@@ -162,15 +167,15 @@ async def _task_infos(
             place = task.assignment.agent_id, task.assignment.role
             if (ledger := ledgers.get(place)) is None:
                 ledger = ledgers[place] = Ledger(claim.offers[place])
-            info = _written(equipment, run, task, ledger)
-            infos.setdefault(place, []).append(info)
+            written = infos.setdefault(place, {})
+            written[task.task.task_id] = _written(equipment, run, task, ledger)
             await breath.step()
-    except (GraphError, QuantityError) as exc:
+    except (GraphError, QuantityError, JSONEncodeError) as exc:
         raise LaunchError(f"graph {run.graph.graph_id} cannot be launched: {exc}") from exc
     return infos
 
 
-def _written(equipment: Equipment, run: GraphRun, bound: Bound, ledger: Ledger) -> dict[str, Any]:
+def _written(equipment: Equipment, run: GraphRun, bound: Bound, ledger: Ledger) -> Fragment:
     """Return the ``TaskInfo`` of a task, and keep what others may name of its environment."""
     entry = run.entries[bound.task.name]
     values = own_fields(run.graph, bound)
@@ -187,9 +192,10 @@ def _written(equipment: Equipment, run: GraphRun, bound: Bound, ledger: Ledger) 
         environment |= wrapper_environment(
             bound.task.task_id, entry.token, equipment.controllers, wait, equipment.goahead_tls
         )
-    return task_info(
+    info = task_info(
         run.graph, bound, ledger, command, environment, waits_seconds=wait, token=entry.token
     )
+    return part(info)
 
 
 async def _accept(
@@ -197,11 +203,11 @@ async def _accept(
     run: GraphRun,
     claim: Claim,
     place: Place,
-    infos: Sequence[Mapping[str, Any]],
+    infos: Written,
 ) -> None:
     offer_ids = [offer["id"]["value"] for offer in claim.offers[place]]
     try:
-        await equipment.framework.accept(offer_ids, infos)
+        await equipment.framework.accept(offer_ids, list(infos.values()))
         _ACCEPTED.reached()
     except FrameworkError as exc:
         # The offers must not stay ours. Should the ACCEPT arrive after all, it comes before this and holds, or
@@ -210,8 +216,7 @@ async def _accept(
         if isinstance(exc, CallUncertain):  # the tasks may run: updates or reconciliation will tell
             logger.warning("graph %s: %s", run.graph.graph_id, exc)
             return
-        for info in infos:  # they do not run: what Mesos itself would call dropped
-            task_id = info["task_id"]["value"]
+        for task_id in infos:  # they do not run: what Mesos itself would call dropped
             dropped = StatusUpdate(task_id, "TASK_DROPPED", message=f"ACCEPT failed: {exc}")
             if (entry := equipment.runs.entry(task_id)) is not None:
                 await equipment.runs.apply(entry, dropped)

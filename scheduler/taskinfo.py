@@ -151,9 +151,8 @@ def task_info(
     QuantityError
         If the offers do not hold what the task was given.
     """
-    task, template = bound.task, bound.task.template
+    task, template, agent, image = bound.task, bound.task.template, bound.agent, bound.image
     amount = bound.assignment.resources(template.request)
-    agent = bound.agent
     carried = labels.written(
         template, graph.graph_id, bound.assignment, agent.address, agent.url, token
     )
@@ -161,12 +160,12 @@ def task_info(
         "task_id": {"value": task.task_id},
         "agent_id": {"value": bound.assignment.agent_id},
         "name": task.name,
-        "resources": ledger.draw(bound.agent.advertised(amount)),
+        "resources": ledger.draw(agent.advertised(amount)),
         "command": {
             "shell": False,
             "value": command[0],
             # Docker is given the value and all arguments; of a process the first argument is its own name.
-            "arguments": command if bound.image is None else command[1:],
+            "arguments": command if image is None else command[1:],
             "environment": {
                 "variables": [{"name": n, "value": v} for n, v in sorted(environment.items())]
             },
@@ -177,8 +176,8 @@ def task_info(
     if template.max_run_time is not None:
         limit = int((template.max_run_time + waits_seconds) * 1e9)
         info["max_completion_time"] = {"nanoseconds": limit}
-    if bound.image is not None:
-        info["container"] = _container(bound.image, bound)
+    if image is not None:
+        info["container"] = _container(image, bound)
     if ports := bound.ports():
         info["discovery"] = {
             "visibility": "CLUSTER",

@@ -51,12 +51,15 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 
 
 @functools.lru_cache(maxsize=10_000)
-def _tokens(text: str) -> tuple[tuple[bool, str], ...]:
-    """Split into (is a field, text) pairs; the same templates are filled in again and again."""
-    return tuple(_split(text))
+def _compiled(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a template in the form of the ``%`` operator, and its fields; it is filled in again and again."""
+    tokens = list(_split(text))
+    form = "".join("%s" if is_field else token.replace("%", "%%") for is_field, token in tokens)
+    return form, tuple(token for is_field, token in tokens if is_field)
 
 
 def _split(text: str) -> Iterator[tuple[bool, str]]:
+    """Split into (is a field, text) pairs."""
     for match in _TOKEN.finditer(text):
         token = match[0]
         if match[1] is not None:
@@ -79,7 +82,7 @@ def fields(text: str) -> list[str]:
     GraphError
         If a brace has no partner.
     """
-    return [token for is_field, token in _tokens(text) if is_field]
+    return list(_compiled(text)[1])
 
 
 def resolve(text: str, values: Mapping[str, str]) -> str:
@@ -90,8 +93,9 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
     GraphError
         If a brace has no partner, or a field is not in `values`.
     """
+    form, names = _compiled(text)
     try:
-        return "".join([values[token] if is_field else token for is_field, token in _tokens(text)])
+        return form % tuple([values[name] for name in names])
     except KeyError as exc:
         unknown = str(exc.args[0])[:80]
         raise GraphError(f"{_short(text)} names {{{unknown}}}, which does not exist") from None

@@ -105,6 +105,7 @@ class _Chooser:
         self.physical = physical_cores(topology, node)
         self.whole, self.width = whole_ones(self.physical)
         self.caches = [frozenset(cache) for cache in caches(topology, node)]
+        self.cached = frozenset().union(*self.caches)
 
     def grant_all(self, demands: Sequence[CoreDemand]) -> dict[str, Granted]:
         def turn(demand: CoreDemand) -> tuple[bool, bool]:
@@ -115,7 +116,7 @@ class _Chooser:
         for demand in demands:  # the rest of the shares comes last: any core will do
             firsts, siblings = named[demand.task]
             rest = n_held(demand.request, self.width, self.node_cores) - len(siblings)
-            more = self._best(rest, self._open())
+            more = self._best(rest, self._open()) if rest else set()
             self.free -= more
             granted[demand.task] = Granted(firsts, tuple(sorted((*siblings, *more))))
         return granted
@@ -134,9 +135,10 @@ class _Chooser:
 
     def _open(self) -> list[frozenset[int]]:
         """Return the caches in the order in which they are filled: the fullest first."""
-        known = frozenset().union(*self.caches)
-        others = frozenset(self.free - known)
+        others = frozenset(self.free - self.cached)
         found = [*self.caches, others] if others else self.caches
+        if len(found) == 1:
+            return found
         return sorted(found, key=lambda cache: (len(cache & self.free), min(cache)))
 
     def _take_whole(self, count: int, cache: int | None) -> list[frozenset[int]]:

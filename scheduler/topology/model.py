@@ -18,17 +18,23 @@ _COUNTED = re.compile(r"(numa|gpu|nic|volume)\.([0-9]+)\.(mem|compute|in|out|dis
 @functools.lru_cache(maxsize=20_000)
 def _parsed(
     attributes: tuple[tuple[str, str], ...], memory: tuple[tuple[str, Millis], ...]
-) -> Topology:
+) -> tuple[Topology, Mapping[str, Millis | None]]:
     """Parse what one agent advertises; it comes again, unchanged, with every offer.
 
     Parameters
     ----------
     memory
         What is free of memory by node, by which an agent shows that it counts it.
+
+    Returns
+    -------
+    topology, capacities
+        The machine, and the most that there can be of each of its resources.
     """
     told = dict(attributes)
     parts = legacy.read(told) if legacy.speaks_legacy(told) else schema.read(told)
-    return Topology(**schema.with_counted_memory(parts, Resources(dict(memory))))
+    topology = Topology(**schema.with_counted_memory(parts, Resources(dict(memory))))
+    return topology, topology.capacities()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +116,8 @@ class Topology:
         ):
             return cls()
         counted = ((n, a) for n, a in resources.scalars.items() if n.startswith("numa."))
-        topology = _parsed(tuple(attributes.items()), tuple(counted))
-        topology.check_free(resources)
+        topology, capacities = _parsed(tuple(attributes.items()), tuple(counted))
+        topology.check_free(resources, capacities)
         return topology
 
     def to_attributes(self) -> dict[str, str]:
@@ -139,11 +145,11 @@ class Topology:
         Mesos' own ``cpus``, ``mem``, ``disk`` and ``ports`` are not facts of the parts and come on top.
         """
         capacities = {
-            name: amount for name, amount in self._capacities().items() if amount is not None
+            name: amount for name, amount in self.capacities().items() if amount is not None
         }
         return Resources(capacities, {"cores": self.cores})
 
-    def _capacities(self) -> dict[str, Millis | None]:
+    def capacities(self) -> dict[str, Millis | None]:
         """Capacity of every scalar that the parts may advertise, None where it is not told."""
 
         def units(value: int | None) -> Millis | None:
@@ -159,7 +165,7 @@ class Topology:
             capacities[f"volume.{n}.disk"] = units(volume.disk_mib)
         return capacities
 
-    def check_free(self, free: Resources) -> None:
+    def check_free(self, free: Resources, capacities: Mapping[str, Millis | None]) -> None:
         """Refuse free resources that this machine cannot have.
 
         Raises
@@ -169,12 +175,11 @@ class Topology:
         """
         if stray := free.ranges.get("cores", Ranges()) - self.cores:
             raise TopologyError(f"cores={stray}: in no NUMA node (see sdp.numa.N.cores)")
-        capacities = self._capacities()
         for name, amount in free.scalars.items():
-            if not _COUNTED.fullmatch(name):
-                continue
             if name not in capacities:
-                refuse(name, format_millis(amount), "there is no such device or node")
+                if _COUNTED.fullmatch(name):
+                    refuse(name, format_millis(amount), "there is no such device or node")
+                continue
             capacity = capacities[name]
             if capacity is not None and amount > capacity:
                 rule = f"more than its capacity {format_millis(capacity)}"

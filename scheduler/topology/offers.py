@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+import orjson
 
 from scheduler.constraints import HOST, ISLAND, RACK
 from scheduler.errors import QuantityError, TopologyError
@@ -155,8 +158,8 @@ def _quarantine(agent_id: str, offers: Sequence[Offer], reason: str) -> Quaranti
 def _snapshot(
     agent_id: str, role: str, offers: Sequence[Offer], host: str, attributes: Mapping[str, str]
 ) -> AgentSnapshot:
-    free = Resources()
-    for offer in offers:
+    free = Resources.from_mesos(_messages(offers[0], "resources"))
+    for offer in offers[1:]:
         free += Resources.from_mesos(_messages(offer, "resources"))
     speaks_legacy = legacy.speaks_legacy(attributes)
     if speaks_legacy:
@@ -179,7 +182,7 @@ def _snapshot(
     )
 
 
-def _agreed(offers: Sequence[Offer]) -> tuple[str, dict[str, str]]:
+def _agreed(offers: Sequence[Offer]) -> tuple[str, Mapping[str, str]]:
     """Return host name and attributes, which all offers of an agent must share."""
     host = _text(offers[0], "hostname")
     if not host:
@@ -203,14 +206,28 @@ def _text(message: object, *path: str) -> str:
 def _messages(offer: Offer, name: str) -> list[Mapping[str, Any]]:
     entries = offer.get(name, [])
     # exact types, as JSON has them: with hundreds of entries per agent, an abstract class is slow to ask
-    if not isinstance(entries, list) or not all(type(e) is dict for e in entries):
+    if not isinstance(entries, list) or not {*map(type, entries)} <= {dict}:
         raise TopologyError(f"{name} of its offer is not a list of messages")
     return entries
 
 
-def _attributes(offer: Offer) -> dict[str, str]:
+def _attributes(offer: Offer) -> Mapping[str, str]:
+    entries = _messages(offer, "attributes")
+    try:
+        return _known_attributes(orjson.dumps(entries))
+    except orjson.JSONEncodeError:  # there is a number that it does not write
+        return _texts(entries)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _known_attributes(written: bytes) -> Mapping[str, str]:
+    """Read attributes from their JSON: an agent sends them again, unchanged, with every offer."""
+    return _texts(orjson.loads(written))
+
+
+def _texts(entries: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
     attributes: dict[str, str] = {}
-    for entry in _messages(offer, "attributes"):
+    for entry in entries:
         name = entry.get("name")
         name = name if isinstance(name, str) else ""
         value = _attribute_text(name, entry)

@@ -28,6 +28,7 @@ from unittest import mock
 import aiohttp
 import aiohttp.connector
 import async_solipsism
+import orjson
 from aiohttp import web
 
 from scheduler import pymesos_driver
@@ -381,6 +382,7 @@ class World:
 
     def call(self, call: Mapping[str, Any], stream_id: str) -> None:
         """Make another call."""
+        call = orjson.loads(pymesos_driver.written(call))
         self.calls.append(call)
         fate = self.intercept(call)
         if fate == "refused":

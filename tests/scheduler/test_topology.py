@@ -428,6 +428,25 @@ def test_offers_that_disagree_about_their_agent_set_it_aside() -> None:
     assert "disagree" in str(merged.quarantined[0])
 
 
+def test_what_an_agent_changes_is_not_taken_for_what_it_told_before() -> None:
+    """Attributes are read once and remembered; 1 and 1.0 are equal in Python, and so may be their texts."""
+
+    def told(value: dict[str, Any]) -> Mapping[str, str]:
+        plain = offer(GOOD, Resources({"cpus": 1000}))
+        attributes = [*plain["attributes"], {"name": "weight", **value}]
+        (agent,) = merge_offers([{**plain, "attributes": attributes}]).agents
+        return agent.attributes
+
+    values = [
+        ({"type": "SCALAR", "scalar": {"value": 1}}, "1"),
+        ({"type": "SCALAR", "scalar": {"value": 1.5}}, "1.5"),
+        ({"type": "TEXT", "text": {"value": "1.50"}}, "1.50"),
+        ({"type": "RANGES", "ranges": {"range": [{"begin": 1, "end": 10**25}]}}, f"[1-{10**25}]"),
+    ]
+    for value, text in [*values, *values]:
+        assert told(value)["weight"] == text
+
+
 hostile = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
     lambda children: (
