@@ -6,8 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, Self
 
 from scheduler.crash_points import CrashPoint
@@ -18,9 +17,10 @@ from sdpcontroller.config import ProductConfig
 from sdpcontroller.config.problems import suggestion
 from sdpcontroller.control import ProductRecord, ProductState, TaskRecord
 from sdpcontroller.errors import CommandError, ControllerError, FencedError, StoreError
-from sdpcontroller.logs import about
 from sdpcontroller.products import machine
 from sdpcontroller.products.capturing import Capturing
+from sdpcontroller.products.commanding import Commanding
+from sdpcontroller.products.ending import Ending
 from sdpcontroller.products.keeper import Keeper
 from sdpcontroller.products.launching import Launching
 from sdpcontroller.products.losses import Losses
@@ -35,9 +35,6 @@ _IDLE: Final = CrashPoint("configure.idle", "the product is idle, no reply was g
 _CONNECTED: Final = CrashPoint("recovery.connected", "a product's tasks are linked again")
 _RECOVERED: Final = CrashPoint("recovery.done", "a product has gone on, in the state it had")
 _DECONFIGURING: Final = CrashPoint("deconfigure.recorded", "deconfiguring, nothing is taken down")
-_DOWN: Final = CrashPoint("deconfigure.down", "all tasks are dead, addresses are taken still")
-_RELEASED: Final = CrashPoint("deconfigure.released", "addresses are released, the record exists")
-_DEAD: Final = CrashPoint("deconfigure.dead", "the record is gone, no reply was given")
 
 
 class Product:
@@ -63,11 +60,17 @@ class Product:
         self._launching = Launching(self._keeper, self.config, services)
         self._capturing = Capturing(self._keeper, self.config, services)
         self._losses = Losses(self._keeper, services, self._close_capture)
-        self._commanding = asyncio.Lock()
-        self._busy = ""
+        commanding = Commanding(self._keeper)
+        self._command = commanding.command
+        self._ending = Ending(
+            self._keeper,
+            services,
+            commanding,
+            self._capturing.postprocessing,
+            self._settle_configure,
+        )
         self._configuring: asyncio.Task[Any] | None = None
         self._configured: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._dying: asyncio.Task[None] | None = None
         self._graph: RunningGraph | None = None
         if kept.graph_id and kept.roles is not None:
             self._graph = RunningGraph(kept.name, kept.graph_id, kept.roles, services)
@@ -198,8 +201,8 @@ class Product:
     async def _unwind(self, reason: str) -> None:
         """Undo a configure that failed."""
         logger.warning("%s: configure failed: %s", self.name, reason)
-        await self._take_down()
-        await self._die(f"configure failed: {reason}", reason)
+        await self._ending.take_down(self._graph)
+        await self._ending.die(f"configure failed: {reason}", reason)
 
     # Taking down
 
@@ -207,8 +210,8 @@ class Product:
         """Take everything down in order; return when no task of the graph is left.
 
         With `force`, a configure that goes on is cancelled, any other command is waited for, and a capture is
-        ended. Where a deconfigure goes on already, because a task does not end, all that is left is killed
-        at once. Postprocessing that still runs goes on, and the product lives until it has ended.
+        ended. Where a deconfigure goes on already, it waits for nothing any more, and all that is left is
+        killed at once. Postprocessing that still runs goes on, and the product lives until it has ended.
 
         Raises
         ------
@@ -220,6 +223,8 @@ class Product:
                 f"product {self.name} is capturing {self._keeper.kept.current_block}: "
                 "end the capture first, or force"
             )
+        if force:
+            self._ending.hurry()
         if force and self._configuring is not None:
             self._configuring.cancel()
         if force and self._state is ProductState.DECONFIGURING and self._graph is not None:
@@ -233,39 +238,13 @@ class Product:
                     await self._capturing.end(self._up())
                 await self._set_state(ProductState.DECONFIGURING, "deconfigure")
             _DECONFIGURING.reached()
-            await asyncio.sleep(0 if force else self.config.config.shutdown_delay)
+            await self._ending.linger(self.config.config.shutdown_delay)
             try:
-                await self._finish()
+                await self._ending.finish(self._graph)
             except StoreError as exc:
                 if not isinstance(exc, FencedError):
-                    self._finish_later()
+                    self._ending.finish_later(self._graph)
                 raise
-
-    def _finish_later(self) -> None:
-        """Go on with a deconfigure by itself, and again for a while when the store is away."""
-        self._services.background.create_task(self._go_on_finishing())
-
-    async def _go_on_finishing(self) -> None:
-        try:
-            await self._keeper.insist(self._finish_what_was_begun)
-        except FencedError:
-            return
-        except (ControllerError, SchedulerError) as exc:
-            logger.error("%s: deconfigure: %s", self.name, exc)
-
-    async def _finish_what_was_begun(self) -> None:
-        async with self._command("deconfigure", wait=True):
-            if self._state is ProductState.DECONFIGURING:  # nobody was faster
-                await self._finish()
-
-    async def _finish(self) -> None:
-        """Take down what is left, and die as soon as postprocessing has ended."""
-        await self._take_down()
-        if self._capturing.postprocessing.running:
-            await self._set_state(ProductState.POSTPROCESSING, "graph gone, postprocessing goes on")
-            self._die_later()
-        else:
-            await self._die("deconfigured")
 
     async def shut_down(self) -> None:
         """Take everything down, whatever goes on, and end the postprocessing."""
@@ -273,29 +252,7 @@ class Product:
             if self._state is not ProductState.POSTPROCESSING:
                 await self.deconfigure(force=True)
         finally:
-            await self._capturing.postprocessing.end()
-            if self._dying is not None:
-                await asyncio.wait({self._dying})
-
-    async def _take_down(self) -> None:
-        if self._graph is not None:
-            await self._graph.take_down()
-        _DOWN.reached()
-        await self._services.multicast.release(self.name)
-        _RELEASED.reached()
-
-    def _die_later(self) -> None:
-        self._dying = self._services.background.create_task(self._die_after_postprocessing())
-
-    async def _die_after_postprocessing(self) -> None:
-        await self._capturing.postprocessing.wait()
-        if not self._services.leaving.is_set():
-            await self._keeper.insist(lambda: self._die("postprocessing has ended"))
-
-    async def _die(self, event: str, reason: str = "") -> None:
-        await self._keeper.delete(event, reason)
-        self._settle_configure(reason or event)
-        _DEAD.reached()
+            await self._ending.end_postprocessing()
 
     async def leave(self) -> None:
         """Close the links to the tasks, which run on: another controller goes on with them."""
@@ -417,9 +374,9 @@ class Product:
             case ProductState.CONFIGURING:
                 await self._bring_up(self._launching.resume(self._graph))
             case ProductState.DECONFIGURING:
-                self._finish_later()
+                self._ending.finish_later(self._graph)
             case ProductState.POSTPROCESSING:
-                self._die_later()
+                self._ending.die_later()
             case _ if self._graph is None:
                 await self._give_up()
             case _:
@@ -437,7 +394,7 @@ class Product:
         logger.error("%s: %s", self.name, reason)
         await self._services.scheduler.stop(self._keeper.kept.graph_id)
         await self._services.multicast.release(self.name)
-        await self._die(reason, reason)
+        await self._ending.die(reason, reason)
 
     def tasks_put_back(self, names: Sequence[str]) -> None:
         """Take tasks in again of which the records were lost; return at once."""
@@ -468,7 +425,7 @@ class Product:
         except ControllerError as exc:
             logger.error("%s: deconfigure: %s", self.name, exc)
         else:
-            await self._go_on_finishing()
+            await self._ending.go_on(self._graph)
 
     async def _begin_to_end(self, event: str) -> None:
         async with self._command("deconfigure", wait=True):
@@ -505,18 +462,6 @@ class Product:
                     await self._capturing.end(self._up())
                 except ControllerError as exc:  # a deconfigure tries again
                     logger.error("%s: the capture could not be closed: %s", self.name, exc)
-
-    # Commands and states
-
-    @asynccontextmanager
-    async def _command(self, what: str, *, wait: bool = False) -> AsyncIterator[None]:
-        """Hold off other commands; unless it may wait, a second one is refused at once, with the reason."""
-        if self._commanding.locked() and not wait:
-            raise CommandError(f"product {self.name} is busy with {self._busy}: try again later")
-        async with self._commanding:
-            self._busy = what
-            with about(product=self.name, capture_block=self._keeper.kept.current_block):
-                yield
 
     async def _set_state(self, state: ProductState, event: str) -> None:
         await self._keeper.change(event, lambda kept: kept.in_state(state))

@@ -540,5 +540,5 @@ class House:
 
 def _of_product(task: asyncio.Task[Any]) -> bool:
     name = getattr(task.get_coro(), "__qualname__", "")
-    own = ("Product.", "Losses.", "Postprocessing.", "Capturing.", "Keeper.", "tidy")
+    own = ("Product.", "Ending.", "Losses.", "Postprocessing.", "Capturing.", "Keeper.", "tidy")
     return name.startswith(own)

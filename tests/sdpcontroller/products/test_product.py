@@ -14,14 +14,17 @@ from sdpcontroller.control import (
     CaptureBlockState,
     CaptureDone,
     CaptureInit,
+    Command,
     ConfigureProduct,
     DeconfigureProduct,
     ExplainProduct,
     ProductState,
+    SetTargetState,
     SetTransmission,
 )
 from sdpcontroller.errors import CommandError, ConfigError, StoreError
 from sdpcontroller.telstate import ProductTelstate
+from tests.conftest import PATIENCE
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
 
@@ -415,6 +418,21 @@ class TestTakingDown:
         await up.master.execute(DeconfigureProduct("p", force=True))
         assert next(e[0] for e in up.scheduler.journal if e[1] == "capture-done") == "sim.corr"
         assert up.scheduler.alive == set()
+
+    @pytest.mark.parametrize(
+        "end", [DeconfigureProduct("p", force=True), SetTargetState("STANDBY")]
+    )
+    async def test_force_cuts_a_wait_after_the_capture_short(
+        self, house: House, end: Command[Any]
+    ) -> None:
+        product = make_config(config={"shutdown_delay": 3600})
+        await house.master.execute(configure(document=json.dumps(product.to_json())))
+        waiting = asyncio.create_task(house.master.execute(DeconfigureProduct("p")))
+        await house.witness.until(lambda: house.product("p").state is ProductState.DECONFIGURING)
+        await house.master.execute(end)
+        async with asyncio.timeout(PATIENCE):
+            await waiting
+        assert house.master.products() == {} and house.scheduler.alive == set()
 
     async def test_force_waits_for_the_command_that_runs(self, up: House) -> None:
         beginning = asyncio.ensure_future(up.master.execute(CaptureInit("p")))
