@@ -32,9 +32,19 @@ MAX_LINE: Final = 2 * MAX_BYTES + 4096
 """Longest request [bytes]: the largest configuration, every byte of it escaped."""
 MAX_BACKLOG: Final = 8 << 20
 """Bytes of informs that wait for a client that does not read; beyond, it is cut off."""
-_NO_NUMBER: Final = re.compile(
-    r"(?:invalid literal for int\(\) with base 10: b|could not convert string to float: b?)('.*')"
+_ODD_ARGUMENTS: Final = (
+    (
+        r"(?:invalid literal for int\(\) with base 10: b|could not convert string to float: b?)('.*')",
+        r"\1 is no number: one was expected",
+    ),
+    (r"boolean must be 0 or 1, not b('.*')", r"\1 is neither 0 nor 1: one of them was expected"),
+    (r"b('.*') is not a valid value for (\w+)", r"\1 is no \2"),
+    (
+        r"'utf-8' codec can't decode byte (\w+) in position (\d+).*",
+        r"byte \2 of an argument, \1, is no UTF-8",
+    ),
 )
+"""What Python and aiokatcp say of arguments, and what clients are told."""
 
 Observed = Callable[[str, str, float], None]
 """Takes the name of a request, its outcome (ok, refused, failed or abandoned) and the seconds it took."""
@@ -61,6 +71,8 @@ class _Lane:
     active: int = 0
     waiting: deque[aiokatcp.Message] = field(default_factory=deque)
     """Read along with the last one that was let through: at most one read buffer full."""
+    readings: float = 0.0
+    """At most so many readings of sensors a second are sent to it by the clock."""
 
 
 class BoundedServer(aiokatcp.DeviceServer):
@@ -208,9 +220,12 @@ class BoundedServer(aiokatcp.DeviceServer):
 
 
 def _plain(text: str) -> str:
-    """Say in a client's words what Python says of an argument that is no number."""
-    found = _NO_NUMBER.fullmatch(text)
-    return f"{found[1]} is no number: one was expected" if found is not None else text
+    """Say in a client's words what Python says of an argument."""
+    for said, told in _ODD_ARGUMENTS:
+        found = re.fullmatch(said, text, re.DOTALL)
+        if found is not None:
+            return found.expand(told)
+    return text
 
 
 def one_line(text: str) -> str:

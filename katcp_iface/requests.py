@@ -6,7 +6,6 @@ the control plane.
 Annotations are evaluated here, unlike in other modules: aiokatcp decodes arguments by them.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 
 import aiokatcp
@@ -30,21 +29,10 @@ from sdpcontroller.control import (
     SetTransmission,
 )
 
-_PRODUCT_NAME = re.compile(r"[A-Za-z0-9_-]*\*?[A-Za-z0-9_-]*")
-MAX_NAME = 63
-"""Longest name of a product."""
 MAX_EVENTS = 10_000
 """Events that one request lists."""
 MAX_GROUPS = 4096
 """Multicast addresses that one request can reserve."""
-
-
-def _check_new_name(name: str) -> None:
-    if not 0 < len(name) <= MAX_NAME or not _PRODUCT_NAME.fullmatch(name):
-        raise aiokatcp.FailReply(
-            f"{name[:80]!r} cannot be a product's name: letters, digits, _ and -, at most one *, "
-            f"at most {MAX_NAME} characters"
-        )
 
 
 def _lines(text: str) -> Iterable[tuple[str]]:
@@ -83,7 +71,7 @@ class ProductRequests(SensorRequests):
         Parameters
         ----------
         name : str
-            Name of the product: letters, digits, _ and -. A * is replaced by the first free number.
+            Name of the product: letters, digits, _ and -, at most 63. A * is replaced by the first free number.
         config : str
             The product configuration, a JSON document; see ?product-configure-versions.
 
@@ -96,7 +84,6 @@ class ProductRequests(SensorRequests):
         port : int
             Port that answers them.
         """
-        _check_new_name(name)
         address = await self.execute(ConfigureProduct(name, config))
         return address.name, address.host, address.port
 
@@ -149,12 +136,11 @@ class ProductRequests(SensorRequests):
         Parameters
         ----------
         name : str
-            Name that the product will have.
+            Name that the product will have, without a *.
         override : str
             A JSON object: it is merged into the document of the next ?product-configure of that name, and then
             forgotten. An empty object forgets what was set before.
         """
-        _check_new_name(name)
         await self.execute(SetConfigOverride(name, override))
 
     async def request_product_list(self, ctx: RequestContext, name: str | None = None) -> None:

@@ -4,11 +4,13 @@ Annotations are evaluated here, unlike in other modules: aiokatcp decodes argume
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 import aiokatcp
-from aiokatcp.server import RequestContext
+from aiokatcp.sensor import SensorSampler
+from aiokatcp.server import ClientConnection, RequestContext
 
 from katcp_iface.bounded import BoundedServer
 from katcp_iface.patterns import PatternError, compiled
@@ -19,6 +21,14 @@ SEARCH_SECONDS: Final = 5.0
 """For which the sensors of a pattern are looked for."""
 TURN_SECONDS: Final = 0.01
 """After which others have their turn."""
+MAX_READINGS: Final = 5000.0
+"""Readings a second that one client may be sent by the clock, whether values change or not."""
+_TIMES: Final = {
+    SensorSampler.Strategy.PERIOD: 0,
+    SensorSampler.Strategy.EVENT_RATE: 0,
+    SensorSampler.Strategy.DIFFERENTIAL_RATE: 1,
+}
+"""Strategies with times, and which of their parameters is the first of these; the last is the longest time."""
 
 
 class SensorRequests(BoundedServer):
@@ -113,6 +123,97 @@ class SensorRequests(BoundedServer):
             )
             await _breathe(ctx)
         ctx.reply(aiokatcp.Message.OK, len(sensors))
+
+    async def request_sensor_sampling(
+        self,
+        ctx: RequestContext,
+        name: str,
+        strategy: SensorSampler.Strategy | None = None,
+        *args: bytes,
+    ) -> tuple[Any, ...]:
+        """Set how readings of sensors are sent to this client, or say how they are.
+
+        Parameters
+        ----------
+        name : str
+            Name of a sensor; to set, also several with commas in between.
+        strategy : {none, auto, event, differential, period, event-rate, differential-rate}, optional
+            When a reading is sent: never; as the sensor has it; at every change; at a change by more than
+            params[0]; every params[0] seconds; at a change, but at least params[0] and at most params[1]
+            seconds after the one before; the same of a change by more than params[0], with params[1] and
+            params[2].
+        params : list of str, optional
+            Parameters of the strategy. Readings that are sent by the clock may be 5000 a second of a client.
+
+        Returns
+        -------
+        name : str
+            The names.
+        strategy : str
+            The strategy.
+        params : list of str
+            Its parameters.
+        """
+        if strategy is not None:
+            self._check_times(ctx.conn, set(name.split(",")), strategy, args)
+        return await super().request_sensor_sampling(ctx, name, strategy, *args)
+
+    def _check_times(
+        self,
+        conn: ClientConnection,
+        names: Collection[str],
+        strategy: SensorSampler.Strategy,
+        args: Sequence[bytes],
+    ) -> None:
+        """Refuse times that are none, and so many readings that the client would hold others up."""
+        if strategy not in _TIMES:
+            return
+        times = [_time(arg) for arg in args[_TIMES[strategy] :]]
+        if not times or times[-1] == 0:
+            return  # aiokatcp refuses that
+        self._take_readings(conn, names, len(names) / times[-1])
+
+    def _take_readings(self, conn: ClientConnection, names: Collection[str], rate: float) -> None:
+        """Add readings a second to those of a client, or refuse them."""
+        lane = self._lanes.get(conn)
+        if lane is None:
+            return  # the client has gone
+        lane.readings += rate
+        if lane.readings <= MAX_READINGS:
+            return
+        # Of what was added up before, much may have been replaced or have gone.
+        others = (
+            1 / sampler.longest
+            for sensor, sampler in self._samplers(conn)
+            if sampler.longest and sensor.name not in names
+        )
+        before = sum(others)
+        lane.readings = before
+        if before + rate > MAX_READINGS:
+            raise aiokatcp.FailReply(
+                f"it would be {before + rate:.0f} readings a second for this client: at most "
+                f"{MAX_READINGS:.0f} are sent; ask for longer times, or for changes (event)"
+            )
+        lane.readings += rate
+
+    def _samplers(
+        self, conn: ClientConnection
+    ) -> Iterator[tuple[aiokatcp.Sensor[Any], SensorSampler[Any]]]:
+        for sensor in self.sensors.values():
+            if (sampler := conn.get_sampler(sensor)) is not None:
+                yield sensor, sampler
+
+
+def _time(argument: bytes) -> float:
+    """Read a time of a strategy, in seconds."""
+    try:
+        time = float(aiokatcp.decode(aiokatcp.Timestamp, argument))
+    except ValueError as exc:
+        raise aiokatcp.FailReply(str(exc)) from exc
+    if not 0 <= time < math.inf:
+        told = argument.decode(errors="replace")[:40]
+        raise aiokatcp.FailReply(f"{told!r} is no time: seconds were expected, 0 or more")
+    return time
 
 
 def _pieces(sensors: Sequence[aiokatcp.Sensor[Any]]) -> Iterator[Sequence[aiokatcp.Sensor[Any]]]:

@@ -102,7 +102,7 @@ EXPORTED_SENSORS: Final[dict[str, dict[str, str]]] = {
         "input-samples-saturated": "Samples that the correlator clipped",
         "output-heaps-total": "L0 heaps sent",
         "flagged-fraction": "Part of the samples that is flagged",
-        "input-rate": "Bit rate of what is received",
+        "input-rate": "Bytes of good heaps received, a second",
     },
     CALIBRATION.kind: {
         "input-heaps-total": "L0 heaps received",

@@ -62,9 +62,14 @@ class Draining:
                 f"there is no agent on {command.host[:80]!r}{suggestion(command.host, hosts)} "
                 f"(hosts: {', '.join(sorted(hosts)) or 'none'})"
             )
-        await self._scheduler.drain(command.host, command.reason)
+        await self._scheduler.drain(command.host, _printable(command.reason))
         return tuple(tasks_on(command.host, self._products()))
 
     async def _undrain(self, command: UndrainAgent) -> None:
         # an agent that has gone for good may be forgotten, too: no question whether it is there
         await self._scheduler.undrain(command.host)
+
+
+def _printable(text: str) -> str:
+    """Take out what would do something to the terminal of whoever reads it."""
+    return "".join(character if character.isprintable() else "�" for character in text)

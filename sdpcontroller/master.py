@@ -6,9 +6,7 @@ It is the :class:`~sdpcontroller.control.ControlPlane` of its process.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -18,7 +16,7 @@ from scheduler.images import ImageResolver
 from scheduler.service import Scheduler
 from scheduler.threads import compute
 from scheduler.views import Change, LinkChanged, LinkState, TaskChanged
-from sdpcontroller import config
+from sdpcontroller import config, names
 from sdpcontroller.agents import agent_record
 from sdpcontroller.audience import Audience
 from sdpcontroller.complaints import Complaints
@@ -36,7 +34,6 @@ from sdpcontroller.control import (
     ProductRecord,
     ProductState,
     ReconfigureProduct,
-    SetTransmission,
     StreamRecord,
     SystemRecord,
     TaskSensor,
@@ -57,13 +54,11 @@ from sdpcontroller.store.journal import JOURNAL_FORMS
 from sdpcontroller.store.records import Form, Table
 from sdpcontroller.system import SYSTEM, Target, alarms, ordered, summed_up
 from sdpcontroller.tidying import tidy
+from sdpcontroller.transmissions import Transmissions
 
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-"""Product names become parts of sensor names, task ids and folders."""
 
 _HANDED_OVER: Final = "this controller ends: ask the one that takes over how far it got"
 
@@ -162,6 +157,7 @@ class Master:
             images=images,
             power_off=power_off,
         )
+        self._transmissions = Transmissions(self._products, self._product)
         self._commands: set[asyncio.Task[Any]] = set()
         self._handlers: dict[type[Command[Any]], Callable[[Any], Coroutine[Any, Any, Any]]] = {
             ConfigureProduct: self._configure,
@@ -169,9 +165,9 @@ class Master:
             ReconfigureProduct: self._reconfigure,
             CaptureInit: self._capture_init,
             CaptureDone: self._capture_done,
-            SetTransmission: self._set_transmission,
             MulticastGroups: self._multicast_groups,
             **self._operations.handlers(),
+            **self._transmissions.handlers(),
             **Draining(scheduler, self.agents, self.products).handlers(),
             **self._repair.handlers(),
             **Planning(scheduler, image, self._product).handlers(),
@@ -317,16 +313,7 @@ class Master:
 
     def streams(self) -> Sequence[StreamRecord]:
         """All streams of simulated correlators."""
-        return [
-            StreamRecord(
-                name,
-                stream.name,
-                stream.endpoint,
-                "up" if product.record.state is ProductState.CAPTURING else "down",
-            )
-            for name, product in self._products.items()
-            for stream in product.simulated
-        ]
+        return self._transmissions.streams()
 
     def system(self) -> SystemRecord:
         """Return the state of the whole."""
@@ -359,12 +346,12 @@ class Master:
 
     async def _configure(self, command: ConfigureProduct) -> ProductAddress:
         document = await compute(config.parse, command.config)
-        name = self._free_name(command.name)
+        name = names.free(command.name, self._products)
         if name in self._products:
             return await self._same_product(self._products[name], document)
         self._target.check_admits()
         wanted = await compute(self._overrides.applied, name, command.config, document)
-        name = self._free_name(command.name)  # and nothing else happens until it is taken
+        name = names.free(command.name, self._products)  # nothing happens until it is taken
         if name in self._products:
             return await self._same_product(self._products[name], document)
         self._target.check_admits()
@@ -408,18 +395,6 @@ class Master:
             raise CommandError(f"product {product.name} is {product.record.state.value}")
         return ProductAddress(product.name, *self._address)
 
-    def _free_name(self, name: str) -> str:
-        """Put the first free number in the place of a ``*``; check the result."""
-        if name.count("*") == 1:
-            numbered = (name.replace("*", str(number)) for number in itertools.count())
-            name = next(candidate for candidate in numbered if candidate not in self._products)
-        if _NAME.fullmatch(name) is None:
-            raise CommandError(
-                f"{name!r} is no product name: letters, digits, '_' and '-', at most 63, "
-                "and at most one '*' for a number"
-            )
-        return name
-
     async def _deconfigure(self, command: DeconfigureProduct) -> None:
         await self._product(command.name).deconfigure(force=command.force)
 
@@ -428,19 +403,6 @@ class Master:
 
     async def _capture_done(self, command: CaptureDone) -> str:
         return await self._product(command.product).capture_done()
-
-    async def _set_transmission(self, command: SetTransmission) -> None:
-        owners = [
-            product
-            for product in self._products.values()
-            if command.product in (None, product.name)
-            and any(stream.name == command.stream for stream in product.simulated)
-        ]
-        if len(owners) != 1:
-            known = ", ".join(sorted(stream.name for stream in self.streams())) or "none"
-            found = "no product has" if not owners else f"{len(owners)} products have"
-            raise CommandError(f"{found} a simulated stream {command.stream!r}; there are: {known}")
-        await owners[0].set_transmission(command.stream, on=command.on)
 
     async def _multicast_groups(self, command: MulticastGroups) -> str:
         product = self._product(command.product)
@@ -476,6 +438,7 @@ class Master:
         self._audience.tell(lambda listener: listener.system_changed())
 
     def _product_changed(self, record: ProductRecord) -> None:
+        self._transmissions.product_changed(record)
         if record.state is ProductState.DEAD:
             self._products.pop(record.name, None)
             self._complaints.forget(record.name)
@@ -484,6 +447,7 @@ class Master:
             self._audience.tell(lambda listener: listener.product_changed(record))
 
     def _sensor_changed(self, sensor: TaskSensor) -> None:
+        self._transmissions.take(sensor)
         if self._complaints.take(sensor):
             self.tell_system()
         self._audience.tell(lambda listener: listener.sensor_changed(sensor))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from scheduler.errors import ImageError
 from scheduler.images import ImageResolver
+from sdpcontroller import names
 from sdpcontroller.config.problems import suggestion
 from sdpcontroller.control import (
     Command,
@@ -99,6 +100,7 @@ class Operations:
         return product
 
     async def _set_config_override(self, command: SetConfigOverride) -> None:
+        names.check(command.name)  # a pattern has no override: it would wait for ever
         await self._overrides.set(command.name, command.override)
 
     async def _restart_task(self, command: RestartTask) -> tuple[str, ...]:

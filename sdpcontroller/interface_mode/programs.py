@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import aiokatcp
 
-from pipelines.catalogue import EXPORTED_SENSORS
+from pipelines.catalogue import CORRELATOR, EXPORTED_SENSORS
 
 HEAPS: Final = "input-heaps-total"
 """The sensor that grows while a capture is on, where there is one."""
@@ -37,8 +37,13 @@ class StandInProgram(aiokatcp.DeviceServer):
             default=aiokatcp.DeviceStatus.OK,
             initial_status=aiokatcp.Sensor.Status.NOMINAL,
         )
+        self.transmitting: aiokatcp.Sensor[bool] = _sensor(
+            bool, "transmitting", "Whether heaps are being sent"
+        )
         for sensor in (self.block, status):
             self.sensors.add(sensor)
+        if kind == CORRELATOR.kind:
+            self.sensors.add(self.transmitting)
         for name, description in EXPORTED_SENSORS.get(kind, {}).items():
             whole = not name.endswith(("fraction", "rate", "rms"))
             self.sensors.add(_sensor(int if whole else float, name, description))
@@ -54,18 +59,27 @@ class StandInProgram(aiokatcp.DeviceServer):
         if self.block.value:
             raise aiokatcp.FailReply(f"capture block {self.block.value} is on: capture-done first")
         self.block.value = cbid
+        self.transmitting.value = True
 
     async def request_capture_done(self, ctx: aiokatcp.RequestContext) -> None:
         """End the capture block."""
         if not self.block.value:
             raise aiokatcp.FailReply("no capture block is on")
         self.block.value = ""
+        self.transmitting.value = False
 
     async def request_capture_start(self, ctx: aiokatcp.RequestContext, stream: str) -> None:
         """Send data of a stream."""
+        self._transmit(on=True)
 
     async def request_capture_stop(self, ctx: aiokatcp.RequestContext, stream: str) -> None:
         """Send no data of a stream."""
+        self._transmit(on=False)
+
+    def _transmit(self, *, on: bool) -> None:
+        if not self.block.value:
+            raise aiokatcp.FailReply("no capture block is under way: send ?capture-init first")
+        self.transmitting.value = on
 
     async def request_target(self, ctx: aiokatcp.RequestContext, target: str) -> None:
         """Point the array."""

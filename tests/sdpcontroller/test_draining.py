@@ -48,6 +48,11 @@ async def test_who_is_still_there_is_told(draining: Draining, hosts: Hosts) -> N
     assert hosts.closed == {"h1": "fan"}
 
 
+async def test_a_reason_does_nothing_to_a_terminal(draining: Draining, hosts: Hosts) -> None:
+    await draining.handlers()[DrainAgent](DrainAgent("h1", "wörk\x1b[2J\n"))
+    assert hosts.closed == {"h1": "wörk�[2J�"}
+
+
 async def test_a_host_without_agent_is_refused(draining: Draining, hosts: Hosts) -> None:
     with pytest.raises(CommandError, match=r"no agent on 'h3'.*hosts: h1, h2"):
         await draining.handlers()[DrainAgent](DrainAgent("h3"))

@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import json
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -27,6 +27,9 @@ from sdpcontroller.control import (
     ProductAddress,
     ProductRecord,
     ProductState,
+    SetConfigOverride,
+    SetTransmission,
+    TaskSensor,
 )
 from sdpcontroller.errors import CommandError, ConfigError, ControllerError
 from tests.conftest import PATIENCE
@@ -249,11 +252,20 @@ async def test_the_state_follows_the_link(house: House) -> None:
     assert house.witness.system == seen + 3
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a*b*", "../x", "-x", "x" * 64, "a.b", "ä"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a*b*", "../x", "-x", "*_" + "x" * 62, "x" * 64, "a.b", "ä", "a\n"]
+)
 async def test_names_that_could_not_be_used_everywhere_are_refused(house: House, name: str) -> None:
     with pytest.raises(CommandError, match="is no product name"):
         await house.master.execute(configure(name))
+    with pytest.raises(CommandError, match="is no product name"):
+        await house.master.execute(SetConfigOverride(name, "{}"))
     assert house.master.products() == {}
+
+
+async def test_no_override_waits_for_a_name_that_no_product_can_have(house: House) -> None:
+    with pytest.raises(CommandError, match=r"'sub_\*' is no product name"):
+        await house.master.execute(SetConfigOverride("sub_*", '{"config": {}}'))
 
 
 async def test_a_star_is_the_first_free_number(house: House) -> None:
@@ -337,6 +349,49 @@ async def test_streams_of_simulators_are_shown(house: House) -> None:
     assert (stream.product, stream.name, stream.state) == ("p", "corr", "down")
     await house.master.execute(CaptureInit("p"))
     assert house.master.streams()[0].state == "up"
+    await house.master.execute(SetTransmission("p", "corr", on=False))
+    assert house.master.streams()[0].state == "down"
+    await house.master.execute(SetTransmission("p", "corr", on=True))
+    assert house.master.streams()[0].state == "up"
+    await house.master.execute(SetTransmission(None, "corr", on=False))
+    await house.master.execute(CaptureDone("p"))
+    await house.master.execute(CaptureInit("p"))
+    assert house.master.streams()[0].state == "up", "each block begins with all streams"
+
+
+async def test_what_a_simulator_tells_of_itself_holds(house: House) -> None:
+    def tell(sending: bool, **changes: Any) -> None:
+        reading = TaskSensor(
+            "p", "sim.corr", "transmitting", "", "", "boolean", (), "nominal", sending, 1.0
+        )
+        house.master._sensor_changed(replace(reading, **changes))
+
+    await house.master.execute(configure("p"))
+    tell(False)  # as it does before a block
+    await house.master.execute(CaptureInit("p"))
+    assert house.master.streams()[0].state == "up"
+    tell(False, status="unreachable")
+    tell(False, name="other")
+    assert house.master.streams()[0].state == "up"
+    tell(False)
+    assert house.master.streams()[0].state == "down"
+    tell(True)
+    assert house.master.streams()[0].state == "up"
+
+
+async def test_of_streams_that_several_have_one_is_to_be_named(house: House) -> None:
+    for name in ("p", "q"):
+        await house.master.execute(configure(name))
+    for command, message in (
+        (SetTransmission(None, "corr", on=True), r"2 products have a .* 'corr' \(p, q\): name one"),
+        (SetTransmission("x", "corr", on=True), "there is no product 'x'"),
+        (
+            SetTransmission("p", "cor", on=True),
+            r"p has no simulated stream 'cor'; did you mean 'corr'",
+        ),
+    ):
+        with pytest.raises(CommandError, match=message):
+            await house.master.execute(command)
 
 
 async def test_a_listener_that_fails_harms_nobody(house: House) -> None:

@@ -82,7 +82,11 @@ async def test_a_whole_observation_without_a_cluster() -> None:
         assert b"array_1.ingest.l0_0.0" in tasks
         _, streams = await client.request("capture-list")
         assert streams[0].arguments[2] == b"up"
+        await client.request("capture-stop", "corr")
+        assert (await client.request("capture-list"))[1][0].arguments[2] == b"down"
         assert (await client.request("capture-done", "array_1"))[0] == reply
+        with pytest.raises(aiokatcp.FailReply, match="no capture block is under way"):
+            await client.request("capture-start", "corr")
         await client.request("task-restart", "array_1", "display.l0_0")
         await client.request("product-deconfigure", "array_1", 1)
         assert await value(client, "products") == "[]"

@@ -308,7 +308,9 @@ class TestCaptures:
         await up.master.execute(SetTransmission(None, "corr", on=True))
         assert ("sim.corr", "capture-stop", "corr") in up.scheduler.journal
         assert ("sim.corr", "capture-start", "corr") in up.scheduler.journal
-        with pytest.raises(CommandError, match="no product has a simulated stream 'x'; there are"):
+        with pytest.raises(
+            CommandError, match=r"no product has a simulated stream 'x' \(streams: "
+        ):
             await up.master.execute(SetTransmission(None, "x", on=True))
 
 
