@@ -30,22 +30,30 @@ class Rule:
     warn_above: float | None = None
     tasks: str = ""
     """Only of tasks whose names begin so; empty: of all."""
+    read: Callable[[Any], Any] = lambda value: value
+    """What is combined, of a reading: each is read once, and combined with each of the others."""
 
 
-def _worst(values: Sequence[Any]) -> aiokatcp.DeviceStatus:
-    order = list(aiokatcp.DeviceStatus)
-    return max((_device_status(value) for value in values), key=order.index)
+_STATUSES: Final = tuple(aiokatcp.DeviceStatus)
+"""From best to worst."""
+_SEVERITY: Final = {status.name: number for number, status in enumerate(_STATUSES)}
 
 
-def _device_status(value: Any) -> aiokatcp.DeviceStatus:
+def _worst(severities: Sequence[int]) -> aiokatcp.DeviceStatus:
+    return _STATUSES[max(severities)]
+
+
+def _severity(value: Any) -> int:
     if isinstance(value, enum.Enum):  # of a type made after the task's own
         value = value.name
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return aiokatcp.DeviceStatus.__members__.get(text.upper(), aiokatcp.DeviceStatus.FAIL)
+    return _SEVERITY.get(text.upper(), len(_STATUSES) - 1)
 
 
 RULES: Final = {
-    "device-status": Rule(aiokatcp.DeviceStatus, _worst, "Worst device-status of the tasks"),
+    "device-status": Rule(
+        aiokatcp.DeviceStatus, _worst, "Worst device-status of the tasks", read=_severity
+    ),
     "input-heaps-total": Rule(
         int, sum, "Correlator heaps that the ingests have received", tasks="ingest."
     ),
@@ -68,7 +76,7 @@ class Aggregates:
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, str], dict[str, Any]] = {}
-        """By product and sensor, then by task."""
+        """What rules have read, by product and sensor, then by task."""
 
     def taken(self, sensor: TaskSensor) -> Shown | None:
         """Take a reading; return what the product shows now, None where no rule wants it."""
@@ -79,7 +87,7 @@ class Aggregates:
         if sensor.status in _USELESS or sensor.value is None:
             values.pop(sensor.task, None)
         else:
-            values[sensor.task] = sensor.value
+            values[sensor.task] = rule.read(sensor.value)
         return _shown(sensor.product, sensor.name, rule, values)
 
     def without(self, product: str, task: str) -> Iterator[Shown]:

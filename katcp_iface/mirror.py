@@ -9,7 +9,8 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, ParamSpec
 
 import aiokatcp
@@ -18,6 +19,7 @@ from katcp_iface.aggregates import Aggregates, task_counts
 from katcp_iface.readings import (
     DEVICE_STATUS,
     TASK_SENSORS,
+    Pages,
     Shown,
     derived_status,
     mirrored_sensor,
@@ -98,7 +100,7 @@ class SensorMirror:
     ) -> None:
         self._sensors = server.sensors
         self._control = control
-        self._gui_urls = tuple(gui_urls)
+        self._pages = Pages(gui_urls)
         self._aggregates = Aggregates()
         self._changed = InterfaceChanged(server)
         self._products: dict[str, ProductRecord] = {}
@@ -113,6 +115,7 @@ class SensorMirror:
         """Product and task, in order, of what changed and is not shown yet."""
         self._showing: asyncio.Handle | None = None
         self._refreshing: asyncio.TimerHandle | None = None
+        self._quiet = False
 
     @_contained
     def product_changed(self, record: ProductRecord) -> None:
@@ -201,14 +204,24 @@ class SensorMirror:
         """Show the state of the whole."""
         self.refresh()
 
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Show what concerns the whole once, at the end, however many products are told of meanwhile."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+        self.refresh()
+
     def refresh(self) -> None:
         """Show what concerns the whole, agents included."""
+        if self._quiet:
+            return
         _cancel(self._refreshing)
         self._refreshing = None
-        control = self._control
-        self._show(
-            system_sensors(control.system(), self._products, control.agents(), self._gui_urls)
-        )
+        control, pages = self._control, self._pages.text(self._products)
+        self._show(system_sensors(control.system(), self._products, control.agents(), pages))
 
     def close(self) -> None:
         """Show no more, and send no more informs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sdpcontroller.control import (
 )
 
 Status = aiokatcp.Sensor.Status
+_STATUSES: Final = dict(Status.__members__)
 
 TASK_SENSORS: Final = ("state", "mesos-state", "host", "resources")
 """Sensors that every task has; a port or a sensor of the task's own cannot take these names."""
@@ -54,9 +56,15 @@ def system_sensors(
     system: SystemRecord,
     products: Mapping[str, ProductRecord],
     agents: Sequence[AgentRecord],
-    gui_urls: Sequence[Mapping[str, str]],
+    pages: str,
 ) -> Iterator[Shown]:
-    """Yield the sensors of the whole."""
+    """Yield the sensors of the whole.
+
+    Parameters
+    ----------
+    pages
+        What :class:`Pages` makes of the products.
+    """
     whole = device_status(system, products, agents)
     status = {"OK": Status.NOMINAL, "DEGRADED": Status.WARN, "FAIL": Status.ERROR}[whole.name]
     yield Shown("device-status", aiokatcp.DeviceStatus, "State of the whole", whole, status)
@@ -65,7 +73,6 @@ def system_sensors(
         "target-state", types.TargetWord, "Commanded state of the system", system.target_state
     )
     yield _text("products", "Names of the products, a JSON list", json.dumps(sorted(products)))
-    pages = json.dumps([*gui_urls, *pages_of(products)])
     yield _text("gui-urls", "Pages that a person can open, as JSON", pages)
     yield _alarms(system.alarms)
     yield _word("mesos-state", types.MesosWord, "The framework's link to Mesos", system.mesos_state)
@@ -77,18 +84,49 @@ def system_sensors(
         yield _count(f"agents-{state}", f"Agents that are {state}", states.count(state))
 
 
-def pages_of(products: Mapping[str, ProductRecord]) -> Iterator[dict[str, str]]:
-    """Yield the pages of the products' tasks: all that serve HTTP and are ready."""
-    for product in products.values():
-        for task in product.tasks.values():
-            if "http" in task.ports and task.state == "ready":
-                host, port = task.ports["http"]
-                yield {
-                    "title": f"{task.name} of {product.name}",
-                    "description": f"Page of {task.name} of subarray product {product.name}",
-                    "href": f"http://{host}:{port}/",
-                    "category": "Plot",
-                }
+class Pages:
+    """All pages that a person can open, as JSON: made anew only of a product that has changed.
+
+    Parameters
+    ----------
+    fixed
+        Those that are always there.
+    """
+
+    def __init__(self, fixed: Sequence[Mapping[str, str]] = ()) -> None:
+        self._fixed = [json.dumps(page) for page in fixed]
+        self._known: dict[str, tuple[ProductRecord, list[str]]] = {}
+        self._text = ""
+
+    def text(self, products: Mapping[str, ProductRecord]) -> str:
+        """Return a JSON list of all."""
+        before = self._known
+        known = {name: self._of(name, record) for name, record in products.items()}
+        same = known.keys() == before.keys() and all(known[n] is before[n] for n in known)
+        if not (self._text and same):
+            self._known = known
+            pages = itertools.chain(self._fixed, *(pages for _, pages in known.values()))
+            self._text = f"[{', '.join(pages)}]"
+        return self._text
+
+    def _of(self, name: str, record: ProductRecord) -> tuple[ProductRecord, list[str]]:
+        known = self._known.get(name)
+        if known is not None and known[0] is record:
+            return known
+        return record, [json.dumps(page) for page in pages_of(record)]
+
+
+def pages_of(product: ProductRecord) -> Iterator[dict[str, str]]:
+    """Yield the pages of a product's tasks: all that serve HTTP and are ready."""
+    for task in product.tasks.values():
+        if "http" in task.ports and task.state == "ready":
+            host, port = task.ports["http"]
+            yield {
+                "title": f"{task.name} of {product.name}",
+                "description": f"Page of {task.name} of subarray product {product.name}",
+                "href": f"http://{host}:{port}/",
+                "category": "Plot",
+            }
 
 
 def _alarms(alarms: Sequence[Alarm]) -> Shown:
@@ -183,7 +221,7 @@ def mirrored_sensor(sensor: TaskSensor) -> Shown:
     A value that does not fit the sensor's type is not shown, and the sensor is ``unreachable``.
     """
     kind = types.python_type(sensor.type_name, sensor.params)
-    status = Status.__members__.get(sensor.status.upper(), Status.UNKNOWN)
+    status = _STATUSES.get(sensor.status.upper(), Status.UNKNOWN)
     value = None
     if sensor.value is not None:
         try:

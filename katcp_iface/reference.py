@@ -80,7 +80,7 @@ def _sensors() -> Iterator[str]:
     yield _SENSORS
     yield "| sensor | type | meaning |\n| --- | --- | --- |"
     for shown in (
-        *system_sensors(system, {}, (), ()),
+        *system_sensors(system, {}, (), "[]"),
         *product_sensors(product),
         *task_counts(product),
     ):

@@ -79,8 +79,8 @@ class KatcpServer:
         OSError
             If the address cannot be listened on.
         """
-        self._mirror.refresh()
-        self._unlisten = self._control.listen(self._mirror)
+        with self._mirror.quiet():
+            self._unlisten = self._control.listen(self._mirror)
         try:
             await self._mirror.catch_up()
             await self._server.start()

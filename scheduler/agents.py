@@ -251,7 +251,7 @@ async def fetch(
                 if len(body) > MAX_BYTES:
                     logger.warning("%s answers more than %d bytes", url, MAX_BYTES)
                     return None
-            document: object = orjson.loads(body)
+            document: object = await compute(orjson.loads, body)  # megabytes, of thousands of tasks
             return document
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
         logger.debug("%s: %r", url, exc)

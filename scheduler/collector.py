@@ -9,12 +9,28 @@ tenth of a second.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 THRESHOLDS: Final = (1_000, 5, 40_000)
 """Of `gc.set_threshold`: new objects until the young are looked at, such looks until those that survived one
 are, such looks until all are. A look takes a microsecond or two for each object, and nothing else goes on
 meanwhile."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let the collector not look at all, and then at everything once, for the last time: :func:`calm`.
+
+    While a program is loaded, it looks at what stays again and again: a third of a second of the controller's.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        calm()
 
 
 def calm() -> None:

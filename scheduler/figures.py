@@ -17,6 +17,9 @@ class Figures(Protocol):
     def waited(self, queue: str, outcome: str, seconds: float) -> None:
         """One graph waits no longer: `outcome` is placed, refused, late or withdrawn."""
 
+    def reached(self, what: str) -> None:
+        """Who goes on with what a predecessor has left has come that far: `what` is subscribed or compared."""
+
 
 class NoFigures:
     """Keeps none."""
@@ -28,4 +31,7 @@ class NoFigures:
         """Forget it."""
 
     def waited(self, queue: str, outcome: str, seconds: float) -> None:
+        """Forget it."""
+
+    def reached(self, what: str) -> None:
         """Forget it."""

@@ -42,7 +42,8 @@ from typing import Final
 from aiohttp import web
 
 from scheduler.errors import LaunchError
-from scheduler.tls import GoAheadTls, site
+from scheduler.https import site
+from scheduler.tls import GoAheadTls
 
 POLL_SECONDS: Final = 20.0
 """How long a question is kept open before it is answered with 204."""

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from scheduler.agents import fetch
 from scheduler.labels import Found, read_page
+from scheduler.threads import compute
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ async def inventory(
         query = {"framework_id": framework_id, "limit": PAGE, "offset": page * PAGE}
         path = f"/tasks?{urlencode(query)}"
         document = await fetch(master, authorization, SECONDS, path=path, tls=tls)
-        read = read_page(document, framework_id)
+        read = await compute(read_page, document, framework_id)
         if read is None:
             return None
         found += read[0]

@@ -198,6 +198,7 @@ class Scheduler(Questions):
         self._subscription.rebuilding = Rebuilding(kit, self._graphs, self._background, tell)
         for run in await restore(state):
             self._graphs.take_up(run, self._timing.adoption)
+            await asyncio.sleep(0)
         await self._framework.start()
         link = self._subscription
         for work in (link.listen(), link.keep_time(), self._queue.work()):

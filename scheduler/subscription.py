@@ -209,11 +209,13 @@ class Subscription:
         self._pool.clear()
         self._framework.confirm()
         self._set_link(LinkState.CONNECTED, event.master, "")
+        self._figures.reached("subscribed")
         self.want_offers(self._queue.busy)
         if not self._stock_taken.is_set():
             if any(True for _ in self._runs):  # of a predecessor, whose last words may be lost
                 await self._take_stock()
             self._stock_taken.set()
+            self._figures.reached("compared")
         self._reconcile_all()
         self._looked_at = 0.0
 

@@ -5,12 +5,9 @@ Certificates are read, checked and renewed by whoever starts the scheduler; here
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from dataclasses import dataclass
 from typing import Final
-
-from aiohttp import web
 
 HANDSHAKE_SECONDS: Final = 10.0
 """How long somebody may take over a handshake; then his connection is cut, whoever he is."""
@@ -31,41 +28,3 @@ class GoAheadTls:
     trusts by itself."""
     unverified: bool = False
     """Whether tasks whose image has no program that can check a certificate may ask all the same."""
-
-
-class _TlsSite(web.BaseSite):
-    """As aiohttp's, with handshakes that end."""
-
-    def __init__(
-        self, runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext
-    ) -> None:
-        super().__init__(runner, ssl_context=context)
-        self._address = host, port
-
-    @property
-    def name(self) -> str:
-        """Where it is served."""
-        return "https://{}:{}".format(*self._address)
-
-    async def start(self) -> None:
-        """Begin to serve."""
-        await super().start()
-        server = self._runner.server
-        assert server is not None  # noqa: S101 - BaseSite has looked
-        self._server = await asyncio.get_running_loop().create_server(
-            server,
-            *self._address,
-            ssl=self._ssl_context,
-            backlog=self._backlog,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            ssl_shutdown_timeout=CLOSE_SECONDS,
-        )
-
-
-def site(
-    runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext | None
-) -> web.BaseSite:
-    """Return what will serve an application at an address, over TLS if there is a context."""
-    if context is None:
-        return web.TCPSite(runner, host, port)
-    return _TlsSite(runner, host, port, context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that no one sets, and that goes on while the machine sleeps."""
+
+_SOON: Final = 0.01
+"""Seconds between two looks at the least."""
 
 
 def _now() -> float:
@@ -43,6 +46,8 @@ class ElectionTiming:
     """Between two renewals."""
     poll: float = 0.2
     """Between two looks of a candidate."""
+    doubt: float = 1.0
+    """How long a leader is silent when a candidate begins to read what it will need."""
 
     @classmethod
     def of(cls, lease: float) -> ElectionTiming:
@@ -54,6 +59,7 @@ class ElectionTiming:
             margin=share * usual.margin,
             renewal=share * usual.renewal,
             poll=min(share, 1.0) * usual.poll,
+            doubt=share * usual.doubt,
         )
 
 
@@ -141,20 +147,52 @@ class Election:
         """
         await self._lease.look()
 
-    async def win(self) -> Leadership:
-        """Wait until this controller leads; a database that is away is waited for."""
-        while True:
-            began = _now()
-            try:
-                answer = await self._lease.take()
-            except StoreError as exc:
-                logger.warning("standing by: %s", exc)
-                await asyncio.sleep(self._timing.renewal)
-                continue
-            if not isinstance(answer, Refused):
-                logger.info("this controller leads, fencing number %s", answer.fence.split()[0])
-                return Leadership(self._lease, self._timing, began)
-            if answer.leader != self.leader:
-                self.leader = answer.leader
-                logger.info("standing by: the controller at %s leads", self.leader)
-            await asyncio.sleep(self._timing.poll)
+    async def win(self, prepare: Callable[[], Awaitable[None]] | None = None) -> Leadership:
+        """Wait until this controller leads; a database that is away is waited for.
+
+        Parameters
+        ----------
+        prepare
+            Is awaited beside, each time that the leader falls silent: what can be done before it is certain
+            that it is dead. It must change nothing, and may be cancelled.
+        """
+        preparing: asyncio.Task[None] | None = None
+        prepared = (
+            True  # a leader that was silent when this one started: it has read everything since
+        )
+        try:
+            while True:
+                began = _now()
+                try:
+                    answer = await self._lease.take()
+                except StoreError as exc:
+                    logger.warning("standing by: %s", exc)
+                    await asyncio.sleep(self._timing.renewal)
+                    continue
+                if not isinstance(answer, Refused):
+                    logger.info("this controller leads, fencing number %s", answer.fence.split()[0])
+                    return Leadership(self._lease, self._timing, began)
+                if answer.leader != self.leader:
+                    self.leader = answer.leader
+                    logger.info("standing by: the controller at %s leads", self.leader)
+                if self._lease.silence < self._timing.doubt:
+                    prepared = False
+                elif prepare is not None and not prepared:
+                    prepared, preparing = True, asyncio.create_task(_tried(prepare))
+                await asyncio.sleep(self._pause())
+        finally:
+            if preparing is not None:
+                preparing.cancel()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next look: at the latest when the lease may be taken."""
+        left = self._timing.lease - self._lease.silence
+        return min(self._timing.poll, max(left, _SOON))
+
+
+async def _tried(prepare: Callable[[], Awaitable[None]]) -> None:
+    """Prepare, as far as that is possible: whoever leads meets the same trouble, and tells it."""
+    try:
+        await prepare()
+    except StoreError as exc:
+        logger.warning("standing by: %s", exc)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from scheduler.crash_points import CrashPoint
@@ -232,6 +232,7 @@ class Master:
         services.background.create_task(self._watch_scheduler())
         await self._recover(services)
         _TAKEN_UP.reached()
+        self._figures.reached("taken-up")
         ready.set()
         await stop.wait()
         self._stopping = True
@@ -239,10 +240,11 @@ class Master:
             await self._operations.end_products()
 
     async def _load_products(self, services: Services) -> dict[str, Product]:
-        rows = await Table(self._store, PRODUCTS).load()
-        return {
-            name: Product(row.value, services, version=row.version) for name, row in rows.items()
-        }
+        products: dict[str, Product] = {}
+        for name, row in (await Table(self._store, PRODUCTS).load()).items():
+            document = await compute(config.parse, row.value.config)
+            products[name] = Product(row.value, services, version=row.version, config=document)
+        return products
 
     async def _recover(self, services: Services) -> None:
         """Go on with everything that an earlier controller has left; no command is taken meanwhile."""
@@ -250,12 +252,20 @@ class Master:
         for graph_id in set(self._scheduler.graphs()).difference(*known):  # nobody begins one yet
             logger.warning("graph %s belongs to no product: taken down", graph_id)
             services.background.create_task(self._scheduler.stop(graph_id))
+        recoveries = []
         for product in tuple(self._products.values()):
-            services.background.create_task(product.recover())
+            recoveries.append(services.background.create_task(product.recover()))
             await asyncio.sleep(0)  # each looks at hundreds of tasks first
+        services.background.create_task(self._linked(recoveries))
         tidying = tidy(self._store, self._multicast, self._products)
         services.background.create_task(tidying)
         self._operations.resume()
+
+    async def _linked(self, recoveries: Collection[asyncio.Task[None]]) -> None:
+        """Take note when all products have gone on."""
+        if recoveries:
+            await asyncio.wait(recoveries)
+        self._figures.reached("linked")
 
     async def _watch_scheduler(self) -> None:
         """Die with the scheduler: without it nothing here means anything."""

@@ -6,16 +6,13 @@ import argparse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scheduler.errors import ImageError
-from scheduler.images import (
-    CachedImages,
-    EngineImages,
-    ImageResolver,
-    RegistryImages,
-    read_credentials,
-)
 from sdpcontroller.errors import ControllerError
+
+if TYPE_CHECKING:
+    from scheduler.images import ImageResolver
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +51,14 @@ async def open_images(options: argparse.Namespace) -> AsyncIterator[ImageResolve
     ControllerError
         If credentials or certificates cannot be read.
     """
+    # Not above: only who looks images up need load what does.
+    from scheduler.images import (
+        CachedImages,
+        EngineImages,
+        RegistryImages,
+        read_credentials,
+    )
+
     if options.images == "none":
         yield None
     elif options.images == "engine":

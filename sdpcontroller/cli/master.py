@@ -1,42 +1,29 @@
-"""``sdp master``: the master controller with its KATCP server."""
+"""``sdp master``: the master controller with its KATCP server.
+
+What is imported here is little: a controller that starts looks at the lease first, and loads the rest then.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
+import importlib
 import os
 import shlex
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any
 
-from katcp_iface import KatcpServer
 from scheduler import crash_points
-from scheduler.collector import calm, settle
-from scheduler.images import ImageResolver
-from scheduler.service import Scheduler
-from scheduler.subscription import Timing
+from scheduler.collector import undisturbed
 from scheduler.threads import share_interpreter
-from sdpcontroller.cli.image_options import add_image_options, open_images
+from sdpcontroller.cli.image_options import add_image_options
 from sdpcontroller.cli.service import Defaults, add_log_level, run_until_signal, set_up_logging
 from sdpcontroller.cli.tls import Secured, add_tls_options, secured
-from sdpcontroller.election import Election, ElectionTiming, Leadership
-from sdpcontroller.interface_mode import StandInScheduler, private_redis
-from sdpcontroller.master import FORMS, Master
-from sdpcontroller.metrics import MeasuredControl, Metrics, Queues, attach
-from sdpcontroller.metrics import serve as serve_metrics
+from sdpcontroller.election import Election, ElectionTiming
 from sdpcontroller.multicast import DEFAULT_POOL
 from sdpcontroller.products.services import Timeouts
-from sdpcontroller.store import Store, schema
-from sdpcontroller.store.journal import StoreJournal
-
-logger = logging.getLogger(__name__)
-
-_ADOPTION: Final = 30.0
-"""Seconds within which products ask to go on with launches of a predecessor; they do at once."""
+from sdpcontroller.store import Store
 
 
 def add_parser(commands: Any) -> None:
@@ -185,11 +172,11 @@ def _add_product_options(group: argparse._ArgumentGroup) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     if options.list_crash_points:
+        _load()
         for point in crash_points.crash_points():
             sys.stdout.write(f"{point.name:<32}{point.meaning}\n")
         return 0
     set_up_logging(options)
-    calm()
     share_interpreter()
     work = serve_interface if options.interface_mode else serve
     # Not so in interface mode: its Redis ends with this process.
@@ -223,171 +210,21 @@ async def _serve(options: argparse.Namespace, stop: asyncio.Event, tls: Secured)
         election = Election(
             store, f"{options.host}:{options.port}", ElectionTiming.of(options.lease)
         )
-        await election.look()  # while all that there is is read, the time of a dead leader passes
-        await schema.check(store, FORMS)
-        leadership = await _win(election, stop)
-        if leadership is not None:
-            try:
-                async with open_images(options) as images:
-                    await _lead(options, store, leadership, stop, images, tls)
-            finally:
-                await leadership.resign()
+        # While the program is loaded, and all that there is read, the time of a dead leader passes.
+        await election.look()
+        leading = await asyncio.to_thread(_load)
+        await leading.stand_by(options, store, election, stop, tls)
     finally:
         await store.close()
 
 
 async def serve_interface(options: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Serve in interface mode until `stop` is set; everything ends with it.
-
-    Raises
-    ------
-    ControllerError
-        If there is no Redis to be had.
-    """
-    async with AsyncExitStack() as stack:
-        tls = stack.enter_context(secured(options))
-        host, port = await stack.enter_async_context(private_redis())
-        store = await Store.connect(f"redis://{host}:{port}/0")
-        stack.push_async_callback(store.close)
-        images = await stack.enter_async_context(open_images(options))
-        master = Master(
-            store,
-            cast(Scheduler, StandInScheduler()),
-            address=(options.host, options.port),
-            multicast=options.multicast,
-            timeouts=Timeouts(fit=options.fit_timeout),
-            end_products=True,
-            images=images,
-            alarms=tls.alarms,
-        )
-        metrics = Metrics()
-        store.timed = metrics.observe_exchange
-        ready = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(master.run(ready, stop))
-            group.create_task(_serve_katcp(master, metrics, options, tls, ready, running))
+    """Serve in interface mode until `stop` is set; everything ends with it."""
+    leading = await asyncio.to_thread(_load)
+    await leading.serve_interface(options, stop)
 
 
-async def _win(election: Election, stop: asyncio.Event) -> Leadership | None:
-    """Wait for the leadership; None when `stop` is set before."""
-    winning, stopping = asyncio.create_task(election.win()), asyncio.create_task(stop.wait())
-    await asyncio.wait({winning, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if winning.done():
-        return winning.result()
-    winning.cancel()
-    await asyncio.wait({winning})
-    return None
-
-
-async def _lead(
-    options: argparse.Namespace,
-    store: Store,
-    leadership: Leadership,
-    stop: asyncio.Event,
-    images: ImageResolver | None,
-    tls: Secured,
-) -> None:
-    metrics = Metrics()
-    store.timed = metrics.observe_exchange
-    scheduler = Scheduler(
-        master=tls.mesos,
-        journal=StoreJournal(store),
-        framework_name=options.framework_name,
-        principal=options.mesos_principal,
-        secret=tls.secrets.mesos,
-        mesos_tls=tls.mesos_tls,
-        goahead_host=options.goahead_host,
-        goahead_port=options.goahead_port,
-        goahead_urls=options.goahead_url,
-        goahead_tls=tls.goahead,
-        timing=Timing(adoption=_ADOPTION),
-        images=images,
-        may_act=lambda: leadership.held,
-        figures=metrics,
-    )
-    master = Master(
-        store,
-        scheduler,
-        address=(options.host, options.port),
-        multicast=options.multicast,
-        timeouts=Timeouts(fit=options.fit_timeout),
-        may_act=lambda: leadership.held,
-        end_products=options.end_products,
-        image=options.image,
-        images=images,
-        power_off=options.power_off,
-        standbys=lambda: leadership.candidates,
-        figures=metrics,
-        alarms=tls.alarms,
-    )
-    ready = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        keeping = group.create_task(leadership.keep(master.tell_system))
-        await schema.migrate(store, FORMS)
-        running = group.create_task(master.run(ready, stop))
-        group.create_task(_serve_katcp(master, metrics, options, tls, ready, running, scheduler))
-        settling = group.create_task(_settle(scheduler))
-        await asyncio.wait({running})
-        keeping.cancel()
-        settling.cancel()
-
-
-async def _settle(scheduler: Scheduler) -> None:
-    """Let the collector pass over the many objects that the packing consists of, once it is loaded."""
-    await scheduler.loaded()
-    settle()
-
-
-async def _serve_katcp(
-    master: Master,
-    metrics: Metrics,
-    options: argparse.Namespace,
-    tls: Secured,
-    ready: asyncio.Event,
-    running: asyncio.Task[None],
-    queues: Queues | None = None,
-) -> None:
-    """Answer KATCP from when the master can do something until it has ended."""
-    await ready.wait()
-    server = KatcpServer(
-        MeasuredControl(master, metrics),
-        options.host,
-        options.port,
-        observed=metrics.observe_request,
-    )
-    await server.start()
-    try:
-        async with _measured(master, metrics, options, tls, queues), asyncio.TaskGroup() as group:
-            watching = group.create_task(tls.watch(master.tell_system, metrics.certified))
-            await asyncio.wait({running})
-            watching.cancel()
-    finally:
-        await server.stop()
-
-
-@asynccontextmanager
-async def _measured(
-    master: Master,
-    metrics: Metrics,
-    options: argparse.Namespace,
-    tls: Secured,
-    queues: Queues | None,
-) -> AsyncIterator[None]:
-    """Watch the event loop, and answer Prometheus where that is asked for."""
-    async with AsyncExitStack() as stack:
-        stack.callback(attach(master, metrics, queues))
-        watching = asyncio.create_task(metrics.watch_loop())
-        stack.callback(watching.cancel)
-        if options.metrics_port is not None:
-            port = await stack.enter_async_context(
-                serve_metrics(
-                    metrics,
-                    options.metrics_host,
-                    options.metrics_port,
-                    token=tls.secrets.metrics or "",
-                    tls=tls.metrics,
-                )
-            )
-            logger.info("figures are at %s:%d/metrics", options.metrics_host, port)
-        yield
+def _load() -> Any:
+    """Load the rest of the program: a second and a half of computing that the first look does not wait for."""
+    with undisturbed():
+        return importlib.import_module("sdpcontroller.cli.leading")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
 import prometheus_client as prometheus
@@ -14,8 +17,14 @@ from prometheus_client import Metric
 from scheduler.breath import Breath
 from scheduler.threads import compute
 
+logger = logging.getLogger(__name__)
+
 LAG_PERIOD: Final = 0.02
 """Seconds between two looks at the event loop."""
+LATE: Final = 0.1
+"""Seconds of lateness that are told in the log: what a loop must never be, by its own computing."""
+TELL_LATE: Final = 10.0
+"""Seconds between two such lines at least."""
 FAMILIES_AT_ONCE: Final = 4
 """Families of figures that are collected before others have their turn; some have a figure of each task."""
 _COMMANDS: Final = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
@@ -87,6 +96,15 @@ class Metrics:
         self._worst = prometheus.Gauge(
             "sdp_loop_lag_max_seconds", "The worst since the start", registry=self.registry
         )
+        self._late_told = float("-inf")
+        self._reached = prometheus.Gauge(
+            "sdp_start_seconds",
+            "Time from the start of the process until it had come that far",
+            ["reached"],
+            registry=self.registry,
+        )
+        self.labels["sdp_start_seconds"] = ["reached"]
+        self._steps: set[str] = set()
         self._ends = prometheus.Gauge(
             "sdp_certificate_end_time_seconds",
             "Unix time at which a certificate ends that is shown to clients",
@@ -143,6 +161,15 @@ class Metrics:
         """Count a task that was to be started again: ok, failed, or given_up."""
         self._restarts.labels(kind, outcome).inc()
 
+    def reached(self, what: str) -> None:
+        """Note when the controller has come that far since it was started; only the first time counts."""
+        if what not in self._steps:
+            self._steps.add(what)
+            age = process_age()
+            self._reached.labels(what).set(age)
+            used = time.process_time()
+            logger.info("start: %s after %.2f s, of which %.2f s computing", what, age, used)
+
     def certified(self, use: str, until: float) -> None:
         """Note the Unix time at which a certificate ends."""
         self._ends.labels(use).set(until)
@@ -156,6 +183,13 @@ class Metrics:
         if seconds > self.worst_lag:
             self.worst_lag = seconds
             self._worst.set(seconds)
+        if seconds > LATE and time.monotonic() - self._late_told > TELL_LATE:
+            self._late_told = time.monotonic()
+            logger.warning(
+                "the event loop was %.0f ms late; this process computed %.0f ms meanwhile",
+                1000 * seconds,
+                1000 * computed,
+            )
 
     async def watch_loop(self) -> None:
         """Look at the event loop until cancelled."""
@@ -189,3 +223,19 @@ class _Collected:
     def collect(self) -> Iterable[Metric]:
         """Return them."""
         return self.families
+
+
+def process_age() -> float:
+    """Return how long ago this process was started, s; or this module was loaded, where nobody knows."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        return _boot_time() - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return _boot_time() - _LOADED
+
+
+def _boot_time() -> float:
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+_LOADED: Final = _boot_time()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from scheduler.tls import site
+from scheduler.https import site
 from sdpcontroller.control import ControlPlane
 from sdpcontroller.metrics.counted import Metrics
 from sdpcontroller.metrics.exported import Exported

@@ -36,6 +36,8 @@ class Keeper:
         The record; one that is in the database has its `version` there, a new one 0.
     tell
         Is called with what everybody may know, after each change.
+    soon
+        Calls what tells of tasks, when others have had their turn.
     """
 
     def __init__(
@@ -45,15 +47,17 @@ class Keeper:
         tell: Callable[[ProductRecord], None],
         *,
         version: int = 0,
+        soon: Callable[[Callable[[], None]], None] = lambda act: act(),
     ) -> None:
+        self._soon = soon
         self._table: Table[KeptProduct] = Table(store, PRODUCTS)
         self._tell = tell
         self._version = version
         self._unanswered: KeptProduct | None = None
         """A record that may or may not have been written: the store did not say."""
         self._writing = asyncio.Lock()
-        self._tasks: dict[str, tuple[str, TaskRecord]] = {}
-        """Graph and record, by the task's name."""
+        self._tasks: dict[str, tuple[TaskView, TaskRecord]] = {}
+        """What the scheduler tells and what is shown, by the task's name."""
         self._news: dict[str, TaskView] = {}
         """Tasks that changed since they were shown, by name."""
         self._telling: asyncio.TimerHandle | None = None
@@ -144,7 +148,12 @@ class Keeper:
         """
         self._news.update({view.name: view for view in views})
         if self._telling is None and not self.dead:
-            self._telling = asyncio.get_running_loop().call_later(TELL_PERIOD, self._show)
+            loop = asyncio.get_running_loop()
+            self._telling = loop.call_later(TELL_PERIOD, self._soon, self._tell_news)
+
+    def _tell_news(self) -> None:
+        if self._telling is not None:  # else it was told along with something else, or is not to be
+            self._show()
 
     def close(self) -> None:
         """Tell nothing any more."""
@@ -159,14 +168,17 @@ class Keeper:
 
     def _take_news(self) -> None:
         self._tasks.update(
-            {name: (view.graph_id, task_record(view)) for name, view in self._news.items()}
+            {
+                name: (view, task_record(view, self._tasks.get(name)))
+                for name, view in self._news.items()
+            }
         )
         self._news.clear()
         batches = self.kept.batches
         self._tasks = {
-            name: (graph_id, record)
-            for name, (graph_id, record) in self._tasks.items()
-            if graph_id == self.kept.graph_id
-            or (graph_id in batches and record.state != TaskState.DEAD.value)
+            name: (view, record)
+            for name, (view, record) in self._tasks.items()
+            if view.graph_id == self.kept.graph_id
+            or (view.graph_id in batches and record.state != TaskState.DEAD.value)
         }
         self._shown = self.kept.shown({name: record for name, (_, record) in self._tasks.items()})

@@ -56,7 +56,13 @@ class Product:
         if not self.config.config.mirror_sensors:
             services = dataclasses.replace(services, sensor_changed=None)
         self._services = services
-        self._keeper = Keeper(services.store, kept, services.product_changed, version=version)
+        self._keeper = Keeper(
+            services.store,
+            kept,
+            services.product_changed,
+            version=version,
+            soon=services.telling.add,
+        )
         self._launching = Launching(self._keeper, self.config, services)
         self._capturing = Capturing(self._keeper, self.config, services)
         self._losses = Losses(self._keeper, services, self._close_capture)

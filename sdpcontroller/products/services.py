@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from scheduler.breath import OneByOne
 from scheduler.permission import Permission, granted
-from scheduler.service import Scheduler
 from sdpcontroller.control import ProductRecord, TaskSensor
 from sdpcontroller.multicast import MulticastPool
 from sdpcontroller.store import Store
+
+if TYPE_CHECKING:  # else the options of the command line would load all of it
+    from scheduler.service import Scheduler
 
 LINKS_AT_ONCE: Final = 16
 """Links to tasks that are opened at a time where many are: each takes the controller 1.5 ms."""
@@ -42,6 +45,9 @@ class Figures(Protocol):
     def restarted(self, kind: str, outcome: str) -> None:
         """A task that died was to be started again: ok, failed, or given_up."""
 
+    def reached(self, what: str) -> None:
+        """The controller has come that far since it was started: told once for each."""
+
 
 class NoFigures:
     """Counts nothing."""
@@ -50,6 +56,9 @@ class NoFigures:
         """Forget it."""
 
     def restarted(self, kind: str, outcome: str) -> None:
+        """Forget it."""
+
+    def reached(self, what: str) -> None:
         """Forget it."""
 
 
@@ -75,6 +84,8 @@ class Services:
     """When tasks may be started again without being asked; see :mod:`sdpcontroller.repair`."""
     linking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LINKS_AT_ONCE))
     """Room for links that are being opened, where many are."""
+    telling: OneByOne = field(default_factory=OneByOne)
+    """Through which all products tell of their tasks."""
     note_loss: Callable[[str], None] = lambda _: None
     """Is told what the database had lost, and what became of it."""
     leaving: asyncio.Event = field(default_factory=asyncio.Event)

@@ -116,6 +116,11 @@ class Lease:
             self._seen, self._seen_at = str(text), time.monotonic()
         return Refused(_name(self._seen))
 
+    @property
+    def silence(self) -> float:
+        """Seconds since when the holder has not renewed it, as far as we have seen; 0 where nobody has it."""
+        return time.monotonic() - self._seen_at if self._seen else 0.0
+
     async def look(self) -> None:
         """See who has the lease, without asking for it: how long it is silent counts from now.
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from scheduler.errors import SchedulerError
 from scheduler.threads import compute
 from sdpcontroller.errors import StoreError
-from sdpcontroller.store.redis_store import Store, Stored
+from sdpcontroller.store.redis_store import Store, Stored, stored, translated
 
 T = TypeVar("T")
 
@@ -121,17 +121,33 @@ class Table(Generic[T]):
         StoreError
             If it cannot be read.
         """
-        stored = await self._store.get(self._form.table, key)
-        return None if stored is None else self._row(key, stored)
+        found = await self._store.get(self._form.table, key)
+        return None if found is None else self._row(key, found)
 
     async def load(self) -> dict[str, Row[T]]:
         """Read all records, by key; raises as :meth:`get`."""
-        rows = await self._store.load(self._form.table)
+        rows = await self._store.rows(self._form.table)
         # Off the loop: of ten products it is a second, and a leader must go on telling that it lives.
-        return await compute(self._read, rows)
+        async with translated(f"read {self._form.table}"):
+            return await compute(self._read, rows)
 
-    def _read(self, rows: Mapping[str, Stored]) -> dict[str, Row[T]]:
-        return {key: self._row(key, stored) for key, stored in rows.items()}
+    def _read(self, rows: Mapping[str, Mapping[str, str]]) -> dict[str, Row[T]]:
+        if (known := self._store.recollection) is not None:
+            for place in [p for p in known if p[0] == self._form.table and p[1] not in rows]:
+                del known[place]
+        return {key: self._recollected(key, row) for key, row in rows.items()}
+
+    def _recollected(self, key: str, row: Mapping[str, str]) -> Row[T]:
+        """Return a record; what was made out of the same before, if that is known."""
+        known = self._store.recollection
+        if known is None:
+            return self._row(key, stored(row))
+        place = self._form.table, key
+        before = known.get(place)
+        if before is None or before[0] != row:
+            before = known[place] = row, self._row(key, stored(row))
+        found: Row[T] = before[1]
+        return found
 
     def _row(self, key: str, stored: Stored) -> Row[T]:
         return Row(self._form.value(key, stored), stored.version)

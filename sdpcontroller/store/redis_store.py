@@ -46,6 +46,9 @@ _TIMEOUT: Final = 5.0
 _EVENTS_KEPT: Final = 10_000
 """Events kept per record; older ones are trimmed."""
 
+_ROWS_AT_ONCE: Final = 128
+"""Records that are asked for in one exchange: their answers are read at a stretch."""
+
 _DELETED_KEPT: Final = 30 * 86400
 """Seconds for which the events of a deleted record are kept."""
 
@@ -134,6 +137,13 @@ class Store:
         self.fence = fence
         self.timed: Callable[[str, float], None] = lambda kind, seconds: None
         """Is called with each exchange's kind (write, read, count, lease) and the seconds that it took."""
+        self.recollection: dict[tuple[str, str], tuple[Mapping[str, str], Any]] | None = None
+        """While it is kept, what was read, by table and key: a record as it is held, and what it is.
+
+        Who stands by reads everything, to see whether it can; when it leads, only what has changed since is
+        made out anew. A record is the same when each byte of it is: versions begin anew in a database that has
+        lost its last writes.
+        """
         self._writes = Writes(client, _PUT, lambda seconds: self.timed("write", seconds))
         self._count_script = client.register_script(_COUNT)
 
@@ -298,7 +308,7 @@ class Store:
         """Read one record; None if there is none."""
         async with translated(f"read {table} {key}"), self.timing("read"):
             found = await uncut(self.client.hgetall(self.key(table, key)))
-            return _stored(found) if found else None
+            return stored(found) if found else None
 
     async def keys(self, table: str) -> list[str]:
         """Return the keys of the records of a table, in order."""
@@ -307,13 +317,24 @@ class Store:
 
     async def load(self, table: str) -> dict[str, Stored]:
         """Read a whole table, by key."""
+        rows = await self.rows(table)
+        async with translated(f"read {table}"):
+            return await compute(_all_stored, rows)
+
+    async def rows(self, table: str) -> dict[str, Mapping[str, str]]:
+        """Return a whole table as the database holds it, by key; see :func:`stored`."""
         async with translated(f"read {table}"):
             keys = await self.keys(table)
-            async with self.timing("read"):
-                rows = await uncut(self._rows(table, keys))
-            return await compute(_all_stored, keys, rows)
+            found: dict[str, Mapping[str, str]] = {}
+            for first in range(0, len(keys), _ROWS_AT_ONCE):
+                some = keys[first : first + _ROWS_AT_ONCE]
+                async with self.timing("read"):
+                    rows = await uncut(self._some_rows(table, some))
+                # Those that were deleted since the keys were read are empty.
+                found.update((key, row) for key, row in zip(some, rows, strict=True) if row)
+            return found
 
-    async def _rows(self, table: str, keys: Sequence[str]) -> list[dict[str, str]]:
+    async def _some_rows(self, table: str, keys: Sequence[str]) -> list[dict[str, str]]:
         async with self.client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hgetall(self.key(table, key))
@@ -393,12 +414,18 @@ def _retrieve(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
-def _all_stored(keys: Sequence[str], rows: Sequence[Mapping[str, str]]) -> dict[str, Stored]:
-    """Read rows; those that were deleted since the keys were read are empty."""
-    return {key: _stored(row) for key, row in zip(keys, rows, strict=True) if row}
+def _all_stored(rows: Mapping[str, Mapping[str, str]]) -> dict[str, Stored]:
+    return {key: stored(row) for key, row in rows.items()}
 
 
-def _stored(row: Mapping[str, str]) -> Stored:
+def stored(row: Mapping[str, str]) -> Stored:
+    """Read a record as the database holds it.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If it is damaged.
+    """
     return Stored(json.loads(row["value"]), int(row["version"]), int(row.get("schema", "1")))
 
 

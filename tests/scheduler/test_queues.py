@@ -88,6 +88,8 @@ class Desk:
         assert seconds >= 0
         self.counted.append(("waited", queue, outcome))
 
+    def reached(self, what: str) -> None: ...
+
     def offer(self, number: int, cpus: int) -> None:
         self.pool.add(
             [

@@ -470,6 +470,7 @@ class House:
             figures=self,
         )
         self.counted: list[tuple[str, str, str]] = []
+        self.reaches: list[str] = []
         """Deaths and restarts, with kind and outcome."""
         self.witness = Witness()
         self.stop = asyncio.Event()
@@ -492,6 +493,9 @@ class House:
 
     def restarted(self, kind: str, outcome: str) -> None:
         self.counted.append(("restarted", kind, outcome))
+
+    def reached(self, what: str) -> None:
+        self.reaches.append(what)
 
     async def crash(self) -> None:
         """End the master in mid-act; the tasks run on."""

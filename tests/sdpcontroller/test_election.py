@@ -169,6 +169,50 @@ async def test_an_end_in_order_is_succeeded_at_once(connect: Connect) -> None:
         assert (await winning).held
 
 
+async def test_what_can_be_read_is_read_while_it_is_not_certain_that_the_leader_is_dead(
+    connect: Connect,
+) -> None:
+    """Once for each silence; and the one that was there at the start is not read for again."""
+    timing = ElectionTiming(lease=60, poll=0.01, doubt=0.05)
+    leader = await Election(await connect("e"), "a:1", timing).win()
+    candidate = Election(await connect("e"), "b:1", timing)
+    read: list[None] = []
+
+    async def prepare() -> None:
+        read.append(None)
+        if len(read) < 3:
+            await leader._lease.renew()
+        raise StoreError("the database is away")  # harms nothing: whoever leads meets it
+
+    await candidate.look()
+    await until(lambda: candidate._lease.silence > timing.doubt)  # everything is read meanwhile
+    winning = asyncio.create_task(candidate.win(prepare))
+    await until(lambda: candidate._lease.silence > 0.2)
+    assert not read, "all was read after the first look"
+    await leader._lease.renew()
+    await until(
+        lambda: len(read) == 3
+    )  # it spoke again after the first two: other silences followed
+    await until(lambda: candidate._lease.silence > 0.2)
+    assert len(read) == 3
+    await leader.resign()
+    async with asyncio.timeout(PATIENCE):
+        assert (await winning).held
+
+
+async def test_a_candidate_looks_when_the_lease_may_be_taken(
+    connect: Connect, clock: Clock
+) -> None:
+    candidate = Election(await connect("e"), "b:1", ElectionTiming(lease=2.5, poll=0.2))
+    await Election(await connect("e"), "a:1").win()
+    await candidate.look()
+    pauses = []
+    for _ in range(14):
+        pauses.append(candidate._pause())
+        clock.now += pauses[-1]
+    assert pauses == pytest.approx([0.2] * 12 + [0.1, 0.01])
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from("abc"), st.sampled_from(["take", "renew", "resign", "write", "wait"])

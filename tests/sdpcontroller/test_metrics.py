@@ -15,6 +15,7 @@ from sdpcontroller.control import CaptureInit, ProductState, TaskSensor
 from sdpcontroller.errors import CommandError
 from sdpcontroller.metrics import MeasuredControl, Metrics, attach, serve
 from sdpcontroller.metrics.__main__ import main as write_reference
+from sdpcontroller.metrics.counted import process_age
 from tests.certificates import Authority
 from tests.katcp_iface.conftest import FakeControl, product, task
 
@@ -150,6 +151,30 @@ async def test_of_a_lag_only_what_was_computed_is_its_own() -> None:
     assert found["sdp_loop_lag_seconds_sum", ()] == 0.4
     assert found["sdp_loop_own_lag_seconds_sum", ()] == 0.025
     assert found["sdp_loop_lag_max_seconds", ()] == 0.4
+
+
+async def test_how_far_a_start_came_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    metrics = Metrics()
+    metrics.reached("leads")
+    first = samples((await metrics.text()).decode())["sdp_start_seconds", (("reached", "leads"),)]
+    assert 0 < first <= process_age()
+    metrics.reached("leads")
+    again = samples((await metrics.text()).decode())["sdp_start_seconds", (("reached", "leads"),)]
+    assert again == first
+    assert caplog.text.count("start: leads after") == 1
+
+
+def test_a_late_loop_is_told_in_the_log_and_not_each_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+    metrics.observe_lag(0.09, computed=0.09)
+    assert not caplog.records
+    for _ in range(5):
+        metrics.observe_lag(0.2, computed=0.15)
+    (line,) = caplog.messages
+    assert line == "the event loop was 200 ms late; this process computed 150 ms meanwhile"
 
 
 def test_the_reference_in_docs_is_what_the_code_declares(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-import sdpcontroller.cli.master  # noqa: F401 - its crash points
+import sdpcontroller.cli.leading  # noqa: F401 - its crash points
 from scheduler.crash_points import crash_points
 from scheduler.embedded.faults import Delay, Duplicate, Reorder
 from scheduler.embedded.membership import Membership

@@ -16,6 +16,8 @@ import sys
 import time
 from typing import Any
 
+import sdpcontroller.cli.leading  # noqa: F401 - what each controller would load
+from scheduler.collector import calm
 from scheduler.packing.solve import warm_up
 from sdpcontroller.cli.main import main
 
@@ -75,6 +77,7 @@ def _say(line: str) -> None:
 def serve() -> None:
     """Fork for each order, until standard input ends."""
     warm_up()
+    calm()  # what is there is not looked at again, and so stays one for all
     _say("ready")
     pending = b""
     while True:

@@ -15,8 +15,8 @@ import katsdptelstate
 import pytest
 
 from scheduler.service import Scheduler
+from sdpcontroller.cli.leading import serve_interface
 from sdpcontroller.cli.main import make_parser
-from sdpcontroller.cli.master import serve_interface
 from sdpcontroller.interface_mode.stand_in import StandInScheduler
 from tests.conftest import PATIENCE, free_port
 from tests.sdpcontroller.documents import make_config
