@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain, islice
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -20,20 +20,21 @@ from scheduler.packing.arrays import (
     NODE_SHARE,
     NOWHERE,
     PLENTY,
+    WANT,
+    WANT_END,
     Ints,
     Kind,
 )
 from scheduler.packing.cores import CoreDemand, Granted, grant
+from scheduler.packing.counting import Pools, deal
 from scheduler.packing.flat import Problem
-from scheduler.packing.slots import PORTS
+from scheduler.packing.slots import port_pools
 from scheduler.placement import Assignment
 from scheduler.quantities import Ranges
 from scheduler.requests import TaskRequest
-from scheduler.topology import AgentSnapshot
 
 _NOTHING: Final = Ranges()
 
-_Agents = Sequence[AgentSnapshot]
 _Requests = Sequence[TaskRequest]
 _Numbers = list[tuple[int, ...]]
 """By task: numbers of cores, ports or devices."""
@@ -88,17 +89,17 @@ def assignments(problem: Problem, where: Ints, device: Ints) -> dict[str, Assign
     """
     placed = np.flatnonzero(where != NOWHERE)
     spots = _Spots.of(problem, placed, where[placed])
-    names = [problem.tasks[task][0] for task in spots.task]
-    requests = [problem.tasks[task][1] for task in spots.task]
-    agents = [problem.agents[number] for number in spots.agent]
-    first_device = problem.cluster.places[where[placed], DEVICE]
-    gpus, nics = _devices(agents, requests, device[placed] - first_device[:, None])
+    found = [problem.tasks[task] for task in spots.task]
+    names, requests = [name for name, _ in found], [request for _, request in found]
+    ids = [agent.agent_id for agent in problem.agents]
+    hosts = [agent.host for agent in problem.agents]
+    gpus, nics = _devices(problem, placed, where[placed], device[placed])
     cores, held = _cores(problem, spots)
     made = Assignment.of_columns(
         len(names),
         task=names,
-        agent_id=[agent.agent_id for agent in agents],
-        host=[agent.host for agent in agents],
+        agent_id=[ids[number] for number in spots.agent],
+        host=[hosts[number] for number in spots.agent],
         numa=[n if pins else None for n, pins in zip(spots.node, spots.pins, strict=True)],
         cores=cores,
         held_cores=held,
@@ -106,29 +107,25 @@ def assignments(problem: Problem, where: Ints, device: Ints) -> dict[str, Assign
         gpus=gpus,
         nics=nics,
         numa_mem=spots.numa_mem,
-        **_whole_gpu_mem(agents, requests, gpus),
-        **_volumes(agents, requests),
+        **_whole_gpu_mem(problem, spots, requests, gpus),
+        **_volumes(problem, spots, requests),
     )
     return dict(zip(names, made, strict=True))
 
 
-def _devices(agents: _Agents, requests: _Requests, number: Ints) -> tuple[_Numbers, _Numbers]:
+def _devices(problem: Problem, task: Ints, place: Ints, device: Ints) -> tuple[_Numbers, _Numbers]:
     """Return the numbers of the GPUs and of the interfaces behind each task's wants.
 
-    Parameters
-    ----------
-    number
-        (tasks, most wants) of the device behind each want: GPUs come before interfaces, among the wants of a
-        task as among the devices of its agent.
+    GPUs come before interfaces, among the wants of a task as among the devices of its agent.
     """
-    n_gpus = _lengths([request.gpus for request in requests])
-    n_nics = _lengths([request.nics for request in requests])
-    on_agent = _lengths([agent.topology.gpus for agent in agents])
-    want = np.arange(number.shape[1])
+    asked, here = problem.demand.task[task], problem.cluster.places[place]
+    n_wants, n_gpus = asked[:, WANT_END] - asked[:, WANT], problem.n_gpus[task]
+    gpus_on = _lengths([agent.topology.gpus for agent in problem.agents])[here[:, AGENT]]
+    number, want = device - here[:, DEVICE, None], np.arange(device.shape[1])
     for_gpu = want < n_gpus[:, None]
-    for_nic = (want < (n_gpus + n_nics)[:, None]) & ~for_gpu
-    nic_number = (number - on_agent[:, None])[for_nic]
-    return _cut(number[for_gpu], n_gpus), _cut(nic_number, n_nics)
+    for_nic = (want < n_wants[:, None]) & ~for_gpu
+    nic_number = (number - gpus_on[:, None])[for_nic]
+    return _cut(number[for_gpu], n_gpus), _cut(nic_number, n_wants - n_gpus)
 
 
 def _lengths(column: Sequence[Sequence[object]]) -> Ints:
@@ -137,33 +134,41 @@ def _lengths(column: Sequence[Sequence[object]]) -> Ints:
 
 def _cut(numbers: Ints, lengths: Ints) -> _Numbers:
     """Cut numbers that lie one behind the other into runs of these lengths."""
+    if not len(numbers):
+        return [()] * len(lengths)
     rest = iter(numbers.tolist())
     return [tuple(islice(rest, n)) if n else () for n in lengths.tolist()]
 
 
-def _volumes(agents: _Agents, requests: _Requests) -> dict[str, Sequence[tuple[int, ...]]]:
+def _volumes(
+    problem: Problem, spots: _Spots, requests: _Requests
+) -> dict[str, Sequence[tuple[int, ...]]]:
     """Return what assignments say of volumes: their numbers, and whether their space is counted."""
     if not any(map(attrgetter("volumes"), requests)):
         return {}
     numbers: _Numbers = []
     counted: list[tuple[bool, ...]] = []
-    for agent, request in zip(agents, requests, strict=True):
-        known = {v.name: (n, v.disk_mib is not None) for n, v in enumerate(agent.topology.volumes)}
+    for agent, request in zip(spots.agent, requests, strict=True):
+        volumes = problem.agents[agent].topology.volumes
+        known = {v.name: (n, v.disk_mib is not None) for n, v in enumerate(volumes)}
         found = [known[volume.name] for volume in request.volumes]
         numbers.append(tuple([number for number, _ in found]))
         counted.append(tuple([has_size for _, has_size in found]))
     return {"volumes": numbers, "volume_disk": counted}
 
 
-def _whole_gpu_mem(agents: _Agents, requests: _Requests, gpus: _Numbers) -> dict[str, _Numbers]:
+def _whole_gpu_mem(
+    problem: Problem, spots: _Spots, requests: _Requests, gpus: _Numbers
+) -> dict[str, _Numbers]:
     """Return what assignments say of the memory of those GPUs that are exclusive: all of it."""
     asked = chain.from_iterable(map(attrgetter("gpus"), requests))
     if not any(map(attrgetter("exclusive"), asked)):
         return {}
     found: _Numbers = []
-    for agent, request, numbers in zip(agents, requests, gpus, strict=True):
+    for agent, request, numbers in zip(spots.agent, requests, gpus, strict=True):
         exclusive = [gpu.exclusive for gpu in request.gpus]
-        free = [agent.free.scalars.get(f"gpu.{number}.mem", 0) for number in numbers]
+        scalars = problem.agents[agent].free.scalars
+        free = [scalars.get(f"gpu.{number}.mem", 0) for number in numbers]
         whole = [mem if alone else 0 for alone, mem in zip(exclusive, free, strict=True)]
         found.append(tuple(whole) if any(exclusive) else ())
     return {"whole_gpu_mem": found}
@@ -184,48 +189,28 @@ def _first_cache(places: Ints, node: Ints) -> Ints:
 
 def _ports(problem: Problem, spots: _Spots) -> _Numbers:
     """Return the smallest ports of its agent for each task."""
-
-    def open_pool(spot: int) -> Iterator[int]:
-        free = problem.agents[spots.agent[spot]].free
-        return _common(free.ranges.get("ports", _NOTHING), PORTS)
-
-    return _draw(spots.agent, spots.n_ports, open_pool)
+    if not any(spots.n_ports):
+        return [()] * len(spots.n_ports)
+    return _draw(port_pools(problem.agents), spots.agent, spots.n_ports)
 
 
 def _cores(problem: Problem, spots: _Spots) -> tuple[_Numbers, _Numbers]:
     """Return the cores of each task that are named, and those that are held."""
-
-    def open_pool(spot: int) -> Iterator[int]:
-        return _common(*_free_cores(problem, spots.agent[spot], spots.node[spot]))
-
     granted = _grant(problem, spots)
     counts = [*spots.n_cores]
     for spot in granted:
         counts[spot] = 0
-    cores: _Numbers = _draw(spots.row, counts, open_pool)
+    cores = _draw(problem.cores, spots.row, counts)
     held: _Numbers = [()] * len(cores)
     for spot, of_task in granted.items():
         cores[spot], held[spot] = of_task.cores, of_task.held
     return cores, held
 
 
-def _draw(
-    keys: Sequence[int], counts: Sequence[int], open_pool: Callable[[int], Iterator[int]]
-) -> _Numbers:
-    """Draw so many numbers for each task from the pool of its key, one after the other.
-
-    Parameters
-    ----------
-    open_pool
-        Called with the first of the tasks that draw from a pool.
-    """
-    pools: dict[int, Iterator[int]] = {}
-    found: _Numbers = []
-    for spot, (key, count) in enumerate(zip(keys, counts, strict=True)):
-        if count and key not in pools:
-            pools[key] = open_pool(spot)
-        found.append(tuple(islice(pools[key], count)) if count else ())
-    return found
+def _draw(pools: Pools, pool: Sequence[int], counts: Sequence[int]) -> _Numbers:
+    """Draw so many numbers for each task from its pool, one after the other."""
+    lengths = np.array(counts, np.int64)
+    return _cut(deal(pools, np.array(pool, np.int64), lengths), lengths)
 
 
 def _grant(problem: Problem, spots: _Spots) -> dict[int, Granted]:
@@ -261,13 +246,3 @@ def _free_cores(problem: Problem, number: int, node: int) -> tuple[Ranges, Range
     """Return the free cores of an agent, and the cores of the node."""
     agent = problem.agents[number]
     return agent.free.ranges.get("cores", _NOTHING), agent.topology.numa[node].cores
-
-
-def _common(one: Ranges, other: Ranges) -> Iterator[int]:
-    """Yield the integers of both: of ``one & other``, without a step in Python for each."""
-    common = [
-        range(max(begin, other_begin), min(end, other_end) + 1)
-        for begin, end in one.intervals
-        for other_begin, other_end in other.intervals
-    ]
-    return chain.from_iterable(common)

@@ -25,13 +25,15 @@ F = TypeVar("F", bound=Callable[..., object])
 compiled = cast("Callable[[F], F]", numba.njit(cache=True, nogil=True))
 """Decorator: compile at the first call, keep the result on disk, run without the GIL."""
 
-_options: dict[str, Any] = {"cache": True, "nogil": True, "forceinline": True, "_nrt": False}
-inlined = cast("Callable[[F], F]", numba.njit(**_options))
+_uncounted: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+inlined = cast("Callable[[F], F]", numba.njit(forceinline=True, **_uncounted))
 """Decorator for small functions in the innermost loops, which allocate nothing.
 
 Without ``_nrt=False`` numba counts references to every array argument at every call, atomically: that made the
 loops twenty times slower. The option is numba's own, though not documented; without it all works, slowly.
 """
+outlined = cast("Callable[[F], F]", numba.njit(**_uncounted))
+"""Decorator for such functions that are seldom called, and too large to be everywhere that they are."""
 
 Random = NDArray[np.uint64]
 """(1,) state of a generator of random numbers; not zero."""

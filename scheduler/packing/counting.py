@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from scheduler.packing.arrays import Ints
+from scheduler.packing.arrays import NOWHERE, Ints
 from scheduler.packing.compiled import compiled
 from scheduler.quantities import Ranges
 
@@ -31,17 +33,46 @@ def starts(lengths: Ints) -> Ints:
     return found
 
 
-def runs(first: Ints, lengths: Ints) -> Ints:
-    """Return the members of runs of consecutive numbers, one behind the other."""
-    found: Ints = np.repeat(first - starts(lengths)[:-1], lengths) + np.arange(lengths.sum())
-    return found
-
-
 def laid(sets: Sequence[Intervals]) -> tuple[Ints, Ints]:
     """Return the intervals of all sets (any, 2), and where those of each begin (sets + 1,)."""
     lengths = np.fromiter(map(len, sets), np.int64, len(sets))
     flat = chain.from_iterable(chain.from_iterable(sets))
     return np.fromiter(flat, np.int64).reshape(-1, 2), starts(lengths)
+
+
+@compiled
+def interleave(
+    one: Ints, n_one: Ints, other: Ints, n_other: Ints
+) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Put together the rows of two tables of which each member of a list owns some.
+
+    Parameters
+    ----------
+    n_one, n_other
+        (members,) how many of the next rows of a table are its own.
+
+    Returns
+    -------
+    first
+        (members + 1,) where the rows of each begin.
+    rows
+        Those of `one`, then those of `other`, member by member.
+    from_other
+        (rows,)
+    """
+    n, i, j = 0, 0, 0
+    first = np.zeros(len(n_one) + 1, np.int64)
+    rows = np.empty((len(one) + len(other), one.shape[1]), np.int64)
+    from_other = np.empty(len(rows), np.bool_)
+    for member in range(len(n_one)):
+        for _ in range(n_one[member]):
+            rows[n], from_other[n] = one[i], False
+            n, i = n + 1, i + 1
+        for _ in range(n_other[member]):
+            rows[n], from_other[n] = other[j], True
+            n, j = n + 1, j + 1
+        first[member + 1] = n
+    return first, rows, from_other
 
 
 @compiled
@@ -55,27 +86,61 @@ def count_within(intervals: Ints, first: Ints, least: int, most: int) -> Ints:
     return found
 
 
-@compiled
-def count_all(one: Ints, first: Ints, owner: Ints, other: Ints, other_first: Ints) -> Ints:
-    """Count what each of many sets has in common with the one that it belongs to.
+class Pools(NamedTuple):
+    """Sets of integers, each of which has something in common with the set that it belongs to.
 
-    Parameters
-    ----------
-    one, first
-        Sets as :func:`laid` returns them.
-    owner
-        (others,) number of the set that each other belongs to.
-    other, other_first
-        The others, in the same form.
-
-    Returns
-    -------
-    (others,) how many integers are in both.
+    The cores of NUMA nodes, for example, and the free cores of their agents; sets are as :func:`laid` returns
+    them.
     """
+
+    one: Ints
+    first: Ints
+    """The sets that others belong to."""
+    owner: Ints
+    """(others,) number of the set that each other belongs to."""
+    other: Ints
+    other_first: Ints
+
+
+@compiled
+def count_all(pools: Pools) -> Ints:
+    """Return (others,) how many integers each has in common with the set that it belongs to."""
+    one, first, owner, other, other_first = pools
     found = np.zeros(len(owner), np.int64)
     for n in range(len(owner)):
         for i in range(other_first[n], other_first[n + 1]):
             for j in range(first[owner[n]], first[owner[n] + 1]):
                 common = min(one[j, 1], other[i, 1]) - max(one[j, 0], other[i, 0]) + 1
                 found[n] += max(0, common)
+    return found
+
+
+@compiled
+def deal(pools: Pools, pool: Ints, count: Ints) -> Ints:
+    """Deal out what pools have in common with the sets that they belong to, the smallest integers first.
+
+    Parameters
+    ----------
+    pool, count
+        From which pool how many are taken, draw by draw.
+
+    Returns
+    -------
+    (sum of count,) what is drawn; NOWHERE, where a pool does not have that many.
+    """
+    one, first, owner, other, other_first = pools
+    found = np.full(count.sum(), NOWHERE, np.int64)
+    least = np.zeros(len(owner), np.int64)  # smallest that is left
+    n = 0
+    for draw in range(len(pool)):
+        p, end = pool[draw], n + count[draw]
+        for i in range(other_first[p], other_first[p + 1]):
+            for j in range(first[owner[p]], first[owner[p] + 1]):
+                begin = max(one[j, 0], other[i, 0], least[p])
+                for member in range(begin, min(one[j, 1], other[i, 1]) + 1):
+                    if n == end:
+                        break
+                    found[n], least[p] = member, member + 1
+                    n += 1
+        n = end
     return found

@@ -31,12 +31,12 @@ from scheduler.packing.arrays import (
     Plan,
     empty_plan,
 )
-from scheduler.packing.counting import starts
+from scheduler.packing.counting import Pools, starts
 from scheduler.packing.layout import lay_out
 from scheduler.packing.names import Names
 from scheduler.packing.relations import Tickets, Ties, device_tickets, ties, zone_tickets
 from scheduler.packing.rows import CACHES, Rows, rows_of
-from scheduler.packing.shapes import frame_of
+from scheduler.packing.shapes import Frame, frames_of
 from scheduler.packing.siblings import Zones, rule_out, take_tickets
 from scheduler.packing.sizes import sizes
 from scheduler.packing.ties import keep_together
@@ -59,6 +59,10 @@ class Problem:
     """(slots,) what is free at the start."""
     family: Ints
     """(services,) number of what each is a service of: GPUs, or interfaces of one network."""
+    n_gpus: Ints
+    """(tasks,) how many of its wants are for GPUs: the first ones."""
+    cores: Pools
+    """Of each node those of its logical CPUs that are free."""
 
     @property
     def n_caches(self) -> int:
@@ -92,14 +96,13 @@ def flatten(
     """
     items = tuple(tasks.items())
     siblings = [task for task in running if task.sibling and task.name not in tasks]
-    everyone = (*items, *((task.name, task.request) for task in siblings))
+    everyone = (*items, *[(task.name, task.request) for task in siblings])
     tied, by_zone = ties(everyone), zone_tickets(everyone)
     names = Names(Traffic.of(running))
     rows = rows_of([request for _, request in items], names, tied)
-    frames = [frame_of(agent.topology) for agent in agents]
-    silent = any(frame.shape.silent for frame in frames)
-    by_device = device_tickets(rows.asked, loopback_off=silent)
-    cluster, free, by_kind = lay_out(agents, frames, names, (by_zone, by_device), tied.facts)
+    frames = frames_of([agent.topology for agent in agents])
+    by_device = _device_tickets(rows, names, frames)
+    cluster, free, by_kind, cores = lay_out(agents, frames, names, (by_zone, by_device), tied.facts)
     demand = _demand(rows, by_kind, cluster, (by_zone, by_device), tied)
     if siblings:
         places = Zones(agents, (*agents, *known), [task.agent_id for task in siblings])
@@ -107,7 +110,15 @@ def flatten(
         rule_out(cluster, demand, tied, places, len(items))
     if tied.facts:
         cluster, demand = keep_together(cluster, demand, free, tied)
-    return Problem(agents, items, cluster, demand, free, names.families())
+    return Problem(agents, items, cluster, demand, free, names.families(), rows.n_gpus, cores)
+
+
+def _device_tickets(rows: Rows, names: Names, frames: Sequence[Frame]) -> Tickets:
+    """Return the tickets of devices; in most graphs, nobody asks for anything that needs them."""
+    silent = names.multicast and any(frame.shape.silent for frame in frames)
+    if not silent and not names.exclusive:
+        return Tickets()
+    return device_tickets(rows.asked(), loopback_off=silent)
 
 
 def needs_node(request: TaskRequest) -> bool:

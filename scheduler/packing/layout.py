@@ -8,6 +8,7 @@ import numpy as np
 
 from scheduler.packing.admission import Admission, GpuService, Multicast, NicService
 from scheduler.packing.arrays import DEVICE, NO, YES, Bytes, Cluster, Floats, Ints, Kind
+from scheduler.packing.counting import Pools
 from scheduler.packing.names import Names
 from scheduler.packing.relations import Tickets
 from scheduler.packing.shapes import Frame, Shape
@@ -18,6 +19,7 @@ from scheduler.packing.slots import (
     MainSlots,
     MoreSlots,
     count_whole_cores,
+    joined,
     main_slots,
     zones,
 )
@@ -31,7 +33,7 @@ def lay_out(
     names: Names,
     tickets: tuple[Tickets, Tickets],
     tie_facts: Sequence[str],
-) -> tuple[Cluster, Ints, Floats]:
+) -> tuple[Cluster, Ints, Floats, Pools]:
     """Lay agents out.
 
     Parameters
@@ -50,6 +52,8 @@ def lay_out(
         (slots,) what is free.
     by_kind
         (kinds,) `Cluster.weight` of the counted slots of each :class:`Kind`.
+    cores
+        Of each node those of its logical CPUs that are free.
     """
     by_zone, by_device = tickets
     fleet = Fleet(frames)
@@ -77,7 +81,7 @@ def lay_out(
         rank=np.array([frame.priority for frame in frames], np.int64),
         weight=weight,
     )
-    return cluster, free, by_kind
+    return cluster, free, by_kind, main.cores
 
 
 def _admissions(agents: Agents, frames: Sequence[Frame], names: Names) -> Bytes:
@@ -91,12 +95,11 @@ def _admissions(agents: Agents, frames: Sequence[Frame], names: Names) -> Bytes:
 
 def _services(agents: Agents, fleet: Fleet, main: MainSlots, names: Names) -> Bytes:
     """Return `Cluster.serves`."""
-    none = np.zeros((0, len(names.services)), np.uint8)
-    serves = fleet.spread([_shape_services(shape, names) for shape in fleet.shapes], none)
+    serves = joined([_shape_services(shape, names) for shape in fleet.shapes])[main.part]
     services = names.services.items()
     exclusive = [n for s, n in services if isinstance(s, GpuService) and s.exclusive]
     if exclusive:
-        whole_mem = fleet.spread([shape.whole_mem for shape in fleet.shapes], main.device[:0, 0])
+        whole_mem = joined([shape.whole_mem for shape in fleet.shapes])[main.part]
         compute, mem = main.free[main.device[:, 0]], main.free[main.device[:, 0] + 1]
         touched = (compute < MAX_SHARE) | (mem < whole_mem)
         serves[np.ix_(np.flatnonzero(touched), np.array(exclusive))] = 0

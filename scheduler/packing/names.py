@@ -21,6 +21,10 @@ class Names:
         """Whether anybody asks for whole physical cores."""
         self.one_l3 = False
         """Whether anybody asks for cores that share a cache."""
+        self.exclusive = False
+        """Whether anybody asks for a GPU for itself."""
+        self.multicast = False
+        """Whether anybody sends or receives multicast."""
 
     def service(self, service: GpuService | NicService) -> int:
         """Number of what a device must be to serve a request."""

@@ -41,7 +41,7 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import compiled, inlined
+from scheduler.packing.compiled import compiled, inlined, outlined
 from scheduler.requests import MAX_SHARE
 
 BACKTRACKS: Final = 2000
@@ -175,6 +175,50 @@ def tightest_device(
 
 
 @inlined
+def plain(demand: Demand, task: int) -> bool:
+    """Whether a task just counts cores, and asks for no volume and no ticket of a zone."""
+    tasks = demand.task
+    return bool(tasks[task, SPECIAL] == 0 and tasks[task, VOLUME] == tasks[task, VOLUME_END])
+
+
+@inlined
+def plain_left(cluster: Cluster, demand: Demand, free: Ints, task: int, place: int) -> float:
+    """Return how much a plain task would leave in a place of all but devices; infinity if it does not fit."""
+    own, weight, n_cores = demand.own, cluster.weight, demand.task[task, N_CORES]
+    slot, first = cluster.places[place, CORES], cluster.places[place, OWN]
+    left = 0.0
+    if n_cores > 0:
+        cores, mem = free[slot] - n_cores, free[slot + MEM] - own[task, MEM]
+        if cores < 0 or mem < 0:
+            return np.inf
+        left = cores * weight[slot] + mem * weight[slot + MEM]
+    for i in range(OWN_SLOTS):
+        if own[task, i] > 0:
+            rest = free[first + i] - own[task, i]
+            if rest < 0:
+                return np.inf
+            left += rest * weight[first + i]
+    return left
+
+
+@outlined
+def other_left(
+    cluster: Cluster, demand: Demand, free: Ints, task: int, place: int, needs: Ints
+) -> float:
+    """Return the same for any task."""
+    n = needs_at(cluster, demand, task, place, needs)
+    if n == NOWHERE:
+        return np.inf
+    left = 0.0
+    for i in range(n):
+        rest = free[needs[i, 0]] - needs[i, 1]
+        if rest < 0:
+            return np.inf
+        left += rest * cluster.weight[needs[i, 0]]
+    return left
+
+
+@inlined
 def left_within(
     cluster: Cluster, demand: Demand, free: Ints, task: int, place: int, needs: Ints, most: float
 ) -> float:
@@ -192,15 +236,10 @@ def left_within(
     most
         What is left is not added up further once it is no less than this.
     """
-    n = needs_at(cluster, demand, task, place, needs)
-    if n == NOWHERE:
-        return np.inf
-    left = 0.0
-    for i in range(n):
-        rest = free[needs[i, 0]] - needs[i, 1]
-        if rest < 0:
-            return np.inf
-        left += rest * cluster.weight[needs[i, 0]]
+    if plain(demand, task):
+        left = plain_left(cluster, demand, free, task, place)
+    else:
+        left = other_left(cluster, demand, free, task, place, needs)
     for w in range(demand.task[task, WANT], demand.task[task, WANT_END]):
         if left >= most:
             break

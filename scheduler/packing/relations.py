@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 
@@ -63,6 +64,11 @@ class Groups:
 def zone_tickets(tasks: Sequence[tuple[str, TaskRequest]]) -> Tickets:
     """Return the tickets of `at_most` and `apart`; who draws them are tasks, by number."""
     tickets = Tickets()
+    requests = [request for _, request in tasks]
+    if not any(map(attrgetter("at_most"), requests)) and not any(
+        map(attrgetter("apart"), requests)
+    ):
+        return tickets
     limits: dict[tuple[str, str], int] = {}
     askers: dict[tuple[str, str], list[int]] = {}
     for number, (_, request) in enumerate(tasks):
@@ -71,8 +77,6 @@ def zone_tickets(tasks: Sequence[tuple[str, TaskRequest]]) -> Tickets:
             limits[key] = min(rule.most, limits.get(key, rule.most))
         for relation in request.apart:
             askers.setdefault((relation.group, relation.fact), []).append(number)
-    if not limits and not askers:
-        return tickets
     groups = Groups(tasks)
     for (group, fact), most in limits.items():
         tickets.limit(fact, groups[group], most)
@@ -147,9 +151,9 @@ class Ties:
 
 def ties(tasks: Sequence[tuple[str, TaskRequest]]) -> Ties:
     """Return the ties of `together`: by fact, tasks that hang together directly or through others."""
-    asking = [(n, t) for n, (_, request) in enumerate(tasks) for t in request.together]
-    if not asking:
+    if not any(map(attrgetter("together"), [request for _, request in tasks])):
         return Ties()
+    asking = [(n, t) for n, (_, request) in enumerate(tasks) for t in request.together]
     groups = Groups(tasks)
     sets: dict[str, list[set[int]]] = {}
     for number, relation in asking:

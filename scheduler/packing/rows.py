@@ -6,7 +6,9 @@ search for places.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -16,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.packing.admission import Admission, GpuService, NicService
-from scheduler.packing.arrays import MOST, Ints
-from scheduler.packing.counting import runs, starts
+from scheduler.packing.arrays import MOST, SERVICE, Ints
+from scheduler.packing.counting import interleave, starts
 from scheduler.packing.names import Names
 from scheduler.packing.relations import Ties
 from scheduler.packing.slots import bounded
@@ -30,10 +32,14 @@ _TASK: Final = (
     *("cpus", "mem", "disk", "ports", "cores", "gpus", "nics", "volumes"),
     *("host", "subsystem", "constraints", "data", "whole_cores", "one_l3", "numa_share"),
 )
-_GPU: Final = ("compute", "mem", "affinity", "name", "min_capability", "exclusive")
-_NIC: Final = (
-    *("bandwidth_in", "bandwidth_out", "affinity", "network", "ibverbs", "sends", "receives"),
-)
+_AMOUNTS: Final = {
+    GpuRequest: attrgetter("compute", "mem", "affinity"),
+    NicRequest: attrgetter("bandwidth_in", "bandwidth_out", "affinity"),
+}
+_SERVICE: Final = {
+    GpuRequest: attrgetter("name", "min_capability", "exclusive"),
+    NicRequest: attrgetter("network", "ibverbs", "sends", "receives"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +57,22 @@ class Rows:
     """(tasks + 1,) where the wants of each begin."""
     want: Ints
     """(wants, 4)"""
-    asked: Sequence[GpuRequest | NicRequest]
-    """By want."""
     on_nic: NDArray[np.bool_]
     """(wants,)"""
+    n_gpus: Ints
+    """(tasks,)"""
     volumes: Sequence[Sequence[tuple[int, int]]]
     """By task: number of the volume's name, amount."""
+    devices: tuple[Sequence[Sequence[GpuRequest]], Sequence[Sequence[NicRequest]]]
+    """By task: its GPUs, its interfaces."""
+
+    def asked(self) -> list[GpuRequest | NicRequest]:
+        """Return what is asked for, by want."""
+        found: list[GpuRequest | NicRequest] = []
+        for gpus, nics in zip(*self.devices, strict=True):
+            found += gpus
+            found += nics
+        return found
 
 
 def rows_of(requests: Sequence[TaskRequest], names: Names, tied: Ties) -> Rows:
@@ -64,15 +80,17 @@ def rows_of(requests: Sequence[TaskRequest], names: Names, tied: Ties) -> Rows:
     columns = _columns(_TASK, requests)
     cpus, mem, disk, ports, cores, gpus, nics, volumes = columns[:8]
     whole_cores, one_l3, share = columns[12:]
-    n_cores = _lengths(cores)
+    n_cores, n_gpus = _lengths(cores), _lengths(gpus)
     names.whole_cores, names.one_l3 = any(whole_cores), any(one_l3)
-    first_want, want, asked, on_nic = _wants(gpus, nics, names)
+    wants = _gpu_wants(list(chain.from_iterable(gpus)), names)
+    more_wants = _nic_wants(list(chain.from_iterable(nics)), names)
+    first_want, want, on_nic = interleave(wants, n_gpus, more_wants, _lengths(nics))
     near = np.diff(starts(want[:, 2])[first_want]) > 0
-    node_share = np.array(share, np.int64)
+    node_share = _bounded(share)
     needs_node = (n_cores > 0) | (node_share > 0) | near
-    own = bounded(cpus, MOST) + 1000 * n_cores, bounded(mem, MOST), bounded(disk, MOST)
+    own = _bounded(cpus) + 1000 * n_cores, _bounded(mem), _bounded(disk), _lengths(ports)
     return Rows(
-        own=np.minimum(np.column_stack((*own, _lengths(ports))), MOST),
+        own=np.minimum(np.column_stack(own), MOST),
         n_cores=n_cores,
         admission=_admissions(columns[8:12], names, tied),
         where=np.where(np.array(one_l3, np.bool_), CACHES, np.where(needs_node, NODES, AGENTS)),
@@ -80,11 +98,12 @@ def rows_of(requests: Sequence[TaskRequest], names: Names, tied: Ties) -> Rows:
         node_share=node_share,
         first_want=first_want,
         want=want,
-        asked=asked,
         on_nic=on_nic,
+        n_gpus=n_gpus,
         volumes=[[(names.volume(v.name), min(v.disk, MOST)) for v in of] for of in volumes]
         if any(volumes)
         else [()] * len(requests),
+        devices=(gpus, nics),
     )
 
 
@@ -97,61 +116,56 @@ def _columns(fields: Sequence[str], requests: Sequence[object]) -> list[list[Any
 
 
 def _lengths(column: Sequence[Sequence[object]]) -> Ints:
+    if not any(column):
+        return np.zeros(len(column), np.int64)
     return np.fromiter(map(len, column), np.int64, len(column))
 
 
-def _numbered(*columns: Sequence[Hashable]) -> tuple[dict[Any, int], Ints]:
-    """Number the rows of columns in the order of their first; return the numbers, and that of each."""
-    numbers: dict[Any, int] = {}
-    every = [numbers.setdefault(key, len(numbers)) for key in zip(*columns, strict=True)]
-    return numbers, np.array(every, np.int64)
+def _bounded(column: Sequence[int]) -> Ints:
+    """Return amounts, none larger than MOST; there is no need to read them where there are none."""
+    return bounded(column, MOST) if any(column) else np.zeros(len(column), np.int64)
+
+
+def _numbered(keys: Iterable[Hashable], count: int) -> tuple[list[Any], Ints]:
+    """Number keys in the order in which they first occur; return them, and the number of each."""
+    numbers: defaultdict[Any, int] = defaultdict(itertools.count().__next__)
+    every = np.fromiter(map(numbers.__getitem__, keys), np.int64, count)
+    return [*numbers], every
 
 
 def _admissions(columns: Sequence[Sequence[Any]], names: Names, tied: Ties) -> Ints:
     """Return for each task which agents admit it, as a row of `Cluster.admits`."""
-    keys = list(columns)
+    keys, n_tasks = list(columns), len(columns[0])
     if tied.of_task:
-        keys.append([tuple(tied.of_task.get(n, ())) for n in range(len(columns[0]))])
-    numbers, found = _numbered(*keys)
-    for key in numbers:
+        keys.append([tuple(tied.of_task.get(n, ())) for n in range(n_tasks)])
+    kinds, found = _numbered(zip(*keys, strict=True), n_tasks)
+    for key in kinds:
         names.admission(Admission(*key[: len(columns)]))
     return found
 
 
-def _wants(
-    gpus: Sequence[Sequence[GpuRequest]], nics: Sequence[Sequence[NicRequest]], names: Names
-) -> tuple[Ints, Ints, Sequence[GpuRequest | NicRequest], NDArray[np.bool_]]:
-    """Return where the wants of each task begin, and all wants: those for GPUs come first."""
-    n_gpus, n_nics = _lengths(gpus), _lengths(nics)
-    first = starts(n_gpus + n_nics)
-    of_gpus, of_nics = list(chain.from_iterable(gpus)), list(chain.from_iterable(nics))
-    on_gpu, on_nic = runs(first[:-1], n_gpus), runs(first[:-1] + n_gpus, n_nics)
-    asked: list[GpuRequest | NicRequest] = []
-    for gpus_of_one, nics_of_one in zip(gpus, nics, strict=True):
-        asked += gpus_of_one
-        asked += nics_of_one
-    want = np.empty((first[-1], 4), np.int64)
-    want[on_gpu], want[on_nic] = _gpu_wants(of_gpus, names), _nic_wants(of_nics, names)
-    for_nic = np.zeros(first[-1], np.bool_)
-    for_nic[on_nic] = True
-    return first, want, asked, for_nic
-
-
 def _gpu_wants(requests: Sequence[GpuRequest], names: Names) -> Ints:
     """Return (wants, 4) what requests for GPUs ask for."""
-    compute, mem, near, *keys = _columns(_GPU, requests)
-    numbers, kind = _numbered(*keys)
-    services = np.array([names.service(GpuService(*key)) for key in numbers], np.int64)
-    amounts = bounded(compute, MOST), bounded(mem, MOST)
-    return np.column_stack((*amounts, np.array(near, np.int64), services[kind]))
+    keys, kind = _numbered(map(_SERVICE[GpuRequest], requests), len(requests))
+    names.exclusive = any(exclusive for _, _, exclusive in keys)
+    services = [names.service(GpuService(*key)) for key in keys]
+    return _want_rows(map(_AMOUNTS[GpuRequest], requests), services, kind)
 
 
 def _nic_wants(requests: Sequence[NicRequest], names: Names) -> Ints:
     """Return (wants, 4) what requests for interfaces ask for."""
-    inwards, outwards, near, *keys = _columns(_NIC, requests)
-    numbers, kind = _numbered(*keys)
+    keys, kind = _numbered(map(_SERVICE[NicRequest], requests), len(requests))
+    names.multicast = any(sends or receives for _, _, sends, receives in keys)
     alike = dict(zip(kind.tolist(), requests, strict=True))
-    found = (NicService.of(alike[number], names.traffic.all) for number in numbers.values())
-    services = np.array([names.service(service) for service in found], np.int64)
-    amounts = bounded(inwards, MOST), bounded(outwards, MOST)
-    return np.column_stack((*amounts, np.array(near, np.int64), services[kind]))
+    found = (NicService.of(alike[number], names.traffic.all) for number in range(len(keys)))
+    services = [names.service(service) for service in found]
+    return _want_rows(map(_AMOUNTS[NicRequest], requests), services, kind)
+
+
+def _want_rows(amounts: Iterable[Sequence[int]], services: Sequence[int], kind: Ints) -> Ints:
+    """Return (wants, 4) of amounts and affinity want by want, and of the services of each kind."""
+    want = np.empty((len(kind), 4), np.int64)
+    flat = [*chain.from_iterable(amounts)]
+    want[:, :3] = bounded(flat, MOST).reshape(-1, 3)
+    want[:, SERVICE] = np.array(services, np.int64)[kind]
+    return want

@@ -6,8 +6,9 @@ of one kind share it. Numbers of nodes, slots and devices count from the agent's
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -74,36 +75,38 @@ _frames: Final[dict[int, tuple[Topology, Frame]]] = {}
 _shapes: Final[dict[Hashable, Shape]] = {}
 
 
-def frame_of(topology: Topology) -> Frame:
-    """Return what follows from a topology."""
-    found = _frames.get(id(topology))
-    if found is not None and found[0] is topology:
-        return found[1]
+def frames_of(topologies: Sequence[Topology]) -> list[Frame]:
+    """Return what follows from each of these topologies."""
+    return [
+        found[1]
+        if (found := _frames.get(id(topology))) is not None and found[0] is topology
+        else _frame(topology)
+        for topology in topologies
+    ]
+
+
+def _frame(topology: Topology) -> Frame:
+    """Return what follows from a topology that is not known yet."""
     if len(_frames) >= MOST_KNOWN:
         _frames.clear()
         _shapes.clear()
-    key = _key(topology)
+    key = (
+        tuple([node.mem_mib is None for node in topology.numa]),
+        tuple(map(_of_gpu, topology.gpus)),
+        tuple(map(_of_nic, topology.nics)),
+        tuple([bool(nic.infiniband) for nic in topology.nics]),
+    )
     if (shape := _shapes.get(key)) is None:
         shape = _shapes[key] = _shape(topology)
-    frame = Frame(
-        shape,
-        tuple([node.cores.intervals for node in topology.numa]),
-        topology.effective_priority,
-        not topology.subsystems,
-    )
+    cores = tuple([node.cores.intervals for node in topology.numa])
+    frame = Frame(shape, cores, topology.effective_priority, not topology.subsystems)
     _frames[id(topology)] = topology, frame
     return frame
 
 
-def _key(topology: Topology) -> Hashable:
-    """Return what makes the shape."""
-    return (
-        tuple([node.mem_mib is None for node in topology.numa]),
-        tuple([(g.name, g.compute_capability, g.mem_mib, g.numa) for g in topology.gpus]),
-        tuple(
-            [(n.networks, bool(n.infiniband), n.multicast_loopback, n.numa) for n in topology.nics]
-        ),
-    )
+_of_gpu: Final = attrgetter("name", "compute_capability", "mem_mib", "numa")
+_of_nic: Final = attrgetter("networks", "multicast_loopback", "numa")
+"""What of a device makes the shape."""
 
 
 def _shape(topology: Topology) -> Shape:
@@ -150,3 +153,7 @@ def _slots(topology: Topology) -> tuple[list[str], list[int]]:
         names += ("", f"numa.{n}.mem", "")
         kinds += (Kind.CORES, Kind.NODE_MEM, Kind.WHOLE_CORES)
     return names, [int(kind) for kind in kinds]
+
+
+NOTHING: Final = _shape(Topology())
+"""The shape of machines of which nothing is told."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Final, TypeVar
@@ -13,11 +13,8 @@ from numpy.typing import NDArray
 from scheduler.packing.arrays import (
     AGENT,
     CORES,
-    DEVICE,
-    DEVICE_END,
     L3,
     MOST,
-    NODE,
     NODE_CORES,
     NOWHERE,
     OWN,
@@ -31,15 +28,15 @@ from scheduler.packing.arrays import (
 from scheduler.packing.cores import caches, physical_cores, whole_ones, wholly_free
 from scheduler.packing.counting import (
     Intervals,
+    Pools,
     count_all,
     count_common,
     count_within,
     laid,
-    runs,
-    starts,
 )
 from scheduler.packing.relations import EXCLUSIVE, MULTICAST, Tickets
-from scheduler.packing.shapes import Frame, Shape
+from scheduler.packing.shapes import NOTHING, Frame, Shape
+from scheduler.packing.spreading import Catalogue, spread
 from scheduler.quantities import Ranges
 from scheduler.topology import AgentSnapshot
 
@@ -77,6 +74,10 @@ class MainSlots:
     agents: Ints
     """Places for those that do not."""
     device: Ints
+    part: Ints
+    """(devices,) which it is of those of all shapes, one behind the other."""
+    cores: Pools
+    """Of each node its logical CPUs, and what is free of those of its agent."""
 
 
 class Fleet:
@@ -85,77 +86,52 @@ class Fleet:
     def __init__(self, frames: Sequence[Frame]) -> None:
         numbers: dict[Shape, int] = {}
         found = [numbers.setdefault(frame.shape, len(numbers)) for frame in frames]
-        self.shapes: Final = tuple(numbers)
+        self.shapes: Final = tuple(numbers) or (NOTHING,)
         self.which: Final[Ints] = np.array(found, np.int64)
 
-    def count(self, parts: Sequence[Sized]) -> Ints:
-        """Return (agents,) how much is in each agent's part; there is one for each shape."""
-        return np.array([len(part) for part in parts], np.int64)[self.which]
+    def catalogue(self) -> Catalogue:
+        """Return the shapes, one behind the other."""
+        shapes = self.shapes
+        sizes = [(len(s.nodes), len(s.device), len(s.kinds), len(s.named)) for s in shapes]
+        first = np.zeros((len(shapes) + 1, 4), np.int64)
+        np.cumsum(sizes, axis=0, out=first[1:])
+        columns = zip(
+            *[(s.nodes, s.agent, s.device, s.kinds, s.blank, s.named) for s in shapes], strict=True
+        )
+        return Catalogue(first, *map(joined, columns))
 
-    def spread(self, parts: Sequence[NDArray[N]], none: NDArray[N]) -> NDArray[N]:
-        """Return the part of each agent, one behind the other; `none`, if there is no agent."""
-        if not parts:
-            return none
-        lengths = np.array([len(part) for part in parts], np.int64)
-        rows = runs(starts(lengths)[self.which], lengths[self.which])
-        found: NDArray[N] = np.concatenate(parts)[rows]
-        return found
+
+def joined(arrays: Sequence[NDArray[N]]) -> NDArray[N]:
+    """Return arrays one behind the other; there is at least one."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def main_slots(agents: Agents, frames: Sequence[Frame], fleet: Fleet) -> MainSlots:
     """Lay out agents, of which the topologies are known, one behind the other."""
-    shapes, n_agents = fleet.shapes, len(agents)
-    nodes = fleet.spread([shape.nodes for shape in shapes], _none(PLACE_COLUMNS))
-    own = fleet.spread([shape.agent for shape in shapes], _none(PLACE_COLUMNS))
-    device = fleet.spread([shape.device for shape in shapes], _none(2))
-    n_nodes, n_devices = (
-        fleet.count([shape.nodes for shape in shapes]),
-        fleet.count([shape.device for shape in shapes]),
-    )
-    offset = np.zeros((n_agents, PLACE_COLUMNS), np.int64)
-    offset[:, AGENT], offset[:, NODE] = np.arange(n_agents), starts(n_nodes)[:-1]
-    first_slot = starts(fleet.count([shape.kinds for shape in shapes]))[:-1]
-    offset[:, OWN] = offset[:, CORES] = first_slot
-    offset[:, DEVICE] = offset[:, DEVICE_END] = starts(n_devices)[:-1]
-    nodes += np.repeat(offset, n_nodes, axis=0)
-    cores = laid(list(chain.from_iterable(frame.cores for frame in frames)))
-    nodes[:, NODE_CORES] = count_within(*cores, 0, _MOST)
-    own += offset
-    own[:, NODE] = own[:, CORES] = NOWHERE
-    unknown = device[:, 1] == NOWHERE
-    device += np.repeat(offset[:, (OWN, NODE)], n_devices, axis=0)
-    device[unknown, 1] = NOWHERE
-    free = _free(agents, frames, fleet, first_slot)
-    _count_sets(free, agents, nodes, own, cores)
-    kinds = fleet.spread([shape.kinds for shape in shapes], _none())
-    return MainSlots(free, kinds, nodes, own, device)
+    nodes, own, device, part, kinds, free, named = spread(fleet.catalogue(), fleet.which)
+    free[named] = bounded(_amounts(agents, frames), MOST - 1)
+    of_nodes = laid(list(chain.from_iterable([frame.cores for frame in frames])))
+    nodes[:, NODE_CORES] = count_within(*of_nodes, 0, _MOST)
+    cores = Pools(*laid(_intervals(agents, "cores")), nodes[:, AGENT].copy(), *of_nodes)
+    free[nodes[:, CORES]] = count_all(cores)
+    ports = laid(_intervals(agents, "ports"))
+    free[own[:, OWN] + Kind.PORTS] = count_within(*ports, *PORTS.intervals[0])
+    return MainSlots(free, kinds, nodes, own, device, part, cores)
 
 
-def _none(columns: int | None = None) -> Ints:
-    """Return no rows: of no agents nothing could be joined otherwise."""
-    return np.zeros(0 if columns is None else (0, columns), np.int64)
+def port_pools(agents: Agents) -> Pools:
+    """Return the port numbers of each agent that a task can be given."""
+    numbers = np.arange(len(agents))
+    ports = np.repeat(np.array(PORTS.intervals, np.int64), len(agents), axis=0)
+    return Pools(*laid(_intervals(agents, "ports")), numbers, ports, np.arange(len(agents) + 1))
 
 
-def _free(agents: Agents, frames: Sequence[Frame], fleet: Fleet, first_slot: Ints) -> Ints:
-    """Return what is free in every slot, but for what is a set of integers."""
+def _amounts(agents: Agents, frames: Sequence[Frame]) -> list[int]:
+    """Return what is free of the scalar resources that are counted, agent by agent."""
     amounts: list[int] = []
     for agent, frame in zip(agents, frames, strict=True):
         amounts += map(agent.free.scalars.get, frame.shape.names, repeat(0))
-    named = [shape.named for shape in fleet.shapes]
-    slots = fleet.spread(named, _none()) + np.repeat(first_slot, fleet.count(named))
-    free = fleet.spread([shape.blank for shape in fleet.shapes], _none())
-    free[slots] = bounded(amounts, MOST - 1)
-    return free
-
-
-def _count_sets(
-    free: Ints, agents: Agents, nodes: Ints, own: Ints, of_nodes: tuple[Ints, Ints]
-) -> None:
-    """Enter how many cores are free on each node, and how many ports on each agent."""
-    ports = laid(_intervals(agents, "ports"))
-    free[own[:, OWN] + Kind.PORTS] = count_within(*ports, *PORTS.intervals[0])
-    cores, first = laid(_intervals(agents, "cores"))
-    free[nodes[:, CORES]] = count_all(cores, first, nodes[:, AGENT], *of_nodes)
+    return amounts
 
 
 _NOTHING: Final = Ranges()

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.packing import Shortage, pack, shapes
-from scheduler.packing.arrays import NODE_CORES
-from scheduler.packing.counting import count_all, count_common, laid
+from scheduler.packing.arrays import NODE_CORES, NOWHERE
+from scheduler.packing.counting import Pools, count_all, count_common, deal, laid
 from scheduler.packing.flat import Problem, flatten
-from scheduler.packing.shapes import frame_of
+from scheduler.packing.shapes import Frame, frames_of
 from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, TaskRequest
-from scheduler.topology import AgentSnapshot, NumaNode
+from scheduler.topology import AgentSnapshot, NumaNode, Topology
 from tests.scheduler.packing.machines import clusters, graphs, make_agent
 
 Cluster = tuple[AgentSnapshot, ...]
@@ -25,6 +25,10 @@ Tasks = dict[str, TaskRequest]
 
 intervals = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=4)
 ranges = st.builds(lambda found: Ranges.of((b, b + n) for b, n in found), intervals)
+
+
+def _frame_of(topology: Topology) -> Frame:
+    return frames_of([topology])[0]
 
 
 def _forget() -> None:
@@ -72,14 +76,14 @@ def test_machines_that_differ_are_laid_out_differently() -> None:
         replace(topology, nics=(replace(nic, multicast_loopback=False), *topology.nics[1:])),
         replace(topology, numa=(replace(node, mem_mib=None), *topology.numa[1:])),
     )
-    assert len({frame_of(other).shape for other in (topology, *others)}) == 1 + len(others)
+    assert len({_frame_of(other).shape for other in (topology, *others)}) == 1 + len(others)
     fewer = replace(topology, numa=(NumaNode(Ranges(((0, 2),)), 3), *topology.numa[1:]))
-    assert frame_of(fewer).shape is frame_of(topology).shape
-    assert frame_of(fewer).cores[0] == ((0, 2),)
+    assert _frame_of(fewer).shape is _frame_of(topology).shape
+    assert _frame_of(fewer).cores[0] == ((0, 2),)
     laid_out = flatten([replace(agent, topology=fewer)], {}).cluster.places
     assert laid_out[:2, NODE_CORES].tolist() == [3, 4]
     named = replace(topology, gpus=(replace(gpu, uuid="u", device="/dev/g"), *topology.gpus[1:]))
-    assert frame_of(named).shape is frame_of(topology).shape
+    assert _frame_of(named).shape is _frame_of(topology).shape
 
 
 def test_no_more_topologies_are_kept_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,15 +99,26 @@ def test_no_more_topologies_are_kept_than_may_be(monkeypatch: pytest.MonkeyPatch
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(ranges, st.lists(ranges, max_size=3)), max_size=4))
-def test_what_sets_have_in_common_is_counted(sets: list[tuple[Ranges, list[Ranges]]]) -> None:
+@given(st.lists(st.tuples(ranges, st.lists(ranges, max_size=3)), max_size=4), st.data())
+def test_what_sets_have_in_common_is_counted_and_dealt_out(
+    sets: list[tuple[Ranges, list[Ranges]]], data: st.DataObject
+) -> None:
     others = [other for _, of_one in sets for other in of_one]
     owner = np.repeat(np.arange(len(sets)), [len(of_one) for _, of_one in sets])
-    first = laid([one.intervals for one, _ in sets])
-    found = count_all(*first, owner, *laid([other.intervals for other in others]))
-    expected = [len(set(one) & set(other)) for one, of_one in sets for other in of_one]
-    assert found.tolist() == expected
-    assert [count_common(one, o) for one, of_one in sets for o in of_one] == expected
+    one = laid([one.intervals for one, _ in sets])
+    pools = Pools(*one, owner, *laid([other.intervals for other in others]))
+    common = [sorted(set(one) & set(other)) for one, of_one in sets for other in of_one]
+    assert count_all(pools).tolist() == [len(members) for members in common]
+    pairs = [(one, other) for one, of_one in sets for other in of_one]
+    assert [count_common(*pair) for pair in pairs] == [len(members) for members in common]
+    draws = st.lists(st.tuples(st.integers(0, len(others) - 1), st.integers(0, 5)), max_size=6)
+    drawn = data.draw(draws if others else st.just([]))
+    pool, count = np.array(drawn, np.int64).reshape(-1, 2).T.copy()
+    dealt = iter(deal(pools, pool, count).tolist())
+    for p, n in drawn:
+        taken, common[p] = common[p][:n], common[p][n:]
+        assert [next(dealt) for _ in range(n)] == taken + [NOWHERE] * (n - len(taken))
+    assert next(dealt, None) is None
 
 
 @pytest.mark.parametrize(
