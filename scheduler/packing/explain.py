@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from scheduler.packing.arrays import FIRST
 from scheduler.packing.flat import flatten
@@ -25,6 +26,9 @@ _LOOKS = 40_000
 _HOSTS = 3
 """Agents that are named for each of these tasks."""
 
+_NO_ROOM = Lack("room", 0, 0, fact="no room")
+"""Said of tasks that fit nowhere, where there are too many different ones to look for more."""
+
 Tasks = Mapping[str, TaskRequest]
 
 
@@ -43,8 +47,8 @@ def explain(
         n_tasks=len(tasks),
         partial=partial,
         unplaced=unplaced,
-        never=tuple(_too_big(capacity or (), name, tasks[name]) for name in never),
-        too_big=tuple(_too_big(agents, name, tasks[name]) for name in alone if name not in never),
+        never=_too_big_of_all(capacity or (), tasks, never),
+        too_big=_too_big_of_all(agents, tasks, [name for name in alone if name not in never]),
         totals=cluster_totals(agents, tasks),
         nearest=_nearest_of_all(agents, free, tasks, unplaced[: _explained(len(agents))]),
     )
@@ -106,6 +110,22 @@ def _nearest(
 def _severity(lack: Lack) -> float:
     """Weigh a lack: what cannot be made up by freeing something is worse than any amount."""
     return 10.0 if lack.fact else lack.by / lack.asked
+
+
+def _too_big_of_all(
+    agents: Sequence[AgentSnapshot], tasks: Tasks, names: Sequence[str]
+) -> tuple[TooBig, ...]:
+    """Say of each task what no agent has enough of, once for those that ask for the same."""
+    most = max(1, _LOOKS // 4 // max(1, len(agents)))  # each agent is looked at twice
+    known: dict[TaskRequest, TooBig] = {}
+    for name in names:
+        if (request := tasks[name]) not in known:
+            known[request] = (
+                _too_big(agents, name, request)
+                if len(known) < most
+                else TooBig(name, _NO_ROOM, "", None)
+            )
+    return tuple(replace(known[tasks[name]], task=name) for name in names)
 
 
 def _too_big(agents: Sequence[AgentSnapshot], name: str, request: TaskRequest) -> TooBig:

@@ -74,12 +74,12 @@ def lacks(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> tuple[
 
 def _node_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:
     offered, topology = free.ranges.get("cores", Ranges()), agent.topology
-    physical = [physical_cores(topology, n) for n in range(len(topology.numa))]
-    whole = [whole_ones(cores) for cores in physical]
-    taken = [
-        len(request.cores) + n_held(request, width, len(node.cores))
-        for node, (_, width) in zip(topology.numa, whole, strict=True)
-    ]
+    whole, taken = list[list[frozenset[int]]](), [len(request.cores)] * len(topology.numa)
+    if request.whole_cores or request.numa_share:
+        for n, node in enumerate(topology.numa):
+            there, width = whole_ones(physical_cores(topology, n))
+            whole.append(there)
+            taken[n] += n_held(request, width, len(node.cores))
     cores = [count_common(offered, node.cores) for node in topology.numa]
     most = max(zip(cores, taken, strict=True), key=lambda n: n[0] - n[1], default=None)
     have, asked = most if most is not None else (0, max(1, len(request.cores)))
@@ -90,7 +90,7 @@ def _node_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> 
     ]
     yield Need("mem on one NUMA node", request.mem, max(counted, default=request.mem), MIB)
     if request.whole_cores:
-        unbroken = max((len(wholly_free(cores, offered)) for cores, _ in whole), default=0)
+        unbroken = max((len(wholly_free(there, offered)) for there in whole), default=0)
         yield Need("whole cores on one NUMA node", 1000 * len(request.cores), 1000 * unbroken)
     if request.one_l3:
         groups = [cache for n in range(len(topology.numa)) for cache in caches(topology, n)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 
-from scheduler.packing import Shortage, pack
+from scheduler.packing import Shortage, explain, pack
+from scheduler.packing.lacks import needs
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 from tests.scheduler.packing.machines import clusters, graphs, make_agent
@@ -147,3 +149,27 @@ def test_the_nearest_agent_lacks_something(
         assert all(lack.by > 0 or lack.fact for near in nearest for lack in near.lacks)
         assert not answer.too_big, "what does not fit when nothing else runs never does"
         assert set(answer.partial.assignments) | set(answer.unplaced) == set(tasks)
+
+
+def test_many_that_ask_for_the_same_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    monkeypatch.setattr(explain, "needs", lambda *a: looks.append(a[0].host) or needs(*a))
+    found = shortage([make_agent()], {f"big.{n}": TaskRequest.of(cores=99) for n in range(200)})
+    assert {entry.task for entry in found.too_big} == {f"big.{n}" for n in range(200)}
+    assert len({entry.lack for entry in found.too_big}) == 1
+    assert len(looks) <= 4, "in all, not for each"
+
+
+def test_of_many_different_ones_that_fit_nowhere_some_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others are told too, without a number that would take seconds to find."""
+    monkeypatch.setattr(explain, "_LOOKS", 16)
+    tasks = {f"big.{n}": TaskRequest.of(cores=99 + n) for n in range(9)}
+    found = shortage([make_agent("a"), make_agent("b")], tasks)
+    assert [entry.task for entry in found.too_big] == list(tasks)
+    text = str(found)
+    assert "big.0 asks for 99" in text
+    assert "big.2, big.3" in text
+    assert "no room on any agent that may run it" in text
+    assert "big.8 asks for" not in text
