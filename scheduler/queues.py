@@ -18,42 +18,35 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from scheduler.cases import EXPLAIN_SECONDS, Case
-from scheduler.claims import Claim, beside_fixed, claimed
+from scheduler.claims import Claim, claimed
 from scheduler.closures import Closures
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
 from scheduler.figures import Figures, NoFigures
 from scheduler.offers import OfferPool
 from scheduler.packing import (
-    FIRST_STEPS,
-    MORE_STEPS,
     Circumstances,
     Explanation,
     Idle,
     Occupant,
-    Shortage,
     Verdict,
     diagnose,
-    pack,
-    place,
     warm_up,
 )
-from scheduler.placement import Assignment, Placement, Running
+from scheduler.placement import Assignment, Running
+from scheduler.placing import Placing
 from scheduler.policy import REALTIME, Queue
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
-from scheduler.turns import Agents, Preempt, Reservation, Shut, Start, State, Turn, Waiting, decide
+from scheduler.turns import Preempt, Reservation, Shut, Start, State, Turn, Waiting, decide
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 16
 """Agents whose offers are looked at before the loop may do something else: ten milliseconds, if all are new."""
-QUICK: Final = 2000
-"""Steps of the search for a reservation, and for whose end would make room."""
 
 
 class Cluster(Protocol):
@@ -65,8 +58,8 @@ class Cluster(Protocol):
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         """Return a version and every agent with all that it has; None while that is not certain."""
 
-    def idle(self, offered: Collection[str]) -> Sequence[Idle]:
-        """Return what could be free and is not among the agents of these ids, with the reason."""
+    def idle(self, offered: Collection[str], stay: float = 0.0) -> Sequence[Idle]:
+        """Return what could be free for so many seconds and is not among the agents of these ids, and why."""
 
 
 class Tenants(Protocol):
@@ -213,7 +206,7 @@ class LaunchQueue:
             await self._explain_late(case)
             raise NoFitError(
                 f"graph {case.waiting.graph_id} did not fit before its deadline: "
-                + case.why(self.pool)
+                + self._why(case)
             ) from None
         except asyncio.CancelledError:
             if (claim := case.claimed) is not None:  # nobody will use it
@@ -252,8 +245,27 @@ class LaunchQueue:
         for number, case in enumerate(order):
             if case.waiting.graph_id == graph_id:
                 ahead = f"{number} ahead in the queues; " if number else ""
-                return ahead + case.why(self.pool)
+                return ahead + self._why(case)
         return ""
+
+    def _why(self, case: Case) -> str:
+        """Say why it still waits: that its agents are closed matters more than what is free on them."""
+        return self._shut_out(case.waiting) or case.why(self.pool)
+
+    def _shut_out(self, waiting: Waiting) -> str:
+        """Say which agents a graph must have and cannot, whatever ends there; empty if there is none."""
+        if not waiting.fixed:
+            return ""
+        agents = self.pool.merged().agents
+        offered = {agent.mesos_agent_id for agent in agents}
+        closed = self.closures.closed(agents, waiting.stay, time.time())
+        idle = (*closed, *self.cluster.idle(offered, waiting.stay))
+        hosts = {assignment.host for assignment in waiting.fixed.values()}
+        why = {agent.host: agent.reason for agent in idle if agent.host in hosts}
+        if not why:
+            return ""
+        told = ", ".join(f"{host} is {reason}" for host, reason in sorted(why.items()))
+        return f"what it had on {', '.join(sorted(why))} cannot be had again: {told}"
 
     def explanation(self, graph_id: str) -> Explanation | None:
         """Say why a graph still waits, as data; None when it does not, or it was not looked into yet."""
@@ -283,9 +295,9 @@ class LaunchQueue:
         state = self._state()
         if not state.waiting or not (state.agents or state.capacity):
             return False
-        beside = partial(_beside, self.tenants.running())
-        placing, quick = self._placing(state, beside), partial(self._quick, beside)
-        turn = await asyncio.to_thread(decide, state, placing, quick, self._shutter())
+        placing = self._placing()
+        place = placing.in_turn(state, self._cases)
+        turn = await asyncio.to_thread(decide, state, place, placing.quick, placing.shut)
         self._reservations, self._failed = turn.reservations, turn.failed
         self._note(turn)
         match turn.act:
@@ -299,6 +311,10 @@ class LaunchQueue:
             case None:
                 return False
         return not self._poked.is_set()
+
+    def _placing(self) -> Placing:
+        """Return how graphs are tried, beside what runs now."""
+        return Placing(self.tenants.running(), self.cluster.away(), self.closures, self.figures)
 
     def _state(self) -> State:
         totals = self.cluster.totals()
@@ -314,55 +330,6 @@ class LaunchQueue:
             gained=(self.pool.gained, version, self.closures.version),
             failed=self._failed,
         )
-
-    def _placing(
-        self, state: State, beside: Callable[[Waiting], Sequence[Running]]
-    ) -> Callable[[Waiting, Agents], Placement | Shortage | None]:
-        """Return how graphs are placed in this turn: with the effort that each is worth now."""
-        efforts = {serial: (e.level, e.shortage) for serial, e in self._cases.items()}
-
-        def placing(waiting: Waiting, agents: Agents) -> Placement | Shortage | None:
-            level, before = efforts[waiting.serial]
-            begun = time.monotonic()
-            packing = partial(
-                pack,
-                seed=level,
-                iterations=MORE_STEPS << level - 1 if level else FIRST_STEPS,
-                capacity=state.capacity,
-                start=None if before is None else before.partial,
-                running=beside(waiting),
-            )
-            found = beside_fixed(
-                self._open(agents, waiting), waiting.requests, waiting.fixed, packing
-            )
-            self.figures.packed(_outcome(found), time.monotonic() - begun)
-            return found
-
-        return placing
-
-    def _quick(
-        self, beside: Callable[[Waiting], Sequence[Running]], waiting: Waiting, agents: Agents
-    ) -> Placement | None:
-        return place(
-            self._open(agents, waiting),
-            waiting.requests,
-            iterations=QUICK,
-            running=beside(waiting),
-        )
-
-    def _shutter(self) -> Shut:
-        """Return which agents are shut for whom, as it is now."""
-        away = self.cluster.away()
-
-        def shut(waiting: Waiting, agent: AgentSnapshot) -> bool:
-            if agent.mesos_agent_id in away:
-                return True
-            return bool(self.closures.why_not(agent, waiting.stay, time.time()))
-
-        return shut
-
-    def _open(self, agents: Agents, waiting: Waiting) -> Agents:
-        return self.closures.open(agents, waiting.stay, time.time())
 
     def _note(self, turn: Turn) -> None:
         """Remember why those that were tried in vain do not fit."""
@@ -413,7 +380,7 @@ class LaunchQueue:
                 self._explaining.discard(graph_id)
 
     async def _explain(self, case: Case) -> None:
-        state, shortage = self._state(), case.shortage
+        state, shortage, placing = self._state(), case.shortage, self._placing()
         if shortage is None:
             return
         offered = {agent.mesos_agent_id for agent in state.agents}
@@ -422,13 +389,13 @@ class LaunchQueue:
         closed = self.closures.closed(case.agents, case.waiting.stay, time.time())
         around = Circumstances(
             capacity=state.capacity,
-            occupants=self._movable(state, case.waiting),
-            idle=[*closed, *self.cluster.idle(offered)],
-            running=_beside(self.tenants.running(), case.waiting),
+            occupants=_movable(state, case.waiting, placing.shut),
+            idle=[*closed, *self.cluster.idle(offered, case.waiting.stay)],
+            running=placing.beside(case.waiting),
         )
         found = await asyncio.to_thread(
             diagnose,
-            self._open(case.agents, case.waiting),
+            placing.open(case.agents, case.waiting),
             case.waiting.requests,
             shortage,
             around,
@@ -437,28 +404,9 @@ class LaunchQueue:
         if found.verdict is Verdict.NEVER and not case.claim.done():
             case.refuse(found.hopeless)
 
-    def _movable(self, state: State, waiting: Waiting) -> list[Occupant]:
-        """Return those whose end can make room for somebody: that of the others is no remedy."""
-        shut = self._shutter()
-        closed = {
-            a.mesos_agent_id for a in (*(state.capacity or ()), *state.agents) if shut(waiting, a)
-        }
-        return [o for o in state.occupants if not o.stuck and not closed.issuperset(o.holds)]
 
-
-def _beside(tasks: Sequence[tuple[str, Running]], waiting: Waiting) -> list[Running]:
-    """Return what a graph is placed beside: all that runs, its own tasks as its siblings."""
-    kept = (Running(waiting.requests[n], a, sibling=True) for n, a in waiting.fixed.items())
-    return [
-        *kept,
-        *(
-            replace(task, sibling=True) if graph_id == waiting.graph_id else task
-            for graph_id, task in tasks
-        ),
-    ]
-
-
-def _outcome(found: Placement | Shortage | None) -> str:
-    if isinstance(found, Placement):
-        return "placed"
-    return "never" if found is not None and found.never else "no_fit"
+def _movable(state: State, waiting: Waiting, shut: Shut) -> list[Occupant]:
+    """Return those whose end can make room for somebody: that of the others is no remedy."""
+    agents = (*(state.capacity or ()), *state.agents)
+    closed = {agent.mesos_agent_id for agent in agents if shut(waiting, agent)}
+    return [o for o in state.occupants if not o.stuck and not closed.issuperset(o.holds)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +138,34 @@ async def test_a_place_that_is_taken_is_told_and_the_rest_runs_on(tmp_path: Path
         await scheduler.restart_task("g", "a", timeout=30)
         assert launched_on(scheduler, "g")["a"] == old
         assert scheduler.tasks("g")["a"].state is TaskState.READY
+
+
+@in_virtual_time
+async def test_a_place_on_an_agent_that_takes_nothing_is_told_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    """Nothing there is in the way: that it is «not free» would send people after the wrong thing."""
+    a = server("a", LOG, restart=Restart.IN_PLACE)
+    async with World(tmp_path) as world, world.scheduler() as scheduler:
+        await scheduler.launch(physical("g", a, shell("b", "x")), timeout=60)
+        host = launched_on(scheduler, "g")["a"]
+        world.program("a").exit(1)
+        await until(lambda: scheduler.tasks("g")["a"].state is TaskState.DEAD)
+        await scheduler.drain(host, "new fans")
+        restart = asyncio.create_task(scheduler.restart_task("g", "a", timeout=60))
+        await asyncio.sleep(30)
+        why = rf"what it had on {host} cannot be had again: {host} is drained \(new fans\)"
+        assert re.search(why, scheduler.explain("g"))
+        with pytest.raises(NoFitError, match=why):
+            await restart
+        await scheduler.undrain(host)
+        world.operations.deactivate(world.agents[host].info.id)
+        await asyncio.sleep(30)
+        with pytest.raises(NoFitError, match=f"{host} is deactivated"):
+            await scheduler.restart_task("g", "a", timeout=30)
+        world.operations.reactivate(world.agents[host].info.id)
+        await scheduler.restart_task("g", "a", timeout=60)
+        assert launched_on(scheduler, "g")["a"] == host
 
 
 @in_virtual_time

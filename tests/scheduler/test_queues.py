@@ -43,7 +43,7 @@ class Everything:
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         return None if self.agents is None else (len(self.agents), self.agents)
 
-    def idle(self, offered: Collection[str]) -> Sequence[Idle]:
+    def idle(self, offered: Collection[str], stay: float = 0.0) -> Sequence[Idle]:
         return self.idle_agents
 
 

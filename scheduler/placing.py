@@ -1,0 +1,104 @@
+"""How graphs that wait are tried: on which agents, beside whom, and with how much effort."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from scheduler.cases import Case
+from scheduler.claims import beside_fixed
+from scheduler.closures import Closures
+from scheduler.figures import Figures
+from scheduler.packing import FIRST_STEPS, MORE_STEPS, Shortage, pack, place
+from scheduler.placement import Placement, Running
+from scheduler.topology import AgentSnapshot
+from scheduler.turns import Agents, State, Waiting
+
+QUICK: Final = 2000
+"""Steps of the search for a reservation, and for whose end would make room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Tries graphs, in a thread of its own, as things stand when it is made.
+
+    Parameters
+    ----------
+    running
+        Every task that holds something, with the id of its graph.
+    away
+        Ids of agents that take no tasks now, whatever ends there.
+    closures
+        Agents that take no tasks for a while.
+    figures
+        Is told of what is tried.
+    """
+
+    running: Sequence[tuple[str, Running]]
+    away: Collection[str]
+    closures: Closures
+    figures: Figures
+
+    def in_turn(
+        self, state: State, cases: Mapping[int, Case]
+    ) -> Callable[[Waiting, Agents], Placement | Shortage | None]:
+        """Return how graphs are placed in this turn: with the effort that each is worth now."""
+        efforts = {serial: (e.level, e.shortage) for serial, e in cases.items()}
+
+        def placing(waiting: Waiting, agents: Agents) -> Placement | Shortage | None:
+            level, before = efforts[waiting.serial]
+            begun = time.monotonic()
+            packing = partial(
+                pack,
+                seed=level,
+                iterations=MORE_STEPS << level - 1 if level else FIRST_STEPS,
+                capacity=state.capacity,
+                start=None if before is None else before.partial,
+                running=self.beside(waiting),
+            )
+            found = beside_fixed(
+                self.open(agents, waiting), waiting.requests, waiting.fixed, packing
+            )
+            self.figures.packed(_outcome(found), time.monotonic() - begun)
+            return found
+
+        return placing
+
+    def quick(self, waiting: Waiting, agents: Agents) -> Placement | None:
+        """Place a graph with little effort."""
+        return place(
+            self.open(agents, waiting),
+            waiting.requests,
+            iterations=QUICK,
+            running=self.beside(waiting),
+        )
+
+    def shut(self, waiting: Waiting, agent: AgentSnapshot) -> bool:
+        """Tell whether a graph gets nothing on an agent, whatever ends there."""
+        if agent.mesos_agent_id in self.away:
+            return True
+        return bool(self.closures.why_not(agent, waiting.stay, time.time()))
+
+    def open(self, agents: Agents, waiting: Waiting) -> Agents:
+        """Return the agents that a graph may use."""
+        return self.closures.open(agents, waiting.stay, time.time())
+
+    def beside(self, waiting: Waiting) -> list[Running]:
+        """Return what a graph is placed beside: all that runs, its own tasks as its siblings."""
+        kept = (Running(waiting.requests[n], a, sibling=True) for n, a in waiting.fixed.items())
+        return [
+            *kept,
+            *(
+                replace(task, sibling=True) if graph_id == waiting.graph_id else task
+                for graph_id, task in self.running
+            ),
+        ]
+
+
+def _outcome(found: Placement | Shortage | None) -> str:
+    if isinstance(found, Placement):
+        return "placed"
+    return "never" if found is not None and found.never else "no_fit"
