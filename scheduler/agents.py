@@ -6,6 +6,7 @@ people, the whole is asked of the master now and then. A master that does not an
 
 from __future__ import annotations
 
+import base64
 import logging
 import ssl
 import time
@@ -211,6 +212,13 @@ def _withheld(agent: _Agent, offered: bool) -> str:
     if not offered and (left.scalars.get("cpus") or left.scalars.get("mem")):
         return "not offered to us: another framework may hold the offer"
     return ""
+
+
+def basic(principal: str | None, secret: str | None) -> str:
+    """Return who we are, as HTTP's basic authentication has it; empty where one of both is not given."""
+    if principal is None or secret is None:
+        return ""
+    return f"Basic {base64.b64encode(f'{principal}:{secret}'.encode()).decode()}"
 
 
 def address(master: str, path: str, tls: ssl.SSLContext | None) -> str:

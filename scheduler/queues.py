@@ -205,8 +205,7 @@ class LaunchQueue:
                 return claim
             await self._explain_late(case)
             raise NoFitError(
-                f"graph {case.waiting.graph_id} did not fit before its deadline: "
-                + self._why(case)
+                f"graph {case.waiting.graph_id} did not fit before its deadline: " + self._why(case)
             ) from None
         except asyncio.CancelledError:
             if (claim := case.claimed) is not None:  # nobody will use it

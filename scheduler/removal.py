@@ -11,6 +11,7 @@ import enum
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from scheduler import agents
@@ -34,13 +35,17 @@ class Standing(enum.Enum):
     UNKNOWN = "not known to this master, which may be a new one; agents may still have its tasks"
 
 
-async def ask(master: str, framework_id: str, *, tls: ssl.SSLContext | None = None) -> Standing:
+async def ask(
+    master: str, framework_id: str, *, authorization: str = "", tls: ssl.SSLContext | None = None
+) -> Standing:
     """Ask a master, or by way of another master the leading one.
 
     Parameters
     ----------
     master
         ``host:port``.
+    authorization
+        Who asks, as :func:`scheduler.agents.basic` has it; empty: nobody.
     tls
         Checks its certificate; None: it speaks plain HTTP.
 
@@ -49,9 +54,10 @@ async def ask(master: str, framework_id: str, *, tls: ssl.SSLContext | None = No
     FrameworkError
         If it does not tell; or cannot yet, because agents that it knows from an earlier master are missing.
     """
-    stands = standing(await _fetch(master, tls, "/master/frameworks"), framework_id)
+    fetch = partial(_fetch, master, authorization, tls)
+    stands = standing(await fetch("/master/frameworks"), framework_id)
     if stands is Standing.UNKNOWN:
-        missing = _entries(await _fetch(master, tls, "/master/slaves"), "recovered_slaves")
+        missing = _entries(await fetch("/master/slaves"), "recovered_slaves")
         if missing:
             hosts = ", ".join(sorted(str(entry.get("hostname", "?")) for entry in missing)[:5])
             raise FrameworkError(
@@ -61,11 +67,15 @@ async def ask(master: str, framework_id: str, *, tls: ssl.SSLContext | None = No
     return stands
 
 
-async def _fetch(master: str, tls: ssl.SSLContext | None, path: str) -> Mapping[str, object]:
-    document = await agents.fetch(master, "", SECONDS, path=path, tls=tls)
+async def _fetch(
+    master: str, authorization: str, tls: ssl.SSLContext | None, path: str
+) -> Mapping[str, object]:
+    document = await agents.fetch(master, authorization, SECONDS, path=path, tls=tls)
     if not isinstance(document, Mapping):
+        who = "refuses these credentials" if authorization else "wants credentials"
         raise FrameworkError(
-            f"no answer from a Mesos master at {agents.address(master, path, tls)}"
+            f"no answer from a Mesos master at {agents.address(master, path, tls)}: "
+            f"it is not there, or {who}"
         )
     return document
 

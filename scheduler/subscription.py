@@ -8,7 +8,6 @@ offers are not hoarded, the list of agents is read now and then.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import time
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from scheduler import agents as agents_module
-from scheduler.agents import Agents
+from scheduler.agents import Agents, basic
 from scheduler.breath import Breath
 from scheduler.closures import read_window, stay
 from scheduler.crash_points import CrashPoint
@@ -134,10 +133,7 @@ class Subscription:
         self._agents = agents
         self._timing = timing
         self._tell = tell
-        self._authorization = ""
-        if settings.principal is not None and settings.secret is not None:
-            both = f"{settings.principal}:{settings.secret}".encode()
-            self._authorization = f"Basic {base64.b64encode(both).decode()}"
+        self._authorization = basic(settings.principal, settings.secret)
         self.tls = settings.tls
         """Checks the certificates of masters and agents; None: they speak plain HTTP."""
         self.link = LinkChanged(LinkState.DISCONNECTED, "", "not yet connected")

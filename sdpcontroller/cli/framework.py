@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from scheduler import removal
+from scheduler.agents import basic
 from scheduler.errors import SchedulerError
 from scheduler.journal import TaskRecord
 from scheduler.removal import Standing
 from sdpcontroller.cli.controller import say
-from sdpcontroller.cli.secrets import REDIS_PASSWORD, secret
+from sdpcontroller.cli.secrets import MESOS_SECRET, REDIS_PASSWORD, secret
 from sdpcontroller.cli.service import fail
-from sdpcontroller.cli.tls import add_mesos_ca, add_redis_ca, mesos_link
+from sdpcontroller.cli.tls import add_mesos_ca, add_mesos_principal, add_redis_ca, mesos_link
 from sdpcontroller.election import Election, ElectionTiming
 from sdpcontroller.errors import ControllerError
 from sdpcontroller.master import FORMS
@@ -61,6 +62,7 @@ def add_parser(commands: Any) -> None:
         )
         add_redis_ca(act)
         add_mesos_ca(act)
+        add_mesos_principal(act)
         act.add_argument(
             "--mesos",
             default="127.0.0.1:5050",
@@ -151,7 +153,8 @@ async def _status(options: argparse.Namespace) -> None:
 
 async def _ask(options: argparse.Namespace, framework_id: str) -> Standing:
     master, tls = mesos_link(options)
-    return await removal.ask(master, framework_id, tls=tls)
+    authorization = basic(options.mesos_principal, secret(MESOS_SECRET))
+    return await removal.ask(master, framework_id, authorization=authorization, tls=tls)
 
 
 async def _forget(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from scheduler.collector import undisturbed
 from scheduler.threads import share_interpreter
 from sdpcontroller.cli.image_options import add_image_options
 from sdpcontroller.cli.service import Defaults, add_log_level, run_until_signal, set_up_logging
-from sdpcontroller.cli.tls import Secured, add_tls_options, secured
+from sdpcontroller.cli.tls import Secured, add_mesos_principal, add_tls_options, secured
 from sdpcontroller.election import Election, ElectionTiming
 from sdpcontroller.multicast import DEFAULT_POOL
 from sdpcontroller.products.services import Timeouts
@@ -88,12 +88,7 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
         default="127.0.0.1:5050",
         help="address of the Mesos master: HOST:PORT, https://HOST:PORT, or zk://…",
     )
-    group.add_argument(
-        "--mesos-principal",
-        metavar="NAME",
-        help="who this framework is to Mesos; the secret is taken from SDP_MESOS_SECRET, or from the file "
-        "SDP_MESOS_SECRET_FILE",
-    )
+    add_mesos_principal(group)
     group.add_argument("--framework-name", default="sdp", help="name shown by Mesos")
     group.add_argument(
         "--goahead-host",

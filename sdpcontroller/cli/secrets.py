@@ -12,7 +12,7 @@ from scheduler.secret_files import read_secret
 from sdpcontroller.errors import ControllerError
 
 REDIS_PASSWORD: Final = "SDP_REDIS_PASSWORD"  # noqa: S105 - its name, not its value
-_MESOS_SECRET: Final = "SDP_MESOS_SECRET"  # noqa: S105
+MESOS_SECRET: Final = "SDP_MESOS_SECRET"  # noqa: S105
 _METRICS_TOKEN: Final = "SDP_METRICS_TOKEN"  # noqa: S105
 
 
@@ -27,7 +27,7 @@ class Secrets:
     @classmethod
     def given(cls) -> Self:
         """Read them; raises as :func:`secret`."""
-        return cls(secret(REDIS_PASSWORD), secret(_MESOS_SECRET), secret(_METRICS_TOKEN))
+        return cls(secret(REDIS_PASSWORD), secret(MESOS_SECRET), secret(_METRICS_TOKEN))
 
 
 def secret(name: str) -> str | None:

@@ -64,6 +64,16 @@ def add_mesos_ca(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> No
     )
 
 
+def add_mesos_principal(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """Add the option of who we are to Mesos."""
+    group.add_argument(
+        "--mesos-principal",
+        metavar="NAME",
+        help="who this framework is to Mesos; the secret is taken from SDP_MESOS_SECRET, or from the file "
+        "that SDP_MESOS_SECRET_FILE names",
+    )
+
+
 def add_redis_ca(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
     """Add the option of who reads the database."""
     group.add_argument(

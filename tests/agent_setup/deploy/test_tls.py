@@ -30,6 +30,7 @@ FILES = {
     "monitoring_controller_token_file": "/etc/prometheus/controller.token",
 }
 OTHERS = {
+    "controller_goahead_unverified": True,
     "controller_redis_tls": True,
     "controller_redis_user": "sdp",
     "controller_mesos_principal": "sdp",
@@ -80,6 +81,7 @@ def test_the_controller_gets_files_as_options_and_secrets_in_its_environment(
     for name in ("tls_certificate", "tls_key", "goahead_ca"):
         assert str(getattr(options, name)) == FILES[f"controller_{name}"]
     assert str(options.redis_ca) == str(options.mesos_ca) == "/etc/sdp/tls/ca.pem"
+    assert options.goahead_unverified
     assert "ExecReload=/bin/kill -HUP $MAINPID" in unit
     assert "planted" not in unit
     environment = rendered(tmp_path, "controller", "controller.env.j2")

@@ -124,6 +124,41 @@ async def up_again(scheduler: Scheduler) -> str | None:
     return scheduler.framework_id
 
 
+async def test_a_master_that_wants_to_know_who_asks_is_told(
+    redis_server: Any,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the same principal and secret as the controller's; a wrong one is said to be refused, and not shown."""
+    credentials = tmp_path / "credentials"
+    credentials.write_text("sdp quite-secret\n")
+    credentials.chmod(0o600)
+    await StoreJournal(store).record_framework_id("F")
+    async with Cluster(
+        [], work_dir=tmp_path / "cluster", port=0, operator_credentials=credentials
+    ) as cluster:
+        mesos = "{}:{}".format(*cluster.address)
+        where = ("--redis", redis_server.url, "--mesos", mesos)
+
+        async def status(*words: str) -> int:
+            return await asyncio.to_thread(main, ("framework", "status", *where, *words))
+
+        assert await status() == 1
+        assert "wants credentials" in capsys.readouterr().err
+        monkeypatch.setenv("SDP_MESOS_SECRET", "not-the-secret")
+        assert await status("--mesos-principal", "sdp") == 1
+        told = capsys.readouterr().err
+        assert "refuses these credentials" in told and "not-the-secret" not in told
+        monkeypatch.delenv("SDP_MESOS_SECRET")
+        monkeypatch.setenv("SDP_MESOS_SECRET_FILE", str(tmp_path / "secret"))
+        (tmp_path / "secret").write_text("quite-secret\n")
+        (tmp_path / "secret").chmod(0o600)
+        assert await status("--mesos-principal", "sdp", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["mesos"] == "unknown"
+
+
 async def test_nothing_is_given_up_while_a_controller_leads_or_mesos_is_silent(
     sdp: Sdp, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
