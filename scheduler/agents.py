@@ -11,7 +11,7 @@ import logging
 import ssl
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from scheduler.closures import Closures
 from scheduler.errors import SchedulerError, TopologyError
 from scheduler.packing import Idle
 from scheduler.quantities import Ranges, Resources, millis
+from scheduler.reservations import within_reach
 from scheduler.threads import compute
 from scheduler.topology import AgentSnapshot, merge_offers
 from scheduler.views import AgentView
@@ -42,9 +43,11 @@ class _Agent:
     """As the master wrote it."""
     view: AgentView
     total: AgentSnapshot | None = None
-    """With all that it has; None when it is quarantined."""
+    """With all that we can ever have of it; None when it is quarantined."""
     rest: AgentSnapshot | None = None
-    """With what no task uses; None when it is quarantined."""
+    """With what of that no task uses; None when it is quarantined."""
+    fenced: Mapping[str, Resources] = field(default_factory=dict)
+    """What of it Mesos reserves for a role and those below it."""
 
     @property
     def free(self) -> AgentSnapshot | None:
@@ -59,10 +62,13 @@ class Agents:
     ----------
     closures
         What is known of those that take no tasks.
+    roles
+        Ours at Mesos: what is reserved for others is not there for us; of all, if none are named.
     """
 
-    def __init__(self, closures: Closures | None = None) -> None:
+    def __init__(self, closures: Closures | None = None, roles: Sequence[str] = ()) -> None:
         self._closures = closures or Closures()
+        self._roles = tuple(roles)
         self._agents: dict[str, _Agent] = {}
         self._missing: dict[str, tuple[_Agent, float]] = {}
         """Those that were listed not long ago, and since when they are not."""
@@ -80,7 +86,7 @@ class Agents:
         document
             Answer of ``/slaves``; entries that cannot be read are shown as quarantined.
         """
-        agents = await compute(_read_all, document, self._agents)
+        agents = await compute(_read_all, document, self._agents, self._roles)
         before = _facts(self._agents), self._missing.keys()
         changed = not self.current or _views(agents) != _views(self._agents)
         self._miss(agents, at)
@@ -131,14 +137,29 @@ class Agents:
         every = [*self._agents.values(), *(agent for agent, _ in self._missing.values())]
         return self._version, [a.total for a in every if a.total is not None]
 
+    def fenced(self) -> Mapping[str, Mapping[str, Resources]]:
+        """Return what Mesos reserves on agents, by agent id and role; those that are missing count."""
+        every = (*self._agents.items(), *((i, agent) for i, (agent, _) in self._missing.items()))
+        return {agent_id: agent.fenced for agent_id, agent in every if agent.fenced}
+
     def away(self) -> frozenset[str]:
         """Return the ids of agents that count among the totals and take no tasks, whatever ends there."""
         out = (agent_id for agent_id, agent in self._agents.items() if agent.view.condition)
         return frozenset((*out, *self._missing))
 
-    def free(self, stay: float = 0.0) -> list[AgentSnapshot]:
-        """Return every active agent that takes tasks for so many seconds, with what no task uses."""
-        free = [agent.free for agent in self._agents.values() if agent.free is not None]
+    def free(self, stay: float = 0.0, roles: Sequence[str] = ()) -> list[AgentSnapshot]:
+        """Return every active agent that takes tasks for so many seconds, with what no task uses.
+
+        Parameters
+        ----------
+        roles
+            In these only, if some are named.
+        """
+        free = [
+            within_reach(agent.free, agent.fenced, roles, agent.total)
+            for agent in self._agents.values()
+            if agent.free is not None
+        ]
         return list(self._closures.open(free, stay, time.time()))
 
     def idle(self, offered: Collection[str], stay: float = 0.0) -> list[Idle]:
@@ -266,7 +287,9 @@ async def fetch(
         return None
 
 
-def _read_all(document: object, known: Mapping[str, _Agent]) -> dict[str, _Agent]:
+def _read_all(
+    document: object, known: Mapping[str, _Agent], roles: Sequence[str]
+) -> dict[str, _Agent]:
     """Read every agent; those that did not change since are taken as they are."""
     entries = document.get("slaves", []) if isinstance(document, Mapping) else []
     agents: dict[str, _Agent] = {}
@@ -274,11 +297,13 @@ def _read_all(document: object, known: Mapping[str, _Agent]) -> dict[str, _Agent
         if not isinstance(entry, Mapping) or not isinstance(agent_id := entry.get("id"), str):
             continue
         old = known.get(agent_id)
-        agents[agent_id] = old if old is not None and old.entry == entry else _read(agent_id, entry)
+        agents[agent_id] = (
+            old if old is not None and old.entry == entry else _read(agent_id, entry, roles)
+        )
     return agents
 
 
-def _read(agent_id: str, entry: Mapping[str, Any]) -> _Agent:
+def _read(agent_id: str, entry: Mapping[str, Any], roles: Sequence[str]) -> _Agent:
     host = str(entry.get("hostname", ""))
     condition = _condition(entry)
     active = condition in ("", "draining")
@@ -289,6 +314,11 @@ def _read(agent_id: str, entry: Mapping[str, Any]) -> _Agent:
         attributes = _attributes(entry.get("attributes", {}))
         total = _snapshot(agent_id, host, attributes, everything)
         rest = replace(total, free=_snapshot(agent_id, host, attributes, left).free)
+        fenced = {
+            str(role): _snapshot(agent_id, host, attributes, _amounts(amount)).free
+            for role, amount in entry.get("reserved_resources", {}).items()
+        }
+        total, rest = within_reach(total, fenced, roles), within_reach(rest, fenced, roles, total)
     except (SchedulerError, TypeError, AttributeError, ValueError) as exc:
         view = AgentView(
             agent_id=agent_id, host=host, active=active, condition=condition, quarantine=str(exc)
@@ -302,7 +332,7 @@ def _read(agent_id: str, entry: Mapping[str, Any]) -> _Agent:
         active=active,
         condition=condition,
     )
-    return _Agent(entry, view, total, rest)
+    return _Agent(entry, view, total, rest, fenced)
 
 
 def _condition(entry: Mapping[str, Any]) -> str:

@@ -13,22 +13,25 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
+from scheduler.claims import Claim
 from scheduler.closures import stay
 from scheduler.conditions import CONDITIONS
 from scheduler.equipment import Equipment, insist
-from scheduler.errors import GraphError, JournalError, LaunchError, SchedulerError
+from scheduler.errors import GraphError, JournalError, LaunchError, NoFitError, SchedulerError
 from scheduler.graph import EdgeKind, PhysicalGraph, ReadyKind
+from scheduler.graphs import Graphs
 from scheduler.journal import GraphPhase
 from scheduler.launch import LOG_SECONDS
 from scheduler.packing.shortage import listed
 from scheduler.permission import Permission, granted
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.shutdown import kill_until_dead, reasonable
-from scheduler.starting import start_tasks
+from scheduler.starting import give_back, start_tasks
 from scheduler.task import Outcome, TaskState
 from scheduler.views import Attempt, BatchResult, NodeResult
 
@@ -36,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 MAX_HISTORY: Final = 20
 """Executions of a node that are told of."""
+STANDSTILL: Final = 60.0
+"""Seconds after which a node that waits sees whether the graph's clock goes on again."""
 MAX_RACES: Final = 5
 """Attempts of a node that were lost before they ran and do not count; more of them do."""
 
@@ -82,6 +87,29 @@ class Terms:
     """When a node may be tried again. Waiting for that does not count as time of the graph."""
 
 
+Concluded = Callable[[BatchResult], Awaitable[None]]
+"""Is awaited with the result before the graph is forgotten."""
+
+
+async def conduct(
+    equipment: Equipment, graphs: Graphs, run: GraphRun, terms: Terms, concluded: Concluded | None
+) -> BatchResult:
+    """Run a graph that was admitted, and see to what is left of it; raises as :func:`run_to_completion`."""
+    try:
+        result = await run_to_completion(equipment, run, terms)
+        if concluded is not None:
+            await concluded(result)
+    except BaseException:
+        if not run.dead:
+            graphs.abandon(run, "the batch was cut short")
+        raise
+    if run.dead:
+        await graphs.bury(run, keep_views=True)
+    else:  # something does not end: go on with it
+        graphs.abandon(run, "its time is up")
+    return result
+
+
 async def run_to_completion(equipment: Equipment, run: GraphRun, terms: Terms) -> BatchResult:
     """Run every node of a graph until it has finished or cannot.
 
@@ -94,11 +122,13 @@ async def run_to_completion(equipment: Equipment, run: GraphRun, terms: Terms) -
     ------
     JournalError
         If the intent could not be written before the deadline.
+    LaunchError
+        If it was taken down before that was written.
     """
     graph = run.graph
-    await insist(terms.deadline, lambda: equipment.journal.record_graph(graph))
+    await insist(terms.deadline, lambda: equipment.journal.record_graph(graph), run)
     write = equipment.journal.record_phase
-    await insist(terms.deadline, lambda: write(graph.graph_id, GraphPhase.LAUNCHING))
+    await insist(terms.deadline, lambda: write(graph.graph_id, GraphPhase.LAUNCHING), run)
     batch = _Batch(equipment, run, terms)
     async with asyncio.TaskGroup() as group:
         tasks = {name: group.create_task(batch.run_node(name)) for name in graph.tasks}
@@ -160,7 +190,7 @@ class _Batch:
             await self._end(self._run.entries[name], skipped.skipped)
             return skipped
         history: deque[Attempt] = deque(maxlen=MAX_HISTORY)
-        counted, races, lost = 0, 0, False
+        counted, races, lost = self._run.entries[name].spent, 0, False
         while True:
             entry = self._run.entries[name]
             tried = await self._attempt(entry, lost=lost)
@@ -221,11 +251,14 @@ class _Batch:
         async with self._placing:
             graph = self._run.graph.again((name,))
             try:
-                await insist(self._deadline, lambda: self._equipment.journal.record_graph(graph))
-            except JournalError as exc:
+                write = self._equipment.journal.record_graph
+                await insist(self._deadline, lambda: write(graph), self._run)
+            except (JournalError, LaunchError) as exc:
                 logger.warning("%s is not tried again: %s", name, exc)
                 return False
+            made_room = self._run.entries[name].preempted
             self._run.renew(graph)
+            self._run.entries[name].made_room = made_room
             self._equipment.runs.index(self._run)
             return True
 
@@ -257,23 +290,32 @@ class _Batch:
 
         It has its new id by then: whoever succeeds us sees that it is not tried for the first time.
         """
-        if not self._held:
-            self._counted_at = asyncio.get_running_loop().time()
-        self._held.add(entry.name)
         asking = asyncio.ensure_future(
             self._retries(lost=lost, refused=lambda why: self._hold(entry, why))
         )
         asking.add_done_callback(lambda _: self._run.notify())
+        with self._clock_stopped(entry.name):
+            try:
+                await self._run.until(asking.done)
+                asking.result()
+            finally:
+                asking.cancel()
+                self._hold(entry, "")
+
+    @contextlib.contextmanager
+    def _clock_stopped(self, name: str) -> Iterator[None]:
+        """Let time pass that is none of the graph's."""
+        loop = asyncio.get_running_loop()
+        if not self._held:
+            self._counted_at = loop.time()
+        self._held.add(name)
         try:
-            await self._run.until(asking.done)
-            asking.result()
+            yield
         finally:
-            asking.cancel()
-            self._held.discard(entry.name)
-            now = asyncio.get_running_loop().time()
+            self._held.discard(name)
+            now = loop.time()
             self._deadline += now - self._counted_at
             self._counted_at = now
-            self._hold(entry, "")
 
     def _hold(self, entry: TaskEntry, why: str) -> None:
         """Show why a node is not tried again yet; empty when it is."""
@@ -291,20 +333,47 @@ class _Batch:
             await self._start(entry)
 
     async def _start(self, entry: TaskEntry) -> None:
-        graph_id = self._run.graph.graph_id
-        claim = await self._equipment.queue.place(
-            graph_id,
-            {entry.name: entry.template.request},
-            deadline=self._deadline,
-            priority=self._priority,
-            queue=self._run.queue,
-            stay=stay((entry.template,)),
-        )
+        claim = await self._place(entry)
         entry.ends_by = self._ends_by(entry)
-        async with self._placing:
+        try:
+            await self._placing.acquire()
+        except BaseException:  # nobody will use it
+            give_back(self._equipment, claim)
+            raise
+        try:
             await start_tasks(
                 self._equipment, self._run, claim, [entry], self._deadline, gated=False
             )
+        finally:
+            self._placing.release()
+
+    async def _place(self, entry: TaskEntry) -> Claim:
+        """Wait for a place; for one that made room for others that takes nothing of the graph's time."""
+        if entry.made_room:
+            with self._clock_stopped(entry.name):
+                return await self._wait_for_place(entry, inf)
+        deadline = self._deadline
+        while True:
+            try:
+                return await self._wait_for_place(entry, deadline)
+            except NoFitError:  # of a graph whose clock stands still nobody is late
+                if self._held:
+                    deadline = asyncio.get_running_loop().time() + STANDSTILL
+                elif self._deadline > deadline:
+                    deadline = self._deadline
+                else:
+                    raise
+
+    async def _wait_for_place(self, entry: TaskEntry, deadline: float) -> Claim:
+        return await self._equipment.queue.place(
+            self._run.graph.graph_id,
+            {entry.name: entry.template.request},
+            deadline=deadline,
+            priority=self._priority,
+            queue=self._run.queue,
+            stay=stay((entry.template,)),
+            holder=entry.task.task_id,
+        )
 
     async def _watch(self, entry: TaskEntry) -> None:
         limit = entry.template.max_run_time

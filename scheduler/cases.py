@@ -10,7 +10,7 @@ from scheduler.claims import Claim
 from scheduler.errors import NeverFitsError
 from scheduler.offers import OfferPool
 from scheduler.packing import Explanation, Shortage, Verdict
-from scheduler.turns import Agents, Waiting
+from scheduler.reservations import Agents, Waiting
 
 LEVELS: Final = 4
 """While nothing changes, a graph is searched for so often again, with twice the steps each time."""
@@ -34,6 +34,8 @@ class Case:
     """What the explanation is of: it holds until there is another, even if it is not of the last attempt."""
     explain_at: float = 0.0
     """When it may be explained again; time of the event loop's clock."""
+    limited: str = ""
+    """What its queue may hold, where it waits for that."""
     level: int = 0
     """How often it was searched for again while nothing changed."""
 
@@ -63,6 +65,8 @@ class Case:
 
     def why(self, pool: OfferPool) -> str:
         """Say why it still waits, for people."""
+        if self.limited:
+            return self.limited
         if self.explanation is not None:
             return str(self.explanation)
         if self.shortage is not None:

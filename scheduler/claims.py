@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from scheduler.offers import Offer, OfferPool
@@ -25,6 +25,8 @@ class Claim:
     agents: Mapping[Place, AgentSnapshot]
     """Those that the placement uses."""
     offers: Mapping[Place, Sequence[Offer]]
+    settled: Callable[[], None] = field(default=lambda: None, compare=False)
+    """To be called once its tasks are known to hold what they were given, or its offers were given back."""
 
     def __iter__(self) -> Iterator[Offer]:
         """Yield all its offers."""

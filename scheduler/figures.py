@@ -20,6 +20,9 @@ class Figures(Protocol):
     def reached(self, what: str) -> None:
         """Who goes on with what a predecessor has left has come that far: `what` is subscribed or compared."""
 
+    def made_room(self, queue: str, count: int) -> None:
+        """So many batch nodes are ended for a graph that waits in a queue."""
+
 
 class NoFigures:
     """Keeps none."""
@@ -34,4 +37,7 @@ class NoFigures:
         """Forget it."""
 
     def reached(self, what: str) -> None:
+        """Forget it."""
+
+    def made_room(self, queue: str, count: int) -> None:
         """Forget it."""

@@ -18,7 +18,7 @@ import logging
 import ssl
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -294,9 +294,22 @@ class Framework:
         what = "ACCEPT_INVERSE_OFFERS" if accept else "DECLINE_INVERSE_OFFERS"
         self._post(what, lambda: answer(ids, filters, accept=accept))
 
-    def revive(self) -> None:
-        """Want offers, whatever was refused before."""
-        self._post("REVIVE", self._driver.reviveOffers, lasting="offers")
+    def revive(self, roles: Collection[str] = ()) -> None:
+        """Want offers, whatever was refused before.
+
+        Parameters
+        ----------
+        roles
+            In these, and in no others; in all of ours, if none are named.
+        """
+        others = sorted(set(self._settings.roles).difference(roles)) if roles else []
+
+        def send() -> None:
+            if others:  # an empty list would mean all
+                self._driver.suppressOffers(others)
+            self._driver.reviveOffers(sorted(roles))
+
+        self._post("REVIVE", send, lasting="offers")
 
     def suppress(self) -> None:
         """Want no offers."""

@@ -94,6 +94,7 @@ class Graphs:
         graph_id = run.graph.graph_id
         if self._runs.get(graph_id) is not run:  # somebody was faster
             return
+        run.buried = True
         if not keep_views:
             self._runs.forget(graph_id)
         _DEAD.reached()

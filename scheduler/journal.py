@@ -51,6 +51,8 @@ class TaskRecord:
     """What templates of other tasks may name of it."""
     late_values: Mapping[str, str] | None = None
     """What its go-ahead carries; None before it was let through."""
+    preempted: bool = False
+    """Whether it was told to end to make room: that uses up no attempt, whoever sees it end."""
 
     def to_json(self) -> dict[str, Any]:
         """Write as plain data that :meth:`from_json` reads back to an equal record."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -88,6 +88,17 @@ class OfferPool:
         """Forget all, and return their ids."""
         return self.take_older(math.inf)
 
+    def take_beyond(self, roles: Collection[str]) -> list[str]:
+        """Forget the offers in other roles than these (none: in no role), and return their ids."""
+        ids = [
+            offer_id
+            for offer_id, held in self._held.items()
+            if roles and (role := _role(held.offer)) and role not in roles
+        ]
+        for offer_id in ids:
+            self._remove(offer_id)
+        return ids
+
     def take_older(self, than: float) -> list[str]:
         """Forget the offers that came before that time, and return their ids."""
         ids = [offer_id for offer_id, held in self._held.items() if held.since < than]
@@ -134,6 +145,12 @@ class OfferPool:
             self.merge_some(MAX_OFFERS)
             self._merged = gathered(self._known[agent_id] for agent_id in self._of_agent)
         return self._merged
+
+
+def _role(offer: Offer) -> str:
+    """Return the role in which something is offered; empty when the offer does not say."""
+    told = offer.get("allocation_info")
+    return str(told.get("role", "")) if isinstance(told, Mapping) else ""
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from scheduler.closures import Closures
 from scheduler.figures import Figures
 from scheduler.packing import FIRST_STEPS, MORE_STEPS, Shortage, pack, place
 from scheduler.placement import Placement, Running
+from scheduler.reservations import Agents, State, Waiting, narrowed
 from scheduler.topology import AgentSnapshot
-from scheduler.turns import Agents, State, Waiting
 
 QUICK: Final = 2000
 """Steps of the search for a reservation, and for whose end would make room."""
@@ -55,7 +55,7 @@ class Placing:
                 pack,
                 seed=level,
                 iterations=MORE_STEPS << level - 1 if level else FIRST_STEPS,
-                capacity=state.capacity,
+                capacity=narrowed(state, waiting.queue.roles).capacity,
                 start=None if before is None else before.partial,
                 running=self.beside(waiting),
             )

@@ -18,14 +18,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
+from scheduler.begun import Begun
 from scheduler.cases import EXPLAIN_SECONDS, Case
 from scheduler.claims import Claim, claimed
 from scheduler.closures import Closures
 from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
 from scheduler.figures import Figures, NoFigures
+from scheduler.limits import Held, over
 from scheduler.offers import OfferPool
 from scheduler.packing import (
     Circumstances,
@@ -39,9 +42,11 @@ from scheduler.packing import (
 from scheduler.placement import Assignment, Running
 from scheduler.placing import Placing
 from scheduler.policy import REALTIME, Queue
+from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
+from scheduler.reservations import Reservation, State, Waiting
 from scheduler.topology import AgentSnapshot
-from scheduler.turns import Preempt, Reservation, Shut, Start, State, Turn, Waiting, decide
+from scheduler.turns import Preempt, Shut, Start, Turn, decide
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +63,9 @@ class Cluster(Protocol):
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         """Return a version and every agent with all that it has; None while that is not certain."""
 
+    def fenced(self) -> Mapping[str, Mapping[str, Resources]]:
+        """Return what Mesos reserves on agents, by agent id and role."""
+
     def idle(self, offered: Collection[str], stay: float = 0.0) -> Sequence[Idle]:
         """Return what could be free for so many seconds and is not among the agents of these ids, and why."""
 
@@ -68,11 +76,14 @@ class Tenants(Protocol):
     def occupants(self) -> Sequence[Occupant]:
         """Return everything that holds resources."""
 
+    def held(self) -> Mapping[str, Held]:
+        """Return what the tasks of each queue that has a limit hold."""
+
     def running(self) -> Sequence[tuple[str, Running]]:
         """Return every task that holds something, with the id of its graph."""
 
-    def preempt(self, names: Collection[str], cause: str) -> None:
-        """Begin to end these occupants."""
+    def preempt(self, names: Collection[str], by: Waiting) -> None:
+        """Begin to end these occupants for the sake of a graph that waits."""
 
 
 @dataclass(slots=True)
@@ -88,7 +99,7 @@ class LaunchQueue:
     tenants
         Tells what of ours runs.
     offers_wanted
-        Is called with whether anybody waits, whenever that changes.
+        Is called with whether anybody waits, whenever that or :attr:`roles_wanted` changes.
     closures
         Agents that take no tasks for a while.
     figures
@@ -109,6 +120,8 @@ class LaunchQueue:
     _reservations: Mapping[int, Reservation] = field(default_factory=dict)
     _failed: Mapping[int, object] = field(default_factory=dict)
     _leaving: frozenset[str] = frozenset()
+    _begun: dict[int, Begun] = field(default_factory=dict)
+    """What has its place and is not known to hold it yet: its records are being written. By serial."""
     _explaining: set[str] = field(default_factory=set)
     """Graphs of which a case is explained at its deadline."""
 
@@ -116,6 +129,12 @@ class LaunchQueue:
     def busy(self) -> bool:
         """Whether anybody waits."""
         return bool(self._cases)
+
+    @property
+    def roles_wanted(self) -> frozenset[str]:
+        """The roles in which offers are of use to those who wait; none: in all of ours."""
+        limits = [case.waiting.queue.roles for case in self._cases.values()]
+        return frozenset().union(*limits) if all(limits) else frozenset()
 
     def poke(self) -> None:
         """Say that something changed: offers, or what is known of the cluster."""
@@ -131,6 +150,7 @@ class LaunchQueue:
         queue: Queue = REALTIME,
         fixed: Mapping[str, Assignment] | None = None,
         stay: float = math.inf,
+        holder: str = "",
     ) -> Claim:
         """Wait for a place for all these tasks together.
 
@@ -144,16 +164,20 @@ class LaunchQueue:
             For some of the tasks: nothing else will do than these agents, devices and ports.
         stay
             For how many seconds the agents must be there; see :mod:`scheduler.closures`.
+        holder
+            The occupant that they will be among (:meth:`Tenants.occupants`); the graph, if nothing is said.
 
         Raises
         ------
         NeverFitsError
-            If it is proven that the cluster could never give what they ask for.
+            If it is proven that the cluster could never give what they ask for, or the queue may not hold it.
         NoFitError
             If they did not fit before the deadline; says why.
         SchedulerError
             What :meth:`withdraw` was given.
         """
+        if why := over(queue, Held(), Held.asked(requests.values())):
+            raise NeverFitsError(f"graph {graph_id} can never run: {why}")
         serial = next(self._serial)
         waiting = Waiting(
             graph_id=graph_id,
@@ -164,6 +188,7 @@ class LaunchQueue:
             deadline=deadline,
             fixed=fixed or {},
             stay=stay,
+            holder=holder or graph_id,
         )
         loop = asyncio.get_running_loop()
         case = Case(waiting, loop.create_future(), since=loop.time())
@@ -189,11 +214,13 @@ class LaunchQueue:
         finally:
             seconds = asyncio.get_running_loop().time() - case.since
             self.figures.waited(case.waiting.queue.name, outcome, seconds)
+            roles = self.roles_wanted
             del self._cases[case.waiting.serial]
-            if self._cases:
-                self.poke()  # what was kept for it is free for others
-            else:
+            if not self._cases:
                 self.offers_wanted(False)
+            elif self.roles_wanted != roles:
+                self.offers_wanted(True)
+            self.poke()  # what was kept for it is free for others
 
     async def _claim(self, case: Case) -> Claim:
         try:
@@ -209,6 +236,7 @@ class LaunchQueue:
             ) from None
         except asyncio.CancelledError:
             if (claim := case.claimed) is not None:  # nobody will use it
+                claim.settled()
                 self.pool.add(claim, asyncio.get_running_loop().time())
             raise
 
@@ -304,21 +332,25 @@ class LaunchQueue:
                 self._start(turn.act)
             case Preempt(waiting, victims):
                 names = {victim.name for victim in victims}
-                logger.info("%s makes room for graph %s", sorted(names), waiting.graph_id)
+                logger.warning("%s makes room for graph %s", sorted(names), waiting.graph_id)
                 self._leaving = state.leaving | names
-                self.tenants.preempt(names, f"graph {waiting.graph_id} needs its place")
+                self.figures.made_room(waiting.queue.name, len(names))
+                self.tenants.preempt(names, waiting)
             case None:
                 return False
         return not self._poked.is_set()
 
     def _placing(self) -> Placing:
         """Return how graphs are tried, beside what runs now."""
-        return Placing(self.tenants.running(), self.cluster.away(), self.closures, self.figures)
+        running = [*self.tenants.running()]
+        for begun in self._begun.values():
+            running += begun.running()
+        return Placing(running, self.cluster.away(), self.closures, self.figures)
 
     def _state(self) -> State:
         totals = self.cluster.totals()
         version, capacity = totals if totals is not None else (None, None)
-        occupants = self.tenants.occupants()
+        occupants = [*self.tenants.occupants(), *(b.occupant() for b in self._begun.values())]
         return State(
             waiting=[e.waiting for e in self._cases.values() if not e.claim.done()],
             agents=self.pool.merged().agents,
@@ -328,10 +360,21 @@ class LaunchQueue:
             reservations=self._reservations,
             gained=(self.pool.gained, version, self.closures.version),
             failed=self._failed,
+            fenced=self.cluster.fenced(),
+            held=self._held(),
         )
 
+    def _held(self) -> Mapping[str, Held]:
+        held = dict(self.tenants.held())
+        for begun in self._begun.values():
+            name = begun.waiting.queue.name
+            held[name] = held.get(name, Held()) + begun.held()
+        return held
+
     def _note(self, turn: Turn) -> None:
-        """Remember why those that were tried in vain do not fit."""
+        """Remember why those that were tried in vain do not fit, and who waits for his queue's limit."""
+        for waiting, its in self._cases.items():
+            its.limited = turn.limited.get(waiting, "")
         for serial, (shortage, agents) in turn.shortages.items():
             case = self._cases.get(serial)
             if case is None or case.claim.done():  # its time has passed meanwhile
@@ -350,7 +393,13 @@ class LaunchQueue:
         if claim is None:  # an offer was rescinded meanwhile
             self.poke()
         else:
-            case.claim.set_result(claim)
+            serial = case.waiting.serial
+            self._begun[serial] = Begun(case.waiting, claim.placement)
+            settled = partial(self._settled, serial)
+            case.claim.set_result(replace(claim, settled=settled))
+
+    def _settled(self, serial: int) -> None:
+        self._begun.pop(serial, None)
 
     async def _improve(self) -> bool:
         """Explain one case that is not explained yet, or else search on for one; False if there is none."""

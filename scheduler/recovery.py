@@ -25,6 +25,9 @@ async def restore(state: JournalState) -> list[GraphRun]:
         for entry in run.entries.values():
             if (record := state.tasks.get(entry.task.task_id)) is not None:
                 _restore_task(run, entry, record)
+            earlier = _earlier(state, entry)
+            entry.spent = sum(map(_counts, earlier))
+            entry.made_room = bool(earlier) and earlier[-1].preempted
         run.phase = state.phases.get(graph_id) or _guessed_phase(run)
         runs.append(run)
         await asyncio.sleep(0)
@@ -36,7 +39,7 @@ def _restore_task(run: GraphRun, entry: TaskEntry, record: TaskRecord) -> None:
         entry.assignment = run.placement.assignments.get(entry.name)
     entry.address, entry.agent_url = record.address, record.agent_url
     entry.token, entry.shared, entry.late_values = record.token, record.shared, record.late_values
-    entry.recorded = record
+    entry.recorded, entry.preempted = record, record.preempted
     step = Transition(0.0, TaskState.PLANNED, record.state, "as the journal says")
     entry.life = TaskLife(
         task_id=record.task_id,
@@ -46,6 +49,19 @@ def _restore_task(run: GraphRun, entry: TaskEntry, record: TaskRecord) -> None:
         death=_death(record),
         history=() if record.state is TaskState.PLANNED else (step,),
     )
+
+
+def _earlier(state: JournalState, entry: TaskEntry) -> list[TaskRecord]:
+    """Return the records of the attempts before the present one."""
+    stem = entry.task.task_id.rpartition(".")[0]
+    ids = (f"{stem}.{number}" for number in range(entry.task.attempt))
+    return [state.tasks[task_id] for task_id in ids if task_id in state.tasks]
+
+
+def _counts(record: TaskRecord) -> bool:
+    """Whether an attempt of a batch node was used up: it ended, and not to make room."""
+    lost_a_race = record.death is not None and record.death.worth_another_try
+    return record.state is TaskState.DEAD and not record.preempted and not lost_a_race
 
 
 def _ran(record: TaskRecord) -> bool:

@@ -179,7 +179,7 @@ async def _restart(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadl
         graph.graph_id,
         requests,
         deadline=deadline,
-        queue=run.queue,
+        queue=replace(run.queue, limits=None),  # an observation that runs is not held up by a limit
         fixed=had,
         stay=stay(run.entries[name].template for name in plan.names),
     )

@@ -70,6 +70,10 @@ class TaskEntry:
     """Whether its end waits for nothing: neither for its order nor for its time of grace."""
     preempted: bool = False
     """Whether it was told to end to make room, and shall be run again."""
+    made_room: bool = False
+    """Whether the attempt before had to make room for others."""
+    spent: int = 0
+    """Attempts of a batch node that were used up under a predecessor."""
     held: str = ""
     """Why it is not started yet though it could be, for people."""
     ends_by: float | None = None
@@ -127,6 +131,7 @@ class TaskEntry:
             death=self.life.death,
             shared=self.shared,
             late_values=self.late_values,
+            preempted=self.preempted,
         )
 
     def view(self) -> TaskView:
@@ -184,6 +189,8 @@ class GraphRun:
         """Asked for what go-aheads carry."""
         self.resumed = False
         """Whether somebody goes on with the launch that a predecessor began."""
+        self.buried = False
+        """Whether its records are removed, or about to be: nothing is written any more."""
         self.walked = False
         """Whether its launch goes on: what the journal has lost of it is put back before that only."""
         self.restarting: frozenset[str] = frozenset()
@@ -327,9 +334,7 @@ class Runs:
             life, effects = advance(before, event, asyncio.get_running_loop().time())
             self._settle(entry, life, event)
             try:
-                if (record := entry.record()) != entry.recorded:
-                    await self._journal.record_task(record)
-                    entry.recorded = record
+                await self._write(entry)
             finally:
                 for effect in effects:
                     self._do(effect, entry)
@@ -345,9 +350,15 @@ class Runs:
             If it could not be written.
         """
         async with entry.order:
-            if (record := entry.record()) != entry.recorded:
-                await self._journal.record_task(record)
-                entry.recorded = record
+            await self._write(entry)
+
+    async def _write(self, entry: TaskEntry) -> None:
+        run = self._runs.get(entry.graph_id)
+        record = entry.record()
+        # One that the journal could not take before would be left for ever behind its graph.
+        if record != entry.recorded and run is not None and not run.buried:
+            await self._journal.record_task(record)
+            entry.recorded = record
 
     def _settle(self, entry: TaskEntry, life: TaskLife, event: Event) -> None:
         before, entry.life = entry.life, life

@@ -11,12 +11,13 @@ import asyncio
 import getpass
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
 from scheduler import batch, launch, restart
 from scheduler.agents import Agents
 from scheduler.background import Background
+from scheduler.closing import Closing
 from scheduler.closures import Closures
 from scheduler.effects import Effects
 from scheduler.equipment import Equipment
@@ -32,7 +33,7 @@ from scheduler.listeners import Listeners
 from scheduler.occupancy import Occupancy
 from scheduler.offers import OfferPool
 from scheduler.permission import Permission, granted
-from scheduler.policy import BATCH, REALTIME, Queue
+from scheduler.policy import BATCH, REALTIME, Queue, for_whole_graphs
 from scheduler.questions import Questions
 from scheduler.queues import LaunchQueue
 from scheduler.rebuilding import Rebuilding
@@ -123,11 +124,13 @@ class Scheduler(Questions):
         self._images = images
         self._closures = closures = Closures()
         self._background = Background(self._died)
-        listeners, agents = Listeners(), Agents(closures)
+        listeners, agents = Listeners(), Agents(closures, self._settings.roles)
         self._figures: Figures = figures or NoFigures()
         self._effects = Effects(self._gates, self._background, listeners.tell)
         runs = Runs(journal, self._effects)
-        occupancy = Occupancy(runs, self._end_for_others)
+        occupancy = Occupancy(
+            runs, self._end_for_others, listeners.tell, several_roles=len(roles) > 1
+        )
         super().__init__(
             runs=runs,
             queue=LaunchQueue(
@@ -138,6 +141,7 @@ class Scheduler(Questions):
             queues=queues,
             listeners=listeners,
         )
+        self._closing = Closing(journal, closures, self._closed)
         self._framework: Framework | None = None
         self._equipment: Equipment | None = None
         self._graphs: Graphs | None = None
@@ -254,6 +258,10 @@ class Scheduler(Questions):
         if self._equipment is not None and not self._background.closed:
             self._background.spawn(kill_until_dead(self._equipment, run, entry, cause))
 
+    def _closed(self) -> None:
+        self._queue.poke()
+        self._listeners.tell(AgentsChanged())
+
     def _want_offers(self, wanted: bool) -> None:
         if self._subscription is not None and not self._background.closed:
             self._subscription.want_offers(wanted)
@@ -303,7 +311,7 @@ class Scheduler(Questions):
         if self._images is not None:
             graph = await pinned(graph, self._images)
         run = await graphs.admit(graph)
-        run.queue, run.late_values = waits_in, late_values
+        run.queue, run.late_values = for_whole_graphs(waits_in), late_values
         await self._launch(run, timeout=timeout, priority=priority)
 
     async def resume(
@@ -312,6 +320,7 @@ class Scheduler(Questions):
         *,
         timeout: float,
         priority: int = 0,
+        queue: str = REALTIME.name,
         late_values: LateValues | None = None,
     ) -> None:
         """Go on with a launch that a predecessor began; as :meth:`launch` else.
@@ -322,25 +331,33 @@ class Scheduler(Questions):
         Raises
         ------
         GraphError
-            If there is no such launch (any more).
+            If there is no such launch (any more), or no such queue.
         """
         _, graphs = self._ready()
+        waits_in = self._queue_named(queue)
         run = graphs.resume(graph_id)
-        run.late_values = late_values
+        run.queue, run.late_values = for_whole_graphs(waits_in), late_values
         await self._launch(run, timeout=timeout, priority=priority, resume=True)
 
-    def adopt(self, graph_id: str, *, late_values: LateValues | None = None) -> None:
+    def adopt(
+        self,
+        graph_id: str,
+        *,
+        queue: str = REALTIME.name,
+        late_values: LateValues | None = None,
+    ) -> None:
         """Take care of a graph that was up under a predecessor: what :meth:`restart_task` will need.
 
         Raises
         ------
         GraphError
-            If there is no such graph, or it is not up.
+            If there is no such graph, or it is not up; or there is no such queue.
         """
+        waits_in = self._queue_named(queue)
         run = self._runs.get(graph_id)
         if run is None or run.phase is not GraphPhase.UP:
             raise GraphError(f"there is no graph {graph_id} that is up")
-        run.late_values = late_values
+        run.queue, run.late_values = for_whole_graphs(waits_in), late_values
 
     async def _launch(
         self, run: GraphRun, *, timeout: float, priority: int, resume: bool = False
@@ -439,19 +456,7 @@ class Scheduler(Questions):
         terms = batch.Terms(
             attempts=attempts, deadline=deadline, priority=priority, retries=retries
         )
-        try:
-            result = await batch.run_to_completion(equipment, run, terms)
-            if concluded is not None:
-                await concluded(result)
-        except BaseException:
-            if not run.dead:
-                graphs.abandon(run, "the batch was cut short")
-            raise
-        if run.dead:
-            await graphs.bury(run, keep_views=True)
-        else:  # something does not end: go on with it
-            graphs.abandon(run, "its time is up")
-        return result
+        return await batch.conduct(equipment, graphs, run, terms, concluded)
 
     async def stop(self, graph_id: str, *, force: bool = False) -> None:
         """Take a graph down in the order of its KILL edges; returns when all its tasks are dead.
@@ -480,16 +485,10 @@ class Scheduler(Questions):
         JournalError
             If that could not be written; nothing has changed then.
         """
-        await self._record_drained({**self._closures.drained, host: reason[:200]})
+        self._ready()
+        await self._closing.drain(host, reason)
 
     async def undrain(self, host: str) -> None:
         """Let a host get new tasks again; raises as :meth:`drain`."""
-        others = {h: why for h, why in self._closures.drained.items() if h != host}
-        await self._record_drained(others)
-
-    async def _record_drained(self, drained: Mapping[str, str]) -> None:
         self._ready()
-        await self._journal.record_drained(drained)
-        self._closures.drain(drained)
-        self._queue.poke()
-        self._listeners.tell(AgentsChanged())
+        await self._closing.undrain(host)

@@ -79,11 +79,17 @@ async def start_tasks(
     try:
         infos = await _prepare(equipment, run, claim, entries, deadline)
     except BaseException:
-        ids = [offer["id"]["value"] for offer in claim]
-        equipment.framework.decline(ids, refuse_seconds=0.0)
+        give_back(equipment, claim)
         raise
     await asyncio.gather(*(_accept(equipment, run, claim, place, infos[place]) for place in infos))
     _ALL_ACCEPTED.reached()
+
+
+def give_back(equipment: Equipment, claim: Claim) -> None:
+    """Give the offers of a claim back that is not used."""
+    ids = [offer["id"]["value"] for offer in claim]
+    equipment.framework.decline(ids, refuse_seconds=0.0)
+    claim.settled()
 
 
 async def _prepare(
@@ -101,6 +107,7 @@ async def _prepare(
     _PLACED.reached()
     run.placement = placement
     bound = _bind(run, claim, entries)
+    claim.settled()
     infos = await _task_infos(equipment, run, claim, bound)
     for entry in entries:
         if entry.token:

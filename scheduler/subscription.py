@@ -180,10 +180,8 @@ class Subscription:
                 if self._queue.closures.note(offers):
                     self._tell(AgentsChanged())
                 self._pool.add(offers, asyncio.get_running_loop().time())
-                if self._queue.busy:
-                    self._queue.poke()
-                else:
-                    self._give_back(LONG_REFUSAL)
+                self._give_useless_back()
+                self._queue.poke()
             case Rescinded(offer_id):
                 self._figures.offered(1, "rescinded")
                 self._pool.rescind(offer_id)
@@ -317,14 +315,17 @@ class Subscription:
     def want_offers(self, wanted: bool) -> None:
         """Say whether offers are of use to us."""
         if wanted:
-            self._framework.revive()
+            self._framework.revive(self._queue.roles_wanted)
         else:
             self._framework.suppress()
-            self._give_back(LONG_REFUSAL)
+        self._give_useless_back()
 
-    def _give_back(self, refuse_seconds: float) -> None:
-        if ids := self._pool.clear():
-            self._framework.decline(ids, refuse_seconds=refuse_seconds)
+    def _give_useless_back(self) -> None:
+        """Decline what nobody waits for: what is offered in one role is not offered in another."""
+        queue, pool = self._queue, self._pool
+        useless = pool.take_beyond(queue.roles_wanted) if queue.busy else pool.clear()
+        if useless:
+            self._framework.decline(useless, refuse_seconds=LONG_REFUSAL)
 
     def _answer(self, offers: Iterable[Mapping[str, Any]]) -> None:
         """Say whether we will have left agents before their maintenance begins: as it looks now."""

@@ -122,8 +122,27 @@ class GraphEnds:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class MadeRoom:
+    """Nodes of a batch graph are ended for the sake of another graph, and are run again later."""
+
+    graph_id: str
+    names: tuple[str, ...]
+    by: str
+    """Id of the graph that needs their place."""
+    queue: str
+    """In which that waits."""
+
+    def __str__(self) -> str:
+        """Say it for people."""
+        return (
+            f"{', '.join(self.names)} made room for {self.by} (queue {self.queue}), which did not fit: "
+            "to be run again, and no attempt is used up"
+        )
+
+
 Change: TypeAlias = (
-    TaskChanged | AgentsChanged | LinkChanged | TasksPutBack | StrangerKilled | GraphEnds
+    TaskChanged | AgentsChanged | LinkChanged | TasksPutBack | StrangerKilled | GraphEnds | MadeRoom
 )
 
 

@@ -20,6 +20,8 @@ class Occupant:
     """Whether it may be ended for the sake of others, and is run again later."""
     holds: Mapping[str, Resources] = field(default_factory=dict)
     """By agent id."""
+    by_role: Mapping[str, Mapping[str, Resources]] = field(default_factory=dict)
+    """The same by the Mesos role in which it was drawn, then by agent id; empty where there is only one."""
     ends_by: float | None = None
     """When it has ended at the latest, by the clock of whoever asks; infinity: some time; None: it runs until
     it is told to end."""

@@ -66,6 +66,9 @@ class Metrics:
             ["queue", "outcome"],
             _WAITS,
         )
+        self._made_room = self._counter(
+            "sdp_queue_made_room", "Batch nodes ended to make room for graphs of a queue", ["queue"]
+        )
         self._packings = self._histogram(
             "sdp_packing_seconds", "Time of one trial to place a graph", ["outcome"], _PACKINGS
         )
@@ -148,6 +151,10 @@ class Metrics:
     def packed(self, outcome: str, seconds: float) -> None:
         """Count a trial to place a graph."""
         self._packings.labels(outcome).observe(seconds)
+
+    def made_room(self, queue: str, count: int) -> None:
+        """Count batch nodes that were ended for a graph that waits in a queue."""
+        self._made_room.labels(queue).inc(count)
 
     def waited(self, queue: str, outcome: str, seconds: float) -> None:
         """Count a graph that waits no longer."""

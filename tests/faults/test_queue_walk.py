@@ -10,17 +10,20 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.embedded import AgentSpec
 from scheduler.embedded.operations import UnknownAgentError
+from scheduler.embedded.pool import UNRESERVED
 from scheduler.errors import JournalError, NeverFitsError, SchedulerError
 from scheduler.graph import Edge, EdgeKind, PhysicalGraph, TaskTemplate
 from scheduler.journal import MemoryJournal, TaskRecord
-from scheduler.policy import Queue
+from scheduler.policy import Limits, Queue
 from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
 from scheduler.views import LinkState
@@ -29,9 +32,39 @@ from tests.faults.test_walk import AS_FOUND, HOSTS
 from tests.faults.virtual import NEVER, Program, World, in_virtual_time, small_agent, until
 from tests.scheduler.programs import physical, shell
 
-QUEUES = (
+
+@dataclass(frozen=True)
+class Setting:
+    """What a walk goes through."""
+
+    roles: tuple[str, ...]
+    queues: tuple[Queue, ...]
+    reserved: str = UNRESERVED
+    """The role that all of the third agent is reserved for."""
+
+    def agent(self, host: str) -> AgentSpec:
+        spec = small_agent(HOSTS.index(host))
+        return replace(spec, default_role=self.reserved) if host == HOSTS[2] else spec
+
+    @property
+    def observing(self) -> tuple[str, ...]:
+        """The queues of observations, in turn."""
+        return tuple(queue.name for queue in self.queues if queue.preempts)
+
+
+PREEMPTING = (
     Queue(name="realtime", priority=100, preempts=True),
     Queue(name="batch", preemptible=True),
+)
+LIMITED = (
+    PREEMPTING[0],
+    Queue(name="engineering", priority=50, preempts=True, roles=("a",)),
+    Queue(name="batch", preemptible=True, roles=("b",), limits=Limits(tasks=3000, cpus=3000)),
+)
+SETTINGS = (
+    Setting(("sdp",), PREEMPTING),
+    Setting(("a", "b"), PREEMPTING),
+    Setting(("a", "b"), LIMITED, reserved="a"),
 )
 ONE, TWO = (TaskRequest.of(cpus=cpus, mem_mib=16) for cpus in (1, 2))
 RUNS = 40.0
@@ -69,8 +102,9 @@ def nodes(number: int) -> tuple[TaskTemplate, ...]:
 class Walk:
     """One walk: the world, the scheduler, and the requests that were made."""
 
-    def __init__(self, world: World, scheduler: Scheduler, store: Store) -> None:
+    def __init__(self, world: World, scheduler: Scheduler, store: Store, setting: Setting) -> None:
         self.world, self.scheduler, self.store = world, scheduler, store
+        self.setting = setting
         self.requests: list[asyncio.Task[object]] = []
         self.made = 0
         self.patient: list[asyncio.Task[object]] = []
@@ -102,7 +136,10 @@ class Walk:
     def observe(self, number: int) -> None:
         timeout = SHORT if number % 2 else LONG
         tasks = (shell(f"t{n}", "x", request=TWO) for n in range(1 + number % 3))
-        self.ask(self.scheduler.launch(physical(f"g{self.made}", *tasks), timeout=timeout))
+        queues = self.setting.observing
+        queue = queues[number % len(queues)]
+        graph = physical(f"g{self.made}", *tasks)
+        self.ask(self.scheduler.launch(graph, timeout=timeout, queue=queue))
         self.made += 1
 
     async def step(self, what: str, number: int) -> None:
@@ -147,6 +184,21 @@ class Walk:
                 with contextlib.suppress(UnknownAgentError, KeyError):
                     self.agent(what, host)
 
+    def check(self) -> None:
+        """No queue holds more than it may, or what is reserved for roles that are not its own."""
+        batch = next(queue for queue in self.setting.queues if queue.name == "batch")
+        views = [
+            view
+            for graph_id in self.scheduler.graphs()
+            if graph_id.startswith("b")
+            for view in self.scheduler.tasks(graph_id).values()
+            if view.resources
+        ]
+        if batch.limits is not None:
+            assert sum(view.resources.scalars["cpus"] for view in views) <= 3000
+        if batch.roles:
+            assert HOSTS[2] not in {view.host for view in views}
+
     def agent(self, what: str, host: str) -> None:
         """Let something happen to an agent."""
         world, operations = self.world, self.world.operations
@@ -164,7 +216,7 @@ class Walk:
                 world.agents.thaw(host)
             case "reboot":
                 world.agents.reboot(host)
-                world.agents.start(small_agent(HOSTS.index(host)))
+                world.agents.start(self.setting.agent(host))
 
     def lose(self, fate: str) -> None:
         """Lose every third call."""
@@ -237,22 +289,23 @@ walks = st.lists(later, min_size=3, max_size=14).map(
 
 
 @settings(max_examples=8, deadline=None, phases=AS_FOUND)
-@given(walks, st.sampled_from([("sdp",), ("a", "b")]))
+@given(walks, st.sampled_from(SETTINGS))
 def test_nobody_starves_and_nothing_is_kept_for_nobody(
-    walk: list[tuple[str, int, int]], roles: tuple[str, ...]
+    walk: list[tuple[str, int, int]], setting: Setting
 ) -> None:
     async def story() -> None:
         store = Store()
         with tempfile.TemporaryDirectory() as folder:
             async with (
-                World(Path(folder)) as world,
-                world.scheduler(store, queues=QUEUES, roles=roles) as scheduler,
+                World(Path(folder), map(setting.agent, HOSTS)) as world,
+                world.scheduler(store, queues=setting.queues, roles=setting.roles) as scheduler,
             ):
-                walker = Walk(world, scheduler, store)
+                walker = Walk(world, scheduler, store, setting)
                 walker.well()
                 for what, number, pause in walk:
                     await walker.step(what, number)
                     await asyncio.sleep(pause)
+                    walker.check()
                 await walker.heal()
                 await settled(walker)
                 walker.reactivate()

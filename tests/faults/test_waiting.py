@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from scheduler.errors import JournalError
+import pytest
+
+from scheduler.errors import GraphError, JournalError
 from scheduler.graph import Edge, EdgeKind
 from scheduler.journal import MemoryJournal, TaskRecord
 from scheduler.placement import Placement
 from scheduler.policy import Queue
 from scheduler.requests import TaskRequest
+from scheduler.subscription import Timing
+from scheduler.views import MadeRoom
 from tests.faults.virtual import NEVER, Clockwork, Program, World, in_virtual_time, until
 from tests.scheduler.programs import physical, shell
 
@@ -75,6 +79,105 @@ async def test_a_change_of_masters_makes_nothing_impossible(tmp_path: Path) -> N
         world.agents.thaw("agent1")
         await scheduler.stop("now")
         await launch
+
+
+@in_virtual_time
+async def test_a_batch_that_made_room_is_not_late_and_has_lost_no_attempt(tmp_path: Path) -> None:
+    """However long the observation takes; also the nodes that had not begun lose nothing."""
+    heard: list[MadeRoom] = []
+    async with World(tmp_path, agents=1) as world, world.scheduler(queues=PREEMPTING) as scheduler:
+        scheduler.subscribe(lambda c: heard.append(c) if isinstance(c, MadeRoom) else None)
+        world.programs |= {f"n{n}": Program(runs=50.0) for n in range(3)}
+        nodes = (shell(f"n{n}", "x", request=TWO) for n in range(3))
+        batch = asyncio.create_task(
+            scheduler.run_batch(physical("b", *nodes), attempts=1, timeout=200)
+        )
+        await full_of_batch(world, 1)
+        await scheduler.launch(physical("g", shell("t", "x", request=TWO)), timeout=60)
+        await asyncio.sleep(1000)
+        assert not batch.done()
+        await scheduler.stop("g")
+        result = await batch
+    assert result.succeeded
+    assert [node.attempts for node in result.nodes.values()] == [1, 1, 1]
+    (told,) = heard
+    assert str(told) == (
+        f"{told.names[0]} made room for g (queue realtime), which did not fit: "
+        "to be run again, and no attempt is used up"
+    )
+
+
+@in_virtual_time
+async def test_what_made_room_and_what_failed_is_known_to_a_successor(tmp_path: Path) -> None:
+    """The controller dies while a victim ends: it counts as little as before, and a failure as much."""
+    journal = MemoryJournal()
+    graph = physical("b", shell("n", "x", request=TWO))
+    async with World(tmp_path, agents=1) as world:
+        async with world.scheduler(journal, queues=PREEMPTING) as scheduler:
+            world.programs["n"] = Program(runs=5.0, status=1)
+            batch = asyncio.create_task(scheduler.run_batch(graph, attempts=2, timeout=5000))
+            await until(lambda: any(c.task_id == "b.n.1" for c in world.containers))
+            world.program("n").program = Program(end=20.0)
+            await asyncio.sleep(2)
+            launch = asyncio.create_task(
+                scheduler.launch(physical("g", shell("t", "x", request=TWO)), timeout=60)
+            )
+            await until(lambda: bool(world.called("KILL")))
+        await end(batch)
+        await end(launch)
+        patient = {"queues": PREEMPTING, "timing": Timing(adoption=60)}
+        async with world.scheduler(journal, **patient) as successor:
+            world.programs["n"] = Program(runs=5.0)
+            result = await successor.run_batch(graph, attempts=2, timeout=5000)
+            node = result.nodes["n"]
+            assert node.finished, node
+            assert node.attempts == 2
+            assert [attempt.preempted for attempt in node.history] == [True, False]
+        async with world.scheduler(MemoryJournal(), queues=PREEMPTING) as other:
+            world.programs["n"] = Program(runs=5.0, status=1)
+            (failed,) = (await other.run_batch(graph, attempts=2, timeout=500)).nodes.values()
+            assert failed.attempts == 2
+
+
+@in_virtual_time
+async def test_a_graph_keeps_its_queue_under_a_successor(tmp_path: Path) -> None:
+    queues = (*PREEMPTING, Queue(name="engineering", priority=50))
+    journal = MemoryJournal()
+    async with World(tmp_path, agents=1) as world:
+        async with world.scheduler(journal, queues=queues) as scheduler:
+            await scheduler.launch(physical("now", shell("t", "x", request=ONE)), timeout=60)
+            graph = physical("g", shell("u", "x", request=TWO))
+            launch = asyncio.create_task(scheduler.launch(graph, timeout=600, queue="engineering"))
+            await until(lambda: bool(scheduler.waiting()))
+            await asyncio.sleep(1)
+        await end(launch)
+        async with world.scheduler(journal, queues=queues, timing=Timing(adoption=60)) as successor:
+            with pytest.raises(GraphError, match="no queue 'express'"):
+                await successor.resume("g", timeout=60, queue="express")
+            launch = asyncio.create_task(successor.resume("g", timeout=600, queue="engineering"))
+            await until(lambda: "engineering" in successor.waiting())
+            await successor.stop("now")
+            await launch
+
+
+@in_virtual_time
+async def test_a_graph_that_is_launched_in_a_preemptible_queue_takes_nothing_that_it_could_not_give_back(
+    tmp_path: Path,
+) -> None:
+    """Whole graphs are never ended for others: what is kept for one that preempts is not for them."""
+    async with World(tmp_path, agents=1) as world, world.scheduler(queues=PREEMPTING) as scheduler:
+        await scheduler.launch(physical("now", shell("t", "x", request=ONE)), timeout=60)
+        large = physical("large", shell("u", "x", request=TWO))
+        first = asyncio.create_task(scheduler.launch(large, timeout=600))
+        await asyncio.sleep(5)
+        small = physical("small", shell("v", "x", request=ONE))
+        second = asyncio.create_task(scheduler.launch(small, timeout=600, queue="batch"))
+        await asyncio.sleep(30)
+        assert not second.done(), scheduler.explain("large")
+        await scheduler.stop("now")
+        await first
+        await scheduler.stop("large")
+        await second
 
 
 @in_virtual_time
@@ -154,6 +257,27 @@ async def test_what_ends_on_a_drained_host_is_no_remedy(tmp_path: Path) -> None:
         await asyncio.sleep(30)
         assert "the end of now" not in scheduler.explain("g")
         await end(launch)
+
+
+@in_virtual_time
+async def test_what_only_another_role_is_offered_starves_nobody(tmp_path: Path) -> None:
+    """Mesos offers what is unreserved to one role of ours at a time, and to one that has nothing first."""
+    queues = (Queue(name="batch", roles=("b",)), Queue(name="early", roles=("a",)))
+    async with (
+        World(tmp_path, agents=2) as world,
+        world.scheduler(queues=queues, roles=("a", "b")) as scheduler,
+    ):
+        both = (shell(f"n{n}", "x", request=TWO) for n in range(2))
+        clock = Clockwork()
+        await scheduler.launch(physical("b", *both), timeout=60, queue="batch")
+        assert clock.elapsed < 10
+        assert {"roles": ["a"]} in world.called("SUPPRESS")
+        late = physical("a", shell("t", "x", request=TWO))
+        launch = asyncio.create_task(scheduler.launch(late, timeout=600, queue="early"))
+        await asyncio.sleep(1)
+        assert world.called("SUPPRESS")[-1] == {"roles": ["b"]}
+        await scheduler.stop("b")
+        await launch
 
 
 @in_virtual_time

@@ -566,11 +566,11 @@ class VirtualDriver:
         kind = "ACCEPT_INVERSE_OFFERS" if accept else "DECLINE_INVERSE_OFFERS"
         self._send(kind, inverse_offer_ids=offer_ids, filters=filters)
 
-    def reviveOffers(self) -> None:
-        self._send("REVIVE")
+    def reviveOffers(self, roles: Sequence[str] = ()) -> None:
+        self._send("REVIVE", **({"roles": list(roles)} if roles else {}))
 
-    def suppressOffers(self) -> None:
-        self._send("SUPPRESS")
+    def suppressOffers(self, roles: Sequence[str] = ()) -> None:
+        self._send("SUPPRESS", **({"roles": list(roles)} if roles else {}))
 
     def killTask(self, task_id: Any) -> None:
         self._send("KILL", task_id=task_id)

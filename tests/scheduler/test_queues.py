@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,15 @@ from scheduler import queues
 from scheduler.cases import LEVELS
 from scheduler.claims import Claim
 from scheduler.errors import LaunchError, NeverFitsError, NoFitError
+from scheduler.limits import Held
 from scheduler.offers import OfferPool
 from scheduler.packing import Idle, Occupant, Verdict
 from scheduler.placement import Running
-from scheduler.policy import BATCH, REALTIME, Queue
+from scheduler.policy import BATCH, REALTIME, Limits, Queue
 from scheduler.quantities import Resources
 from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
+from scheduler.reservations import Waiting
 from scheduler.topology import AgentSnapshot, Topology
 from tests.conftest import PATIENCE
 from tests.faults.virtual import in_virtual_time
@@ -43,6 +45,9 @@ class Everything:
     def totals(self) -> tuple[object, Sequence[AgentSnapshot]] | None:
         return None if self.agents is None else (len(self.agents), self.agents)
 
+    def fenced(self) -> Mapping[str, Mapping[str, Resources]]:
+        return {}
+
     def idle(self, offered: Collection[str], stay: float = 0.0) -> Sequence[Idle]:
         return self.idle_agents
 
@@ -57,10 +62,13 @@ class Others:
     def occupants(self) -> Sequence[Occupant]:
         return self.holders
 
+    def held(self) -> Mapping[str, Held]:
+        return {}
+
     def running(self) -> Sequence[tuple[str, Running]]:
         return ()
 
-    def preempt(self, names: Collection[str], cause: str) -> None:
+    def preempt(self, names: Collection[str], by: Waiting) -> None:
         self.told_to_end += names
 
 
@@ -77,6 +85,9 @@ class Desk:
         self.queue = LaunchQueue(
             self.pool, self.cluster, self.tenants, self.wanted.append, figures=self
         )
+
+    def made_room(self, queue: str, count: int) -> None:
+        self.counted.append(("made room", queue, str(count)))
 
     def offered(self, count: int, what: str) -> None: ...
 
@@ -132,6 +143,54 @@ async def at_work() -> AsyncIterator[Desk]:
 async def desk(compiled: None) -> AsyncIterator[Desk]:
     async with at_work() as desk:
         yield desk
+
+
+def test_what_has_its_place_counts_before_its_records_are_written() -> None:
+    """Two small ones, one after the other, may not take what was left beside the large one to one of them."""
+
+    async def story() -> None:
+        async with at_work() as desk:
+            desk.cluster.agents = [whole(0, 10)]
+            desk.tenants.holders = [
+                Occupant(name="now", holds={"a0": Resources({"cpus": 6000})}, ends_by=1e9)
+            ]
+            desk.offer(0, 4)
+            large = desk.place("large", 8)
+            await asyncio.sleep(1)
+            claim = await desk.place("small.0", 2)
+            desk.offer(0, 2)
+            late = desk.place("small.1", 2)
+            await asyncio.sleep(5)
+            assert not late.done() and not large.done()
+            claim.settled()
+            desk.pool.add([], 0.0)
+            desk.queue.poke()
+            await late  # the first has ended at once: what was left to it is left again
+            large.cancel()
+
+    in_virtual_time(story)()
+
+
+def test_more_than_a_queue_may_ever_hold_is_refused_at_once() -> None:
+    few = Queue(name="few", limits=Limits(cpus=3000))
+
+    async def story() -> None:
+        async with at_work() as desk:
+            with pytest.raises(
+                NeverFitsError, match="few may hold 3 CPUs: 0 are held, 4 asked for"
+            ):
+                await desk.place("g", 4, queue=few)
+            desk.offer(0, 8)
+            first = await desk.place("first", 2, queue=few)
+            desk.offer(1, 8)
+            second = desk.place("second", 2, queue=few)
+            await asyncio.sleep(1)
+            assert "few may hold 3 CPUs: 2 are held, 2 asked for" in desk.queue.explain("second")
+            first.settled()
+            desk.queue.poke()
+            await second
+
+    in_virtual_time(story)()
 
 
 async def test_higher_priority_comes_first_then_who_came_first(desk: Desk) -> None:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.limits import Held
 from scheduler.packing import Occupant, Shortage, pack, place
 from scheduler.placement import Assignment, Placement
-from scheduler.policy import Order, Queue
+from scheduler.policy import Limits, Order, Queue
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
+from scheduler.reservations import Agents, State, Waiting
 from scheduler.topology import AgentSnapshot
-from scheduler.turns import (
-    MOST_RESERVED,
-    Agents,
-    Preempt,
-    Start,
-    State,
-    Turn,
-    Waiting,
-    decide,
-)
+from scheduler.turns import MOST_RESERVED, Preempt, Start, Turn, decide
 from tests.scheduler.packing.machines import make_agent
 
 REALTIME = Queue(name="realtime", priority=10)
@@ -47,6 +41,14 @@ class Running:
     began: float
     ends: float | None
     """None: it runs until it is told to end."""
+
+
+def sum_of(running: Iterable[Running], queue: Queue) -> Held:
+    held = Held()
+    for run in running:
+        if run.waiting.queue is queue:
+            held += Held.asked(run.waiting.requests.values())
+    return held
 
 
 @dataclass
@@ -124,6 +126,11 @@ class World:
             reservations=self.turn.reservations,
             gained=self.gained,
             failed=self.turn.failed,
+            held={
+                run.waiting.queue.name: sum_of(self.running.values(), run.waiting.queue)
+                for run in self.running.values()
+                if run.waiting.queue.limits is not None
+            },
         )
 
     def shut(self, waiting: Waiting, agent: AgentSnapshot) -> bool:
@@ -397,6 +404,142 @@ def test_a_queue_uses_only_its_roles() -> None:
     turn = decide(State(waiting=waiting, agents=[other, mine]), placing, quickly)
     assert isinstance(turn.act, Start)
     assert [a.host for a in turn.act.agents] == ["a"]
+
+
+A, B = (Queue(name=role, roles=(role,)) for role in ("a", "b"))
+
+
+def in_role(role: str, agent: AgentSnapshot, free: int) -> AgentSnapshot:
+    return replace(agent, role=role, free=Resources({"mem": 1000 * free}))
+
+
+def holder(name: str, role: str, agent: AgentSnapshot, mem: int, **facts: Any) -> Occupant:
+    holds = {agent.agent_id: Resources({"mem": 1000 * mem})}
+    return Occupant(name=name, holds=holds, by_role={role: holds}, **facts)
+
+
+def fenced(**agents: Mapping[str, int]) -> dict[str, dict[str, Resources]]:
+    """By agent and role: so much memory is reserved."""
+    return {
+        agent: {role: Resources({"mem": 1000 * mem}) for role, mem in roles.items()}
+        for agent, roles in agents.items()
+    }
+
+
+def wanting(serial: int, mem: int, queue: Queue) -> Waiting:
+    requests = {"t": TaskRequest.of(mem_mib=mem)}
+    return Waiting(graph_id=f"g{serial}", serial=serial, requests=requests, queue=queue)
+
+
+def test_nothing_is_kept_for_a_queue_where_its_roles_give_it_nothing() -> None:
+    mine, others = make_agent("mine", mem=4000), make_agent("others", mem=4000)
+    state = State(
+        waiting=[wanting(1, 4, A), wanting(2, 4, B)],
+        agents=[in_role("b", others, 4)],
+        capacity=[mine, others],
+        occupants=[holder("now", "a", mine, 4, ends_by=100.0)],
+        fenced=fenced(**{mine.agent_id: {"a": 4}, others.agent_id: {"b": 4}}),
+    )
+    turn = decide(state, placing, quickly)
+    assert isinstance(turn.act, Start) and turn.act.waiting.queue is B
+    assert turn.reservations[1].needs.keys() == {mine.agent_id}
+    known = replace(state, capacity=None)
+    assert isinstance(decide(known, placing, quickly).act, Start), "as far as is known"
+
+
+def test_what_is_kept_on_an_agent_of_several_roles_leaves_the_others_theirs() -> None:
+    """4 for role a, 4 for role b, 2 for both: of the 2 nobody takes what the first needs."""
+    agent = make_agent("x", mem=10_000)
+    for others, starts in ((4, True), (5, True), (6, False)):
+        state = State(
+            waiting=[wanting(1, 5, A), wanting(2, others, B)],
+            agents=[in_role("b", agent, 6)],
+            capacity=[agent],
+            occupants=[holder("now", "a", agent, 4, ends_by=100.0)],
+            fenced=fenced(**{agent.agent_id: {"a": 4, "b": 4}}),
+        )
+        assert isinstance(decide(state, placing, quickly).act, Start) == starts, others
+    later = replace(state.occupants[0], name="later", by_role={}, holds={})
+    kept = decide(state, placing, quickly).reservations
+    since = replace(state, reservations=kept, occupants=[*state.occupants, later])
+    assert decide(since, placing, quickly).reservations == kept, "it stays where it is"
+
+
+def test_nobody_is_ended_whose_place_is_of_no_use_to_the_roles_of_a_queue() -> None:
+    agent = make_agent("x", mem=8000)
+    urgent = replace(URGENT, roles=("a",))
+    spare = {"preemptible": True, "ends_by": 1e9}
+    state = State(
+        waiting=[wanting(1, 4, urgent)],
+        agents=[],
+        capacity=[agent],
+        occupants=[holder("b.0", "b", agent, 4, **spare)],
+        fenced=fenced(**{agent.agent_id: {"a": 4, "b": 4}}),
+    )
+    assert decide(state, placing, quickly).act is None
+    both = replace(state, occupants=[*state.occupants, holder("a.0", "a", agent, 4, **spare)])
+    act = decide(both, placing, quickly).act
+    assert isinstance(act, Preempt) and [victim.name for victim in act.victims] == ["a.0"]
+
+
+def test_a_task_gets_what_victims_leave_in_one_role_beside_what_is_free_in_it() -> None:
+    """2 are free in role a, a victim there leaves 2: together enough, and nobody else need go."""
+    agent = make_agent("x", mem=8000)
+    spare = {"preemptible": True, "ends_by": 1e9}
+    state = State(
+        waiting=[wanting(1, 4, URGENT)],
+        agents=[in_role("a", agent, 2), in_role("b", agent, 2)],
+        capacity=[agent],
+        occupants=[holder(f"{r}.0", r, agent, 2, **spare) for r in ("a", "b")],
+    )
+    state = replace(
+        state,
+        agents=[replace(a, agent_id=f"{a.agent_id}/{a.role}") for a in state.agents],
+    )
+    act = decide(state, placing, quickly).act
+    assert isinstance(act, Preempt) and len(act.victims) == 1
+
+
+FEW = Queue(name="few", limits=Limits(tasks=2000, mem=6000))
+
+
+def test_a_queue_holds_no_more_than_its_limit_and_who_is_first_in_it_is_not_passed() -> None:
+    world = World.of([20])
+    world.arrive("first", [4], 10, FEW)
+    assert world.settle() == ["first"]
+    world.arrive("second", [4], 10, FEW)
+    world.arrive("third", [1], 10, FEW)
+    world.arrive("another", [5], 10, BATCH)
+    assert world.settle() == ["another"], "what is at its limit holds up nobody else"
+    (why,) = {*world.turn.limited.values()}
+    assert why == "queue few may hold 6 MiB of memory: 4 are held, 4 asked for"
+    world.advance(10)
+    assert (world.started["second"], world.started["third"]) == (10, 10)
+    world.arrive("fourth", [1], 1, FEW)
+    assert world.settle() == []
+    assert "2 tasks: 2 are held, 1 asked for" in "".join(world.turn.limited.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 6), st.integers(1, 9), st.booleans(), st.integers(0, 3)),
+        max_size=12,
+    )
+)
+def test_whatever_comes_no_limit_is_passed_and_nobody_waits_for_ever(
+    arrivals: list[tuple[int, int, bool, int]],
+) -> None:
+    world = World.of([8, 8])
+    for number, (mem, seconds, limited, pause) in enumerate(arrivals):
+        world.arrive(f"g{number}", [mem], seconds, FEW if limited else BATCH)
+        world.settle()
+        for _ in range(pause):
+            world.advance(world.now + 1)
+            held = world.state().held.get("few", Held())
+            assert held.tasks <= 2000 and held.mem <= 6000
+    world.advance(world.now + 1000)
+    assert len(world.started) == len(arrivals)
 
 
 def test_the_nodes_of_one_graph_do_not_hold_each_other_up() -> None:

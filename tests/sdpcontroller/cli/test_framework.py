@@ -131,7 +131,7 @@ async def test_a_master_that_wants_to_know_who_asks_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """By the same principal and secret as the controller's; a wrong one is said to be refused, and not shown."""
+    """By the controller's principal and secret; a wrong one is said to be refused, and not shown."""
     credentials = tmp_path / "credentials"
     credentials.write_text("sdp quite-secret\n")
     credentials.chmod(0o600)
