@@ -9,6 +9,7 @@ from typing import Final
 from katcp_iface.bounded import Limits, Observed
 from katcp_iface.cluster_requests import SystemRequests
 from katcp_iface.mirror import SensorMirror
+from scheduler.listening import stop_accepting
 from sdpcontroller.control import ControlPlane
 
 DEFAULT_PORT: Final = 5001
@@ -92,6 +93,7 @@ class KatcpServer:
     async def stop(self) -> None:
         """Answer the requests in progress (with a failure), take leave of the clients, and close."""
         self._stop_listening()
+        await stop_accepting(self._server.sockets)
         # aiokatcp waits until every client has read what was sent to it, for ever if it does not read.
         loop = asyncio.get_running_loop()
         cut_off = loop.call_later(_STOP_GRACE, self._server.abort_clients)

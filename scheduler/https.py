@@ -7,10 +7,11 @@ import ssl
 
 from aiohttp import web
 
+from scheduler.listening import AddressSite, GentleSite
 from scheduler.tls import CLOSE_SECONDS, HANDSHAKE_SECONDS
 
 
-class _TlsSite(web.BaseSite):
+class _TlsSite(GentleSite):
     """As aiohttp's, with handshakes that end."""
 
     def __init__(
@@ -44,5 +45,5 @@ def site(
 ) -> web.BaseSite:
     """Return what will serve an application at an address, over TLS if there is a context."""
     if context is None:
-        return web.TCPSite(runner, host, port)
+        return AddressSite(runner, host, port)
     return _TlsSite(runner, host, port, context)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def wait_for_port(
 FREE_PORTS = range(10_000, 20_000)
 FREE_BLOCKS = range(20_000, 32_000)
 _given: set[int] = set()
+"""What this process was given: of its own locks a process sees nothing."""
 
 
 @functools.cache
@@ -103,12 +104,26 @@ def _registry() -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _is_free(first: int, count: int, host: str) -> bool:
-    """Whether nobody listens on ports in a row, and no other process was given one; none will be then."""
+def _take(first: int, count: int, host: str = "127.0.0.1") -> bool:
+    """Take ports in a row on which nobody listens, and which nobody was given; whether that was so."""
+    ports = range(first, first + count)
+    if not _given.isdisjoint(ports):
+        return False
     try:
         fcntl.lockf(_registry(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
+    except OSError:
+        return False
+    if not _can_listen(ports, host):
+        fcntl.lockf(_registry(), fcntl.LOCK_UN, count, first)
+        return False
+    _given.update(ports)
+    return True
+
+
+def _can_listen(ports: Iterable[int], host: str = "127.0.0.1") -> bool:
+    try:
         with contextlib.ExitStack() as stack:
-            for port in range(first, first + count):
+            for port in ports:
                 stack.enter_context(socket.create_server((host, port)))
     except OSError:
         return False
@@ -117,16 +132,25 @@ def _is_free(first: int, count: int, host: str) -> bool:
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port on which nobody listens. No other test gets it, in whichever process, while this one lives."""
-    candidates = random.Random().sample(FREE_PORTS, 1000)
-    port = next(p for p in candidates if p not in _given and _is_free(p, 1, host))
-    _given.add(port)
-    return port
+    candidates = random.Random().sample(FREE_PORTS, len(FREE_PORTS))
+    return next(port for port in candidates if _take(port, 1, host))
 
 
 def free_ports(count: int) -> int:
-    """The first of TCP ports in a row, which no other process gets while this one lives."""
-    firsts = random.Random().choices(FREE_BLOCKS[:-count], k=1000)
-    return next(first for first in firsts if _is_free(first, count, "127.0.0.1"))
+    """The first of TCP ports in a row, which nobody else gets while this process lives."""
+    firsts = random.Random().choices(FREE_BLOCKS[:-count], k=20)
+    deadline = time.monotonic() + PATIENCE
+    while (found := next((first for first in firsts if _take(first, count)), None)) is None:
+        # Of the blocks between the ports in use few may be long enough: all are looked for.
+        busy = {port for port in FREE_BLOCKS if port in _given or not _can_listen([port])}
+        blocks = [p for p in FREE_BLOCKS[:-count] if busy.isdisjoint(range(p, p + count))]
+        firsts = random.Random().sample(blocks, min(len(blocks), 100))
+        if time.monotonic() > deadline:
+            pytest.fail(
+                f"no {count} ports in a row are free: {len(busy)} of {FREE_BLOCKS} are taken"
+            )
+        time.sleep(0.5)  # another process of tests ends
+    return found
 
 
 @contextlib.contextmanager
@@ -136,6 +160,7 @@ def port_block(count: int) -> Iterator[int]:
     try:
         yield first
     finally:
+        _given.difference_update(range(first, first + count))
         fcntl.lockf(_registry(), fcntl.LOCK_UN, count, first)
 
 

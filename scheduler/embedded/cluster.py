@@ -32,6 +32,7 @@ from scheduler.embedded.recovery import Recover, recover
 from scheduler.embedded.registry import Registry, RegistryKind
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.errors import ClusterError
+from scheduler.listening import SocketSite
 
 logger = logging.getLogger(__name__)
 
@@ -299,7 +300,7 @@ class Cluster:
                 shutdown_timeout=_SHUTDOWN_TIMEOUT,
             )
             await self._runner.setup()
-            self._site = web.SockSite(self._runner, listener)
+            self._site = SocketSite(self._runner, listener)
             await self._site.start()
         except BaseException:
             listener.close()

@@ -8,6 +8,7 @@ from typing import Any, Final
 import aiokatcp
 
 from pipelines.catalogue import CORRELATOR, EXPORTED_SENSORS
+from scheduler.listening import stop_accepting
 
 HEAPS: Final = "input-heaps-total"
 """The sensor that grows while a capture is on, where there is one."""
@@ -47,6 +48,11 @@ class StandInProgram(aiokatcp.DeviceServer):
         for name, description in EXPORTED_SENSORS.get(kind, {}).items():
             whole = not name.endswith(("fraction", "rate", "rms"))
             self.sensors.add(_sensor(int if whole else float, name, description))
+
+    async def stop(self, cancel: bool = True) -> None:
+        """Stop, and take leave of all clients."""
+        await stop_accepting(self.sockets)
+        await super().stop(cancel)
 
     def tick(self) -> None:
         """Let time pass: heaps come in while a capture is on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -241,6 +242,22 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_stop(control) ->
                     await writer.drain()
         async with asyncio.timeout(PATIENCE):
             await server.stop()
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_connects_while_it_stops_is_let_go_in_order(control, turns: int) -> None:
+    """See scheduler.listening."""
+    server = KatcpServer(control, port=0)
+    await server.start()
+    with socket.create_connection(server.address) as client:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await server.stop()
+        gc.collect()
+        client.settimeout(PATIENCE)
+        with contextlib.suppress(ConnectionResetError):  # it was not accepted yet
+            heard = b"".join(iter(lambda: client.recv(4096), b""))
+            assert heard.endswith(b"#disconnect server\\_shutting\\_down\n")
 
 
 async def test_an_address_in_use_is_told_and_leaves_nothing(server, control) -> None:

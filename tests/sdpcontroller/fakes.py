@@ -12,6 +12,7 @@ import aiokatcp
 from scheduler.errors import LaunchError, RestartError
 from scheduler.graph import PhysicalGraph
 from scheduler.journal import GraphPhase
+from scheduler.listening import stop_accepting
 from scheduler.packing import Explanation
 from scheduler.permission import Permission, granted
 from scheduler.placement import Assignment, Placement
@@ -68,6 +69,10 @@ class TaskServer(aiokatcp.DeviceServer):
             aiokatcp.DeviceStatus, "device-status", "how it is", default=aiokatcp.DeviceStatus.OK
         )
         self.sensors.add(self.status)
+
+    async def stop(self, cancel: bool = True) -> None:
+        await stop_accepting(self.sockets)
+        await super().stop(cancel)
 
     async def _answer(self, request: str, *args: str) -> None:
         self._journal.append((self._name, request, *args))

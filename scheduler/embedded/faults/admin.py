@@ -26,6 +26,7 @@ from scheduler.embedded.faults import Faults
 from scheduler.embedded.faults.requests import REQUEST
 from scheduler.embedded.faults.rules import Rule
 from scheduler.errors import ClusterError, QuantityError
+from scheduler.listening import AddressSite
 from scheduler.secret_files import read_secret
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class FaultServer:
         application.router.add_get("/faults/schema", self._schema)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, HOST, self._port)
+        site = AddressSite(self._runner, HOST, self._port)
         try:
             await site.start()
         except OSError as exc:
