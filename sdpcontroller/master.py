@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from scheduler.crash_points import CrashPoint
@@ -42,7 +42,7 @@ from sdpcontroller.draining import Draining
 from sdpcontroller.errors import CommandError
 from sdpcontroller.lost_writes import LostWrites
 from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
-from sdpcontroller.operations import Operations
+from sdpcontroller.operations import Handler, Operations
 from sdpcontroller.overrides import OVERRIDES, Overrides, Wanted
 from sdpcontroller.planning import Planning
 from sdpcontroller.products.product import Product
@@ -159,7 +159,11 @@ class Master:
         )
         self._transmissions = Transmissions(self._products, self._product)
         self._commands: set[asyncio.Task[Any]] = set()
-        self._handlers: dict[type[Command[Any]], Callable[[Any], Coroutine[Any, Any, Any]]] = {
+        self._handlers = self._all_handlers()
+
+    def _all_handlers(self) -> Mapping[type[Command[Any]], Handler]:
+        """Return what does each command."""
+        return {
             ConfigureProduct: self._configure,
             DeconfigureProduct: self._deconfigure,
             ReconfigureProduct: self._reconfigure,
@@ -168,9 +172,9 @@ class Master:
             MulticastGroups: self._multicast_groups,
             **self._operations.handlers(),
             **self._transmissions.handlers(),
-            **Draining(scheduler, self.agents, self.products).handlers(),
+            **Draining(self._scheduler, self.agents, self.products).handlers(),
             **self._repair.handlers(),
-            **Planning(scheduler, image, self._product).handlers(),
+            **Planning(self._scheduler, self._image, self._product).handlers(),
         }
 
     async def run(self, ready: asyncio.Event, stop: asyncio.Event) -> None:

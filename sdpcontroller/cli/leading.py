@@ -77,7 +77,7 @@ async def stand_by(
 @asynccontextmanager
 async def _watched(metrics: Metrics) -> AsyncIterator[None]:
     """Watch the event loop as long as the context lasts."""
-    watching = asyncio.create_task(metrics.watch_loop())
+    watching = asyncio.create_task(metrics.lag.watch())
     try:
         yield
     finally:

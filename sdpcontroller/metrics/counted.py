@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -16,20 +15,15 @@ from prometheus_client import Metric
 
 from scheduler.breath import Breath
 from scheduler.threads import compute
+from sdpcontroller.metrics.families import Families
+from sdpcontroller.metrics.lag import LoopLag
 
 logger = logging.getLogger(__name__)
 
-LAG_PERIOD: Final = 0.02
-"""Seconds between two looks at the event loop."""
-LATE: Final = 0.1
-"""Seconds of lateness that are told in the log: what a loop must never be, by its own computing."""
-TELL_LATE: Final = 10.0
-"""Seconds between two such lines at least."""
 FAMILIES_AT_ONCE: Final = 4
 """Families of figures that are collected before others have their turn; some have a figure of each task."""
 _COMMANDS: Final = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 _REQUESTS: Final = (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1, 3, 10, 30, 100)
-_LAGS: Final = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
 _EXCHANGES: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 5)
 _PACKINGS: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 _WAITS: Final = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 4 * 3600, 24 * 3600)
@@ -43,92 +37,60 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = prometheus.CollectorRegistry()
-        self.labels: dict[str, Sequence[str]] = {}
-        """Of each family, by its name."""
-        self.worst_lag = 0.0
-        """Seconds."""
-        self._commands = self._histogram(
+        families = Families()
+        self.registry, self.labels = families.registry, families.labels
+        self.lag = LoopLag(families)
+        self._commands = families.histogram(
             "sdp_command_seconds",
             "Time from a command to its reply",
             ["command", "outcome"],
             _COMMANDS,
         )
-        self._requests = self._histogram(
+        self._requests = families.histogram(
             "sdp_request_seconds",
             "Time from a KATCP request to its reply",
             ["request", "outcome"],
             _REQUESTS,
         )
-        self._waits = self._histogram(
+        self._waits = families.histogram(
             "sdp_queue_wait_seconds",
             "How long graphs waited for their place, by what ended the wait",
             ["queue", "outcome"],
             _WAITS,
         )
-        self._made_room = self._counter(
+        self._made_room = families.counter(
             "sdp_queue_made_room", "Batch nodes ended to make room for graphs of a queue", ["queue"]
         )
-        self._packings = self._histogram(
+        self._packings = families.histogram(
             "sdp_packing_seconds", "Time of one trial to place a graph", ["outcome"], _PACKINGS
         )
-        self._offers = self._counter(
+        self._offers = families.counter(
             "sdp_offers", "Offers of Mesos, by what became of them", ["what"]
         )
-        self._store = self._histogram(
+        self._store = families.histogram(
             "sdp_store_seconds",
             "Time of one exchange with the configuration database",
             ["exchange"],
             _EXCHANGES,
         )
-        self._deaths = self._counter(
+        self._deaths = families.counter(
             "sdp_task_deaths", "Tasks that ended by themselves and should not", ["kind", "outcome"]
         )
-        self._restarts = self._counter(
+        self._restarts = families.counter(
             "sdp_task_restarts", "Restarts of tasks that died", ["kind", "outcome"]
         )
-        self._lags = self._histogram(
-            "sdp_loop_lag_seconds", "How late the event loop was with what was due", [], _LAGS
-        )
-        self._own_lags = self._histogram(
-            "sdp_loop_own_lag_seconds",
-            "The part of that in which this process computed: the rest is the machine's",
-            [],
-            _LAGS,
-        )
-        self._worst = prometheus.Gauge(
-            "sdp_loop_lag_max_seconds", "The worst since the start", registry=self.registry
-        )
-        self._late_told = float("-inf")
-        self._reached = prometheus.Gauge(
+        self._reached = families.gauge(
             "sdp_start_seconds",
             "Time from the start of the process until it had come that far",
             ["reached"],
-            registry=self.registry,
         )
-        self.labels["sdp_start_seconds"] = ["reached"]
         self._steps: set[str] = set()
-        self._ends = prometheus.Gauge(
+        self._ends = families.gauge(
             "sdp_certificate_end_time_seconds",
             "Unix time at which a certificate ends that is shown to clients",
             ["use"],
-            registry=self.registry,
         )
-        self.labels["sdp_certificate_end_time_seconds"] = ["use"]
-        started = prometheus.Gauge(
-            "sdp_start_time_seconds", "Unix time of the start", registry=self.registry
-        )
-        started.set(time.time())
-
-    def _histogram(
-        self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
-    ) -> prometheus.Histogram:
-        self.labels[name] = labels
-        return prometheus.Histogram(name, text, labels, buckets=buckets, registry=self.registry)
-
-    def _counter(self, name: str, text: str, labels: Sequence[str]) -> prometheus.Counter:
-        self.labels[name] = labels
-        return prometheus.Counter(name, text, labels, registry=self.registry)
+        families.gauge("sdp_start_time_seconds", "Unix time of the start").set(time.time())
 
     # What is told
 
@@ -180,33 +142,6 @@ class Metrics:
     def certified(self, use: str, until: float) -> None:
         """Note the Unix time at which a certificate ends."""
         self._ends.labels(use).set(until)
-
-    # The event loop
-
-    def observe_lag(self, seconds: float, computed: float) -> None:
-        """Count a look at the event loop: how late it was, and what was computed since the last one."""
-        self._lags.observe(seconds)
-        self._own_lags.observe(min(seconds, computed))
-        if seconds > self.worst_lag:
-            self.worst_lag = seconds
-            self._worst.set(seconds)
-        if seconds > LATE and time.monotonic() - self._late_told > TELL_LATE:
-            self._late_told = time.monotonic()
-            logger.warning(
-                "the event loop was %.0f ms late; this process computed %.0f ms meanwhile",
-                1000 * seconds,
-                1000 * computed,
-            )
-
-    async def watch_loop(self) -> None:
-        """Look at the event loop until cancelled."""
-        loop = asyncio.get_running_loop()
-        computed = time.process_time()
-        while True:
-            due = loop.time() + LAG_PERIOD
-            await asyncio.sleep(LAG_PERIOD)
-            before, computed = computed, time.process_time()
-            self.observe_lag(max(0.0, loop.time() - due), computed - before)
 
     async def text(self) -> bytes:
         """Return all figures in Prometheus' text format.

@@ -67,37 +67,46 @@ def split_band(
         or make fewer than :data:`MIN_OUTPUT_CHANS` output channels.
     """
     first, last = output_channels or (0, n_chans)
-    if first % n_chans_per_substream or last % n_chans_per_substream:
-        raise ConfigError(
-            f"output_channels [{first}, {last}] must begin and end at a multiple of the "
-            f"{n_chans_per_substream} channels of a substream"
-        )
-    if (last - first) % continuum_factor:
-        raise ConfigError(
-            f"continuum_factor {continuum_factor} must divide the {last - first} channels that are kept"
-        )
+    _check_wanted(first, last, n_chans_per_substream, continuum_factor)
     piece = math.lcm(n_chans_per_substream, continuum_factor)  # what cannot be split
-    pieces = (last - first) // piece
-    least_each = math.ceil(MIN_OUTPUT_CHANS * continuum_factor / piece)
-    if pieces < least_each:
-        raise ConfigError(
-            f"continuum_factor {continuum_factor} leaves one output channel, ingest makes at least "
-            f"{MIN_OUTPUT_CHANS}"
-        )
     most_each = max(1, int(max_mbps // (chan_mbps * piece)))
-    needed = max(math.ceil(pieces / most_each), 2)
-    # Receivers of L0 count on parts of equal size.
-    possible = [n for n in range(1, pieces // least_each + 1) if pieces % n == 0]
-    parts = next((n for n in possible if n >= needed), possible[-1])
-    bounds = range(first, last + 1, (last - first) // parts)
+    parts = _parts((last - first) // piece, piece, continuum_factor, most_each)
     n_substreams = n_chans // n_chans_per_substream
 
     def endpoint(channel: int) -> int:
         return channel // n_chans_per_substream * n_endpoints // n_substreams
 
+    bounds = range(first, last + 1, (last - first) // parts)
     return tuple(
         Band((a, b), (endpoint(a), endpoint(b - 1) + 1)) for a, b in itertools.pairwise(bounds)
     )
+
+
+def _check_wanted(first: int, last: int, per_substream: int, factor: int) -> None:
+    """Refuse channels that are no whole number of substreams, or of averages."""
+    if first % per_substream or last % per_substream:
+        raise ConfigError(
+            f"output_channels [{first}, {last}] must begin and end at a multiple of the "
+            f"{per_substream} channels of a substream"
+        )
+    if (last - first) % factor:
+        raise ConfigError(
+            f"continuum_factor {factor} must divide the {last - first} channels that are kept"
+        )
+
+
+def _parts(pieces: int, piece: int, factor: int, most_each: int) -> int:
+    """Return among how many ingests pieces of so many channels are split, of which one can take some."""
+    least_each = math.ceil(MIN_OUTPUT_CHANS * factor / piece)
+    if pieces < least_each:
+        raise ConfigError(
+            f"continuum_factor {factor} leaves one output channel, ingest makes at least "
+            f"{MIN_OUTPUT_CHANS}"
+        )
+    needed = max(math.ceil(pieces / most_each), 2)
+    # Receivers of L0 count on parts of equal size.
+    possible = [n for n in range(1, pieces // least_each + 1) if pieces % n == 0]
+    return next((n for n in possible if n >= needed), possible[-1])
 
 
 def endpoint_range(first: str, start: int, stop: int, port: int) -> str:

@@ -94,13 +94,13 @@ async def test_declared_sensors_of_tasks_come_and_go_with_them() -> None:
 
 async def test_a_loop_that_is_held_up_is_seen() -> None:
     metrics = Metrics()
-    watching = asyncio.create_task(metrics.watch_loop())
+    watching = asyncio.create_task(metrics.lag.watch())
     await asyncio.sleep(0)
     time.sleep(0.35)  # noqa: ASYNC251 - to hold up the loop is the point
     for _ in range(5):  # the timer, its future, its task
         await asyncio.sleep(0)
     watching.cancel()
-    assert metrics.worst_lag > 0.05
+    assert metrics.lag.worst > 0.05
 
 
 async def test_what_the_scheduler_and_the_products_tell_is_counted() -> None:
@@ -146,7 +146,7 @@ async def test_queues_are_read_when_somebody_asks() -> None:
 
 async def test_of_a_lag_only_what_was_computed_is_its_own() -> None:
     metrics = Metrics()
-    metrics.observe_lag(0.4, computed=0.025)
+    metrics.lag.observe(0.4, computed=0.025)
     found = samples((await metrics.text()).decode())
     assert found["sdp_loop_lag_seconds_sum", ()] == 0.4
     assert found["sdp_loop_own_lag_seconds_sum", ()] == 0.025
@@ -169,10 +169,10 @@ def test_a_late_loop_is_told_in_the_log_and_not_each_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     metrics = Metrics()
-    metrics.observe_lag(0.09, computed=0.09)
+    metrics.lag.observe(0.09, computed=0.09)
     assert not caplog.records
     for _ in range(5):
-        metrics.observe_lag(0.2, computed=0.15)
+        metrics.lag.observe(0.2, computed=0.15)
     (line,) = caplog.messages
     assert line == "the event loop was 200 ms late; this process computed 150 ms meanwhile"
 
