@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import aiokatcp
 from aiokatcp.server import ClientConnection, RequestContext
 
+from katcp_iface.clients import WatchingClient
 from katcp_iface.lines import ClientLines, read_by_lines
 from sdpcontroller.config.document import MAX_BYTES
 from sdpcontroller.control import Command, ControlPlane
@@ -128,9 +129,13 @@ class BoundedServer(aiokatcp.DeviceServer):
         aiokatcp looks at the backlog when it sends informs to all, but not when replies are written.
         """
         for conn in list(self._lanes):
-            if conn.get_write_buffer_size() > self._limits.backlog:
-                logger.warning("cut off the client at %s: it does not read", conn.address)
-                conn.abort()
+            self.cut_off_if_slow(conn)
+
+    def cut_off_if_slow(self, conn: ClientConnection) -> None:
+        """Cut one client off, if it lets more than the backlog wait."""
+        if conn.get_write_buffer_size() > self._limits.backlog:
+            logger.warning("cut off the client at %s: it does not read", conn.address)
+            conn.abort()
 
     def count_malformed(self) -> None:
         """Log how many malformed lines clients have sent, where there is more to say than was said."""
@@ -199,6 +204,7 @@ class BoundedServer(aiokatcp.DeviceServer):
             conn.write_message(aiokatcp.Message.inform("disconnect", "too many clients"))
             conn.close()
             return
+        WatchingClient.adopt(conn)
         _keep_alive(conn)
         lines = ClientLines(conn, self._limits.line, self._unreadable)
         read_by_lines(conn, lines)

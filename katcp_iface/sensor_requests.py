@@ -6,7 +6,7 @@ Annotations are evaluated here, unlike in other modules: aiokatcp decodes argume
 import asyncio
 import math
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiokatcp
 from aiokatcp.sensor import SensorSampler
@@ -14,6 +14,8 @@ from aiokatcp.server import ClientConnection, RequestContext
 
 from katcp_iface.bounded import BoundedServer
 from katcp_iface.patterns import PatternError, compiled
+
+T = TypeVar("T")
 
 PIECE: Final = 500
 """Informs that are written before others have their turn, and before the client must have read them."""
@@ -154,9 +156,27 @@ class SensorRequests(BoundedServer):
         params : list of str
             Its parameters.
         """
-        if strategy is not None:
-            self._check_times(ctx.conn, set(name.split(",")), strategy, args)
-        return await super().request_sensor_sampling(ctx, name, strategy, *args)
+        if strategy is None:
+            return await super().request_sensor_sampling(ctx, name)
+        names = name.split(",")
+        self._check_times(ctx.conn, set(names), strategy, args)
+        if len(names) > PIECE:
+            await self._check_names(names)
+        for piece in _pieces(names):  # of many names, some may have gone since they were checked
+            some = piece if len(names) <= PIECE else [n for n in piece if n in self.sensors]
+            if some:
+                reply = await super().request_sensor_sampling(ctx, ",".join(some), strategy, *args)
+        return (name, *reply[1:])
+
+    async def _check_names(self, names: Sequence[str]) -> None:
+        """Refuse what aiokatcp would refuse, before anything is done for the first of many."""
+        if len(set(names)) != len(names):
+            raise aiokatcp.FailReply("Duplicate sensor name")
+        for piece in _pieces(names):
+            for name in piece:
+                if name not in self.sensors:
+                    raise aiokatcp.FailReply(f"Unknown sensor {name!r}")
+            await asyncio.sleep(0)
 
     def _check_times(
         self,
@@ -216,8 +236,8 @@ def _time(argument: bytes) -> float:
     return time
 
 
-def _pieces(sensors: Sequence[aiokatcp.Sensor[Any]]) -> Iterator[Sequence[aiokatcp.Sensor[Any]]]:
-    return (sensors[first : first + PIECE] for first in range(0, len(sensors), PIECE))
+def _pieces(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (things[first : first + PIECE] for first in range(0, len(things), PIECE))
 
 
 async def _breathe(ctx: RequestContext) -> None:

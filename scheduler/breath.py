@@ -8,6 +8,7 @@ for two thousand, and nothing else is answered meanwhile.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -62,3 +63,58 @@ class OneByOne:
             self._waiting.popleft()
             if self._waiting:
                 asyncio.get_running_loop().call_soon(self._next)
+
+
+RATION: Final = 0.01
+"""Seconds of the loop's time that many callbacks of one kind may take at a stretch."""
+
+
+class Ration:
+    """Time for callbacks of one kind that come all at once: beyond it, they wait until others had their turn.
+
+    A loop that was held up finds all its sockets ready, and would read them all before anything else.
+
+    Parameters
+    ----------
+    seconds
+        What they may take at a stretch; they have half of all time in the long run before any of them waits.
+    """
+
+    def __init__(self, seconds: float = RATION) -> None:
+        self._seconds = seconds
+        self._debt = 0.0
+        self._at = float("-inf")
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no time left now."""
+        now = time.perf_counter()
+        self._debt = max(0.0, self._debt - (now - self._at) / 2)
+        self._at = now
+        return bool(self._waiting) or self._debt >= self._seconds
+
+    def do(self, act: Callable[[], None]) -> None:
+        """Do something now."""
+        begun = time.perf_counter()
+        try:
+            act()
+        finally:
+            self._debt += time.perf_counter() - begun
+
+    def wait(self, act: Callable[[], None]) -> None:
+        """Do something soon, in order."""
+        self._waiting.append(act)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Do what waits, as long as there is time; and go on with the rest in the next turn."""
+        end = time.perf_counter() + self._seconds
+        try:
+            while self._waiting and time.perf_counter() < end:
+                self._waiting.popleft()()
+        finally:
+            self._debt, self._at = self._seconds, time.perf_counter()  # used up, for this turn
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._go_on)

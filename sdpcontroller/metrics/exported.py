@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -57,21 +57,16 @@ class Exported(Listener):
         """Nothing of the system is kept here."""
 
     def collect(self) -> Iterable[Metric]:
-        """Yield one family for each sensor that has values."""
-        families: dict[str, GaugeMetricFamily] = {}
-        for product, task, sensor, value in self._readings():
-            kind = self._kinds[product][task]
-            name = metric_name(kind, sensor)
-            family = families.get(name)
-            if family is None:
-                help_text = EXPORTED_SENSORS[kind][sensor]
-                family = families[name] = GaugeMetricFamily(
-                    name, help_text, labels=["product", "task"]
-                )
-            family.add_metric([product, task], value)
-        return families.values()
-
-    def _readings(self) -> Iterator[tuple[str, str, str, float]]:
+        """Yield one family for each sensor that has values, as they are when this begins."""
+        found: dict[str, tuple[str, list[tuple[str, str, float]]]] = {}
         for product, values in self._values.items():
             for (task, sensor), value in values.items():
-                yield product, task, sensor, value
+                kind = self._kinds[product][task]
+                help_text = EXPORTED_SENSORS[kind][sensor]
+                _, readings = found.setdefault(metric_name(kind, sensor), (help_text, []))
+                readings.append((product, task, value))
+        for name, (help_text, readings) in found.items():
+            family = GaugeMetricFamily(name, help_text, labels=["product", "task"])
+            for product, task, value in readings:
+                family.add_metric([product, task], value)
+            yield family

@@ -13,6 +13,7 @@ from typing import Any, Final
 import aiokatcp
 from aiokatcp.client import AbstractSensorWatcher, SyncState
 
+from scheduler.breath import Ration
 from sdpcontroller.control import TaskSensor
 from sdpcontroller.errors import CommandError
 from sdpcontroller.products.task_client import TaskClient
@@ -135,6 +136,7 @@ class TaskConnection:
         port: int,
         callback: SensorCallback | None,
         may_act: Callable[[], bool] = lambda: True,
+        reading: Ration | None = None,
     ) -> None:
         self.task = task
         self._may_act = may_act
@@ -142,7 +144,7 @@ class TaskConnection:
         self._closed = False
         self._limits: set[asyncio.Timeout] = set()
         self._settled = asyncio.Event()
-        self._client = TaskClient(host, port)
+        self._client = TaskClient(host, port, reading)
         self._client.add_failed_connect_callback(lambda _: self._settled.set())
         if callback is not None:
             self._client.add_sensor_watcher(_Mirror(product, task, callback, self._settled.set))

@@ -103,7 +103,13 @@ class RunningGraph:
         services = self._services
         host, port = endpoint
         self.connections[task] = TaskConnection(
-            self._product, task, host, port, services.sensor_changed, services.may_act
+            self._product,
+            task,
+            host,
+            port,
+            services.sensor_changed,
+            services.may_act,
+            services.reading,
         )
 
     def disconnect(self, task: str) -> None:

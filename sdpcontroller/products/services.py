@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from scheduler.breath import OneByOne
+from scheduler.breath import OneByOne, Ration
 from scheduler.permission import Permission, granted
 from sdpcontroller.control import ProductRecord, TaskSensor
 from sdpcontroller.multicast import MulticastPool
@@ -84,6 +84,8 @@ class Services:
     """When tasks may be started again without being asked; see :mod:`sdpcontroller.repair`."""
     linking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LINKS_AT_ONCE))
     """Room for links that are being opened, where many are."""
+    reading: Ration = field(default_factory=Ration)
+    """The loop's time for what all tasks tell of their sensors."""
     telling: OneByOne = field(default_factory=OneByOne)
     """Through which all products tell of their tasks."""
     note_loss: Callable[[str], None] = lambda _: None

@@ -10,6 +10,8 @@ from typing import Any, Final
 import aiokatcp
 from aiokatcp.connection import Connection, wrap_handler
 
+from scheduler.breath import Ration
+
 READ_BUFFER: Final = 16 << 10
 """Bytes of what is read at once. aiokatcp takes 256 KiB, of which two thousand make half a gigabyte."""
 
@@ -24,11 +26,36 @@ class TaskClient(aiokatcp.Client):
     """A client with a small buffer, that looks at the signature of a method once and not for each client.
 
     What follows overrides what aiokatcp calls itself, or for itself.
+
+    Parameters
+    ----------
+    reading
+        Time that all clients together have for what they read.
     """
 
+    def __init__(self, host: str, port: int, reading: Ration | None = None) -> None:
+        super().__init__(host, port)
+        self._reading = reading or Ration()
+
     def _connection_made(self, conn: Connection) -> None:
-        conn._buffer = memoryview(bytearray(READ_BUFFER))  # noqa: SLF001  # there is no other way
+        unsealed: Any = conn  # there is no other way
+        unsealed._buffer = memoryview(bytearray(READ_BUFFER))  # noqa: SLF001
+        unsealed.buffer_updated = functools.partial(self._arrived, conn, conn.buffer_updated)
         super()._connection_made(conn)
+
+    def _arrived(self, conn: Connection, read: Callable[[int], None], count: int) -> None:
+        """Read what has arrived: now, or when there is time; it stays where it is, and nothing follows it."""
+
+        def read_late() -> None:
+            if not conn.is_closing():
+                read(count)
+                conn.resume_reading()
+
+        if self._reading.full:
+            conn.pause_reading()
+            self._reading.wait(read_late)
+        else:
+            self._reading.do(functools.partial(read, count))
 
     def add_inform_callback(self, name: str, callback: Callable[..., None]) -> None:
         """Add a callback; see aiokatcp."""

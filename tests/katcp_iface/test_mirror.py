@@ -11,6 +11,7 @@ from typing import Any
 import aiokatcp
 import pytest
 
+from katcp_iface import clients
 from katcp_iface import server as katcp_server
 from katcp_iface.mirror import MAX_MIRRORED, TASKS_AT_ONCE
 from sdpcontroller.control import (
@@ -403,6 +404,64 @@ async def test_thousands_of_sensors_are_listed_while_others_are_answered(connect
         await other.request("sensor-value", "nothing")
     with pytest.raises(aiokatcp.FailReply, match="could take for ever"):
         await other.request("sensor-value", "/(e+)+x/")
+
+
+async def test_thousands_of_sensors_are_subscribed_to_in_pieces(
+    connect, control, server, monkeypatch
+) -> None:
+    monkeypatch.setattr(clients, "SAMPLERS_AT_ONCE", 100)
+    control.put(control.product("array_1"))
+    for n in range(900):  # two pieces
+        control.sense(reading(name=f"figure-{n}"))
+    client, other = await connect(), await connect()
+    every = [f"{TASK}.figure-{n}" for n in range(900)]
+    for names, complaint in (([*every, "nothing"], "Unknown"), ([*every, every[0]], "Duplicate")):
+        with pytest.raises(aiokatcp.FailReply, match=complaint):
+            await client.request("sensor-sampling", ",".join(names), "event")
+    (conn,) = (c for c in server._server._connections if client_port(client) == c.address.port)
+    assert not conn._samplers, "nothing was done for the first of them"
+    told: list[bytes] = []
+    client.add_inform_callback("sensor-status", lambda *words: told.append(words[2]))
+    reply = asyncio.create_task(client.request("sensor-sampling", ",".join(every), "event"))
+    await other.request("watchdog")
+    words, _ = await reply
+    assert words == [",".join(every).encode(), b"event"]
+    assert [name.decode() for name in told] == every, "all came before the reply"
+    samplers = list(conn._samplers.values())
+    client.close()
+    await client.wait_closed()
+    async with asyncio.timeout(PATIENCE):
+        while any(sampler.sensor is not None for sampler in samplers):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert len(samplers) == 900
+
+
+async def test_what_changes_together_is_told_together_and_before_what_comes_later(
+    client, control, server
+) -> None:
+    control.put(control.product("array_1"))
+    names = [f"{TASK}.figure-{n}" for n in range(20)]
+    for n in range(20):
+        control.sense(reading(name=f"figure-{n}"))
+    await client.request("sensor-sampling", ",".join(names), "event")
+    (conn,) = server._server._connections
+    sent: list[bytes] = []
+    write = conn._transport.write
+    conn._transport.write = lambda data: (sent.append(bytes(data)), write(data))
+    for n in range(20):
+        control.sense(reading(name=f"figure-{n}", value=n + 100))
+    await asyncio.sleep(0)
+    (together,) = sent
+    assert [line.split()[3].decode() for line in together.splitlines()] == names
+    control.sense(reading(name="figure-3", value=1000))
+    server._server.mass_inform("later")
+    assert [line.split()[0] for line in sent[1].splitlines()] == [b"#sensor-status", b"#later"]
+    await asyncio.sleep(0)
+    assert len(sent) == 2
+
+
+def client_port(client: aiokatcp.Client) -> int:
+    return int(client._connection._transport.get_extra_info("sockname")[1])
 
 
 async def test_of_hundreds_of_tasks_that_change_together_some_are_shown_at_a_time(server) -> None:

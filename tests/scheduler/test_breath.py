@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.breath import Breath, OneByOne
+from scheduler import breath
+from scheduler.breath import Breath, OneByOne, Ration
 
 
 @given(steps=st.integers(1, 10), total=st.integers(0, 50))
@@ -23,10 +26,10 @@ def test_nobody_waits_for_more_than_so_many_steps(steps: int, total: int) -> Non
 
         watching = asyncio.create_task(other())
         await asyncio.sleep(0)
-        breath = Breath(steps)
+        pauses = Breath(steps)
         for _ in range(total):
             done += 1
-            await breath.step()
+            await pauses.step()
         await watching
         return seen
 
@@ -54,3 +57,45 @@ async def test_between_two_calls_others_have_their_turn() -> None:
     await asyncio.sleep(0)
     assert order == ["a", "-", "wrong", "-", "b", "-", "c"]
     assert [type(fault) for fault in faults] == [ZeroDivisionError]
+
+
+class Clock:
+    """Time that passes when somebody computes."""
+
+    now = 1000.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+async def test_what_has_no_time_left_waits_in_order_until_others_had_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(breath, "time", clock)
+    order: list[str] = []
+
+    def act(name: str) -> None:
+        order.append(name)
+        clock.now += 0.004
+
+    ration = Ration(seconds=0.01)
+    for n in range(3):  # all that comes in half of all time is done at once
+        assert not ration.full
+        ration.do(functools.partial(act, "abc"[n]))
+        clock.now += 0.004
+    for n in range(10):
+        if ration.full:
+            ration.wait(functools.partial(act, str(n)))
+        else:
+            ration.do(functools.partial(act, str(n)))
+    assert order == ["a", "b", "c", "0", "1", "2", "3", "4"], (
+        "after ten milliseconds more than its share"
+    )
+    for _ in range(2):
+        await asyncio.sleep(0)
+        order.append("-")
+    assert order[8:] == ["5", "6", "7", "-", "8", "9", "-"]
+    assert ration.full
+    clock.now += 0.02
+    assert not ration.full, "all is paid back"

@@ -8,6 +8,7 @@ from typing import Any
 import aiokatcp
 import pytest
 
+from scheduler.breath import Ration
 from sdpcontroller.control import TaskSensor
 from sdpcontroller.errors import CommandError
 from sdpcontroller.products.connections import MAX_SENSORS, TaskConnection
@@ -188,6 +189,26 @@ async def test_sensors_are_mirrored_with_type_units_and_status(
     await program.vanish()
     gone = await readings.until(lambda s: s.name == "heaps" and s.status == "unreachable")
     assert gone.value is None
+    link.close()
+    await link.wait_closed()
+
+
+async def test_what_there_is_no_time_for_is_read_in_order_later(
+    program: Program, readings: Readings
+) -> None:
+    """A loop that was held up does not read all tasks before it does anything else."""
+    program.sensors.add(aiokatcp.Sensor(int, "heaps", "", "", 0))
+    reading = Ration()
+    link = TaskConnection("p", "t", "127.0.0.1", program.port, readings, reading=reading)
+    await readings.until(lambda sensor: sensor.name == "heaps")
+    reading._debt = 3600.0  # for an hour
+    for n in range(1, 6):
+        program.sensors["heaps"].set_value(n)
+        await readings.until(lambda sensor, n=n: sensor.value == n)
+    assert [sensor.value for sensor in readings.seen][-6:] == [0, 1, 2, 3, 4, 5]
+    assert (await link.request("echo", "x", timeout=PATIENCE)) == ["x"]
+    await program.vanish()
+    await readings.until(lambda sensor: sensor.status == "unreachable")
     link.close()
     await link.wait_closed()
 

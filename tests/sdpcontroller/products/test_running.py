@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from scheduler.breath import Ration
 from scheduler.task import Death, Outcome, TaskState
 from scheduler.views import TaskView
 from sdpcontroller.errors import CommandError
@@ -42,6 +43,7 @@ def graph(programs: Mapping[str, Program]) -> RunningGraph:
         linking=asyncio.Semaphore(1),
         sensor_changed=lambda sensor: None,
         may_act=lambda: True,
+        reading=Ration(),
     )
     roles: Any = SimpleNamespace(katcp_tasks=NAMES)
     return RunningGraph("p", "g", roles, services)
