@@ -113,7 +113,10 @@ class Ration:
         end = time.perf_counter() + self._seconds
         try:
             while self._waiting and time.perf_counter() < end:
-                self._waiting.popleft()()
+                try:
+                    self._waiting[0]()
+                finally:
+                    self._waiting.popleft()
         finally:
             self._debt, self._at = self._seconds, time.perf_counter()  # used up, for this turn
             if self._waiting:

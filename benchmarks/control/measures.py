@@ -59,10 +59,12 @@ async def recovery() -> None:
         successor = site.start()
         client = await successor.client()
         answers = time.monotonic() - successor.began
-        async with Probe(successor) as busy:
+        answered = successor.cpu()
+        async with Probe(successor, from_start=True) as busy:
             await site.until_linked(tasks)
             adopted = time.monotonic() - successor.began
             cpu, delayed = successor.cpu(), successor.delayed()
+            reached = await successor.reached()
             for number in range(10):
                 await request(client, "capture-init", f"p{number}")
             captures = time.monotonic() - successor.began
@@ -70,7 +72,12 @@ async def recovery() -> None:
         print(f"  {tasks} tasks with KATCP, and a telescope state for each product")
         say("from start to the first answer", answers, None, "s")
         say("from start to all tasks adopted", adopted, 10.0, "s")
-        print(f"    of which {cpu:.1f} s computing, {delayed:.1f} s ready and without a CPU")
+        print(
+            f"    of which {cpu:.1f} s computing ({answered:.1f} s until the first answer), "
+            f"{delayed:.1f} s ready and without a CPU"
+        )
+        for what, seconds in sorted(reached.items(), key=lambda step: step[1]):
+            print(f"    {what:<12}{seconds:6.2f} s")
         say("from start to all products capturing", captures, None, "s")
         say("memory", successor.resident(), None, "MiB")
         say_requests(None, busy)

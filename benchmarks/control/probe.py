@@ -60,10 +60,17 @@ class Looks:
 
 
 class Probe:
-    """Asks a controller as long as its context lasts."""
+    """Asks a controller as long as its context lasts.
 
-    def __init__(self, controller: Controller) -> None:
+    Parameters
+    ----------
+    from_start
+        Whether the loop is judged by all looks since the controller was started, not since the context began.
+    """
+
+    def __init__(self, controller: Controller, *, from_start: bool = False) -> None:
         self._controller = controller
+        self._from_start = from_start
         self.seconds: dict[str, list[float]] = defaultdict(list)
         """Time to the reply, by request."""
         self.cpu = self.wall = self.delayed = 0.0
@@ -71,7 +78,7 @@ class Probe:
 
     async def __aenter__(self) -> Self:
         self._client = await self._controller.client()
-        self._before = await self._controller.figures()
+        self._before = {} if self._from_start else await self._controller.figures()
         self._cpu, self._wall = self._controller.cpu(), time.monotonic()
         self._delayed = self._controller.delayed()
         self._asking = asyncio.create_task(self._ask())

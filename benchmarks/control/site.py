@@ -93,6 +93,12 @@ class Controller:
         """Return the end of its log."""
         return self._log_path.read_text(errors="replace")[-3000:]
 
+    async def reached(self) -> dict[str, float]:
+        """Return the seconds from its start until it had come how far."""
+        prefix = "sdp_start_seconds,reached="
+        figures = (await self.figures()).items()
+        return {key.removeprefix(prefix): n for key, n in figures if key.startswith(prefix)}
+
     async def figures(self) -> dict[str, float]:
         """Return what Prometheus is told, by name with labels."""
         url = f"http://127.0.0.1:{self.metrics_port}/metrics"
