@@ -259,7 +259,8 @@ class Master:
         recoveries = []
         for product in tuple(self._products.values()):
             recoveries.append(services.background.create_task(product.recover()))
-            await asyncio.sleep(0)  # each looks at hundreds of tasks first
+            await asyncio.sleep(0)  # each looks at hundreds of tasks first,
+            _ = product.record  # and writes down how they are: not all when somebody listens
         services.background.create_task(self._linked(recoveries))
         tidying = tidy(self._store, self._multicast, self._products)
         services.background.create_task(tidying)
