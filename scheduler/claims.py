@@ -47,14 +47,14 @@ def claimed(placement: Placement, agents: Sequence[AgentSnapshot], pool: OfferPo
     if taken is None:
         return None
     by_id = {offer["id"]["value"]: offer for offer in taken}
-    assignments = {
-        name: replace(
-            assignment,
-            agent_id=chosen[assignment.agent_id].mesos_agent_id,
-            role=chosen[assignment.agent_id].role,
-        )
-        for name, assignment in placement.assignments.items()
-    }
+    known = list(placement.assignments.values())
+    agents_of = [chosen[assignment.agent_id] for assignment in known]
+    named_by_mesos = Assignment.with_columns(
+        known,
+        agent_id=[agent.mesos_agent_id for agent in agents_of],
+        role=[agent.role for agent in agents_of],
+    )
+    assignments = dict(zip(placement.assignments, named_by_mesos, strict=True))
     places = {(agent.mesos_agent_id, agent.role): agent for agent in chosen.values()}
     offers = {place: [by_id[i] for i in agent.offer_ids] for place, agent in places.items()}
     return Claim(Placement(assignments), places, offers)

@@ -210,12 +210,13 @@ class Ledger:
             drawn += self._draw_scalar(name, amount)
         for name, members in sorted(wanted.ranges.items()):
             drawn += self._draw_ranges(name, members)
-        return _joined(drawn)
+        once = len(drawn) == len(wanted.scalars) + len(wanted.ranges)
+        return drawn if once else _joined(drawn)
 
     def _draw_scalar(self, name: str, amount: Millis) -> list[dict[str, Any]]:
         drawn: list[dict[str, Any]] = []
         for entry in self._of(name):
-            if (part := min(amount, entry.scalar)) > 0:
+            if part := amount if amount < entry.scalar else entry.scalar:
                 entry.scalar -= part
                 amount -= part
                 value = {"value": from_millis(part)}
@@ -229,7 +230,7 @@ class Ledger:
         for entry in self._of(name):
             if part := members & entry.ranges:
                 entry.ranges -= part
-                members = _NONE if part == members else members - part
+                members = _NONE if part.intervals == members.intervals else members - part
                 pairs = [{"begin": begin, "end": end} for begin, end in part.intervals]
                 value = {"range": pairs}
                 drawn.append({"name": name, "type": "RANGES", "ranges": value, **entry.copied})
@@ -240,8 +241,6 @@ class Ledger:
 
 def _joined(drawn: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join scalars that differ in nothing but the offer they come from."""
-    if len({resource["name"] for resource in drawn}) == len(drawn):
-        return drawn
     joined: dict[str, dict[str, Any]] = {}
     others: list[dict[str, Any]] = []
     for resource in drawn:

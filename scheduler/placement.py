@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 from scheduler.quantities import Millis, Ranges, Resources
@@ -57,6 +58,16 @@ class Assignment:
         if columns:
             raise TypeError(f"an assignment has no {', '.join(columns)}")
         return made
+
+    @classmethod
+    def with_columns(
+        cls, known: Sequence[Assignment], **columns: Iterable[Any]
+    ) -> list[Assignment]:
+        """Return the same assignments with other values of these fields, one after the other."""
+        same = {
+            f.name: map(attrgetter(f.name), known) for f in fields(cls) if f.name not in columns
+        }
+        return cls.of_columns(len(known), **same, **columns)
 
     @property
     def cpuset(self) -> tuple[int, ...]:

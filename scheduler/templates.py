@@ -52,10 +52,16 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 
 @functools.lru_cache(maxsize=10_000)
 def _compiled(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return a template in the form of the ``%`` operator, and its fields; it is filled in again and again."""
+    """Return a template in the form of the ``%`` operator, and its fields; it is filled in again and again.
+
+    Of one without fields, the text that it stands for.
+    """
     tokens = list(_split(text))
+    names = tuple(token for is_field, token in tokens if is_field)
+    if not names:
+        return "".join(token for _, token in tokens), ()
     form = "".join("%s" if is_field else token.replace("%", "%%") for is_field, token in tokens)
-    return form, tuple(token for is_field, token in tokens if is_field)
+    return form, names
 
 
 def _split(text: str) -> Iterator[tuple[bool, str]]:
@@ -95,7 +101,7 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
     """
     form, names = _compiled(text)
     try:
-        return form % tuple([values[name] for name in names])
+        return form % tuple([values[name] for name in names]) if names else form
     except KeyError as exc:
         unknown = str(exc.args[0])[:80]
         raise GraphError(f"{_short(text)} names {{{unknown}}}, which does not exist") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -64,3 +64,13 @@ def test_many_are_made_at_once_as_one_by_one() -> None:
     assert Assignment.of_columns(2, **few) == [Assignment("ingest.0", "S0", "agent-1")] * 2
     with pytest.raises(TypeError, match="has no colour"):
         Assignment.of_columns(0, colour=())
+
+
+def test_some_fields_of_many_are_changed_at_once() -> None:
+    other = replace(ASSIGNMENT, task="cal", host="agent-2")
+    changed = Assignment.with_columns([ASSIGNMENT, other], role=["sdp", "*"], agent_id=["S1", "S2"])
+    assert changed == [
+        replace(ASSIGNMENT, role="sdp", agent_id="S1"),
+        replace(other, role="*", agent_id="S2"),
+    ]
+    assert Assignment.with_columns([], role=[]) == []
