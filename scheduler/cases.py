@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scheduler.claims import Claim
+from scheduler.claims import Claim, why_not_again
 from scheduler.errors import NeverFitsError
 from scheduler.offers import OfferPool
 from scheduler.packing import Explanation, Shortage, Verdict
+from scheduler.placement import Running
 from scheduler.reservations import Agents, Waiting
 
 LEVELS: Final = 4
@@ -63,8 +65,14 @@ class Case:
             NeverFitsError(f"graph {graph_id} can never run on this cluster: {why}")
         )
 
-    def why(self, pool: OfferPool) -> str:
-        """Say why it still waits, for people."""
+    def why(self, pool: OfferPool, running: Sequence[tuple[str, Running]]) -> str:
+        """Say why it still waits, for people.
+
+        Parameters
+        ----------
+        running
+            What runs, with the ids of the graphs.
+        """
         if self.limited:
             return self.limited
         if self.explanation is not None:
@@ -72,8 +80,8 @@ class Case:
         if self.shortage is not None:
             return str(self.shortage)
         if self.waiting.fixed:
-            hosts = sorted({assignment.host for assignment in self.waiting.fixed.values()})
-            return f"what it had on {', '.join(hosts)} is not free"
+            fixed, requests = self.waiting.fixed, self.waiting.requests
+            return why_not_again(fixed, requests, pool.merged().agents, running)
         if not len(pool):
             return "no offers have come"
         merged = pool.merged()

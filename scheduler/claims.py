@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 from scheduler.offers import Offer, OfferPool
 from scheduler.packing import Shortage
-from scheduler.placement import Assignment, Placement
+from scheduler.packing.shortage import listed
+from scheduler.placement import Assignment, Placement, Running
+from scheduler.quantities import Ranges, Resources
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 
@@ -82,6 +84,50 @@ def in_place(
         by_place[place] = replace(agent, free=agent.free - wanted)
         again[name] = replace(assignment, agent_id=agent.agent_id)
     return Placement(again), list(by_place.values())
+
+
+def why_not_again(
+    fixed: Mapping[str, Assignment],
+    requests: Mapping[str, TaskRequest],
+    agents: Sequence[AgentSnapshot],
+    running: Sequence[tuple[str, Running]],
+) -> str:
+    """Say why tasks cannot have what they had, for people.
+
+    Parameters
+    ----------
+    agents
+        What is offered.
+    running
+        What runs, with the ids of the graphs.
+    """
+    free = {(agent.mesos_agent_id, agent.role): agent.free for agent in agents}
+    said: dict[str, None] = {}
+    for name, assignment in fixed.items():
+        host, place = assignment.host, (assignment.agent_id, assignment.role)
+        if place not in free:
+            said[f"nothing on {host} is offered"] = None
+        elif missing := free[place].lacking(wanted := assignment.resources(requests[name])):
+            held = _held(assignment.agent_id, missing, running)
+            said[f"{name} lacks {missing} on {host}{held}"] = None
+        else:
+            free[place] -= wanted
+    hosts = ", ".join(sorted({assignment.host for assignment in fixed.values()}))
+    return f"what it had on {hosts} is not free: {'; '.join(said) or 'but is by now'}"
+
+
+def _held(agent_id: str, missing: Resources, running: Sequence[tuple[str, Running]]) -> str:
+    """Name the tasks that have cores or ports of these; empty where nobody of ours has."""
+    holders = [
+        f"{task.name} of {graph_id}"
+        for graph_id, task in running
+        if task.agent_id == agent_id
+        and any(
+            members & missing.ranges.get(name, Ranges())
+            for name, members in task.assignment.resources(task.request).ranges.items()
+        )
+    ]
+    return f", which {listed(holders)} has" if holders else ""
 
 
 def beside_fixed(

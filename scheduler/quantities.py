@@ -301,6 +301,12 @@ class Resources:
             self.ranges.get(k, Ranges()).issuperset(v) for k, v in other.ranges.items()
         )
 
+    def lacking(self, other: Resources) -> Resources:
+        """Return what of `other` is not here."""
+        scalars = {k: max(0, v - self.scalars.get(k, 0)) for k, v in other.scalars.items()}
+        ranges = {k: v - self.ranges.get(k, Ranges()) for k, v in other.ranges.items()}
+        return Resources(scalars, ranges)
+
     @classmethod
     def from_mesos(cls, resources: Sequence[Mapping[str, Any]]) -> Resources:
         """Sum a list of Mesos ``Resource`` messages (JSON form), whatever their roles.

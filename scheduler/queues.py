@@ -277,7 +277,7 @@ class LaunchQueue:
 
     def _why(self, case: Case) -> str:
         """Say why it still waits: that its agents are closed matters more than what is free on them."""
-        return self._shut_out(case.waiting) or case.why(self.pool)
+        return self._shut_out(case.waiting) or case.why(self.pool, self.tenants.running())
 
     def _shut_out(self, waiting: Waiting) -> str:
         """Say which agents a graph must have and cannot, whatever ends there; empty if there is none."""

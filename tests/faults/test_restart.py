@@ -130,7 +130,8 @@ async def test_a_place_that_is_taken_is_told_and_the_rest_runs_on(tmp_path: Path
         await until(lambda: scheduler.tasks("g")["a"].state is TaskState.DEAD)
         thief = replace(request, ports=(), cpus=1000, host=old)
         await scheduler.launch(physical("thief", shell("t", "x", request=thief)), timeout=60)
-        with pytest.raises(NoFitError, match=f"what it had on {old} is not free"):
+        said = f"what it had on {old} is not free: a lacks cpus:1 on {old}$"
+        with pytest.raises(NoFitError, match=said):
             await scheduler.restart_task("g", "a", timeout=30)
         assert scheduler.tasks("g")["a"].state is TaskState.DEAD
         assert scheduler.tasks("g")["b"].state is TaskState.READY
@@ -166,6 +167,23 @@ async def test_a_place_on_an_agent_that_takes_nothing_is_told_with_the_reason(
         world.operations.reactivate(world.agents[host].info.id)
         await scheduler.restart_task("g", "a", timeout=60)
         assert launched_on(scheduler, "g")["a"] == host
+
+
+@in_virtual_time
+async def test_who_has_the_port_of_one_that_wants_it_back_is_told(tmp_path: Path) -> None:
+    a = server("a", LOG, restart=Restart.IN_PLACE)
+    async with World(tmp_path) as world, world.scheduler() as scheduler:
+        await scheduler.launch(physical("g", a), timeout=60)
+        host, port = scheduler.tasks("g")["a"].ports["p"]
+        world.program("a").exit(1)
+        await until(lambda: scheduler.tasks("g")["a"].state is TaskState.DEAD)
+        old = launched_on(scheduler, "g")["a"]
+        thief = server("t", LOG, request=replace(a.request, host=old))
+        await scheduler.launch(physical("thief", thief), timeout=60)
+        assert scheduler.tasks("thief")["t"].ports["p"] == (host, port)
+        said = rf"a lacks ports:\[{port}-{port}\] on {old}, which t of thief has"
+        with pytest.raises(NoFitError, match=said):
+            await scheduler.restart_task("g", "a", timeout=30)
 
 
 @in_virtual_time
