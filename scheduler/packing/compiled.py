@@ -33,7 +33,7 @@ Without ``_nrt=False`` numba counts references to every array argument at every 
 loops twenty times slower. The option is numba's own, though not documented; without it all works, slowly.
 """
 outlined = cast("Callable[[F], F]", numba.njit(**_uncounted))
-"""Decorator for such functions that are seldom called, and too large to be everywhere that they are."""
+"""Decorator for such functions that are too large to be everywhere that they are called."""
 
 Random = NDArray[np.uint64]
 """(1,) state of a generator of random numbers; not zero."""

@@ -291,18 +291,17 @@ def draw_device(cluster: Cluster, demand: Demand, plan: Plan, task: int, w: int,
     return ok
 
 
-@compiled
-def draw_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
-    """Draw from the tightest device for each want; where that leads nowhere, try the other choices."""
-    first_want, keep = demand.task[task, WANT], plan.draws[task]
+@inlined
+def draw_tightest(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> int:
+    """Draw from the tightest device for each want; return the number of those before one found none."""
+    first_want = demand.task[task, WANT]
     for w in range(first_want, demand.task[task, WANT_END]):
         d, _ = tightest_device(cluster, demand, plan.free, place, w)
         if d == NOWHERE:
-            undraw(plan, task, keep)
-            return w > first_want and search_devices(cluster, demand, plan, task, place)
+            return int(w - first_want)
         draw_device(cluster, demand, plan, task, w, d)
         plan.device[task, w - first_want] = d
-    return True
+    return int(demand.task[task, WANT_END] - first_want)
 
 
 @compiled
@@ -337,9 +336,23 @@ def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, plac
     return False
 
 
+@inlined
+def draw_plainly(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
+    """Draw all that a plain task needs but devices; False, with draws left, if something is short."""
+    n_cores, slot = demand.task[task, N_CORES], cluster.places[place, CORES]
+    ok = True
+    if n_cores > 0:
+        ok = draw(plan, task, slot, n_cores) and draw(plan, task, slot + MEM, demand.own[task, MEM])
+    for i in range(OWN_SLOTS):
+        amount = demand.own[task, i]
+        if ok and amount > 0:
+            ok = draw(plan, task, cluster.places[place, OWN] + i, amount)
+    return ok
+
+
 @compiled
 def draw_needs(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
-    """Draw all that a task needs in a place but devices; False, with draws left, if something is short."""
+    """Do the same for any task."""
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
     n = needs_at(cluster, demand, task, place, needs)
     ok = n != NOWHERE
@@ -378,9 +391,17 @@ def link(cluster: Cluster, plan: Plan, task: int, place: int) -> None:
 @compiled
 def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Put a task in a place of an agent that admits it, on any devices; False if it does not fit."""
-    if draw_needs(cluster, demand, plan, task, place) and draw_devices(
-        cluster, demand, plan, task, place
-    ):
+    if plain(demand, task):
+        ok = draw_plainly(cluster, demand, plan, task, place)
+    else:
+        ok = draw_needs(cluster, demand, plan, task, place)
+    if ok:
+        keep, n_wants = plan.draws[task], demand.task[task, WANT_END] - demand.task[task, WANT]
+        n = draw_tightest(cluster, demand, plan, task, place)
+        if n < n_wants:  # where that leads nowhere, try the other choices
+            undraw(plan, task, keep)
+            ok = n > 0 and search_devices(cluster, demand, plan, task, place)
+    if ok:
         link(cluster, plan, task, place)
         return True
     undraw(plan, task, 0)

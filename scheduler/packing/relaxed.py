@@ -16,9 +16,7 @@ from typing import Final
 import numpy as np
 
 from scheduler.packing.arrays import (
-    ADMISSION,
     AGENT,
-    NO,
     NOWHERE,
     PLACE,
     PLACE_END,
@@ -41,7 +39,7 @@ from scheduler.packing.bounds import (
     survey_gains,
 )
 from scheduler.packing.compiled import Random, below, compiled, inlined
-from scheduler.packing.placing import left_at, remove
+from scheduler.packing.placing import remove
 from scheduler.packing.strain import (
     Strain,
     cost_at,
@@ -66,20 +64,6 @@ NEVER: Final = 1 << 60
 """Step before which a task does not go to a place where it never fits."""
 BETTER: Final = -1e-12
 """A change of cost below this is one."""
-
-
-@compiled
-def mark_places(cluster: Cluster, demand: Demand, plan: Plan, start: Ints, until: Ints) -> None:
-    """Write 0 to `until` where a task fits when nothing else is placed, and NEVER elsewhere."""
-    places, admits, tasks = cluster.places, cluster.admits, demand.task
-    needs = np.empty((plan.slot.shape[1], 2), np.int64)
-    until[:] = NEVER
-    for task in range(len(tasks)):
-        for place in range(tasks[task, PLACE], tasks[task, PLACE_END]):
-            if admits[tasks[task, ADMISSION], places[place, AGENT]] == NO:
-                continue
-            if left_at(cluster, demand, start, task, place, needs) < np.inf:
-                until[task, place] = 0
 
 
 @inlined
@@ -312,7 +296,7 @@ def relax(
     start
         (slots,) what is free when nothing is placed.
     until
-        As :func:`mark_places` wrote it.
+        (tasks, places) 0 where a task fits when nothing is placed, NEVER elsewhere; changed.
     """
     strain = unstrained(plan, cluster.weight, start, until)
     if not place_all(cluster, demand, plan, strain, random):

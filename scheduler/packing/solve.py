@@ -10,16 +10,27 @@ from typing import Final
 import numpy as np
 
 from scheduler.packing.answer import assignments
-from scheduler.packing.arrays import FIRST, HUMBLEST, N_CORES, NOWHERE, TIGHTEST, Best, Ints, Plan
+from scheduler.packing.arrays import (
+    FIRST,
+    HUMBLEST,
+    N_CORES,
+    NOWHERE,
+    TIGHTEST,
+    Best,
+    Bytes,
+    Ints,
+    Plan,
+)
 from scheduler.packing.ejection import search
 from scheduler.packing.explain import explain
 from scheduler.packing.flat import Problem, flatten
 from scheduler.packing.greedy import insert_all
 from scheduler.packing.indexed import LARGE, insert_all_indexed, make_index
 from scheduler.packing.proof import hopeless
-from scheduler.packing.relaxed import NEVER, mark_places, relax
+from scheduler.packing.relaxed import NEVER, relax
 from scheduler.packing.resume import resumed
 from scheduler.packing.shortage import Shortage
+from scheduler.packing.sweep import columns_of, insert_all_swept, mark_fits_alone
 from scheduler.placement import Placement, Running
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest, VolumeRequest
@@ -90,10 +101,11 @@ def pack(
         Every task's assignment, or why they do not all fit.
     """
     problem = flatten(agents, tasks, running, capacity or ())
-    best, missing = _greedy(problem, searched=iterations > 0)
-    if missing and iterations > 0 and not hopeless(problem, _left_out(best)):
+    plan, missing = _greedy(problem, searched=iterations > 0)
+    best = Best(plan.where, plan.device)
+    if missing and iterations > 0 and not hopeless(problem, _left_out(plan)):
         effort = Effort(seed, iterations, seconds)
-        best, missing = _search(problem, best, missing, effort, start, _Rooms.of(problem))
+        best, missing = _search(problem, plan, missing, effort, start, _Rooms.of(problem))
     placement = Placement(assignments(problem, best.where, best.device))
     return explain(agents, tasks, placement, capacity) if missing else placement
 
@@ -108,12 +120,13 @@ def place(
 ) -> Placement | None:
     """Place all tasks like :func:`pack`, for those who do not ask why not."""
     problem = flatten(agents, tasks, running)
-    best, missing = _greedy(problem, searched=iterations > 0)
-    if missing and iterations > 0 and not hopeless(problem, _left_out(best)):
+    plan, missing = _greedy(problem, searched=iterations > 0)
+    best = Best(plan.where, plan.device)
+    if missing and iterations > 0 and not hopeless(problem, _left_out(plan)):
         effort = Effort(0, iterations, None)
         # a few steps do not pay for looking at all places of all tasks first
         rooms = _Rooms.of(problem, relaxed=iterations >= RELAXED)
-        best, missing = _search(problem, best, missing, effort, start, rooms)
+        best, missing = _search(problem, plan, missing, effort, start, rooms)
     return None if missing else Placement(assignments(problem, best.where, best.device))
 
 
@@ -135,18 +148,18 @@ def _keep(plan: Plan) -> Best:
     return Best(plan.where.copy(), plan.device.copy())
 
 
-def _left_out(best: Best) -> Ints:
-    return np.flatnonzero(best.where == NOWHERE)
+def _left_out(plan: Plan) -> Ints:
+    return np.flatnonzero(plan.where == NOWHERE)
 
 
-def _greedy(problem: Problem, *, searched: bool) -> tuple[Best, int]:
+def _greedy(problem: Problem, *, searched: bool) -> tuple[Plan, int]:
     """Return the fullest of the greedy plans, and how many tasks it lacks."""
     best, fewest = None, len(problem.tasks) + 1
     for order, rule in _orders(problem, searched=searched):
         plan = problem.empty_plan()
         missed = _insert_all(problem, plan, order, rule)
         if missed < fewest:
-            best, fewest = _keep(plan), missed
+            best, fewest = plan, missed
         if missed == 0:
             break
     assert best is not None  # noqa: S101 - for the type checker: there is an order, and it lacks fewer
@@ -155,27 +168,36 @@ def _greedy(problem: Problem, *, searched: bool) -> tuple[Best, int]:
 
 def _search(
     problem: Problem,
-    best: Best,
+    plan: Plan,
     fewest: int,
     effort: Effort,
     start: Placement | None,
     rooms: _Rooms,
 ) -> tuple[Best, int]:
-    """Search from the plan of an earlier attempt, then from shaken greedy ones, until one is full.
+    """Search from a plan or that of an earlier attempt, then from shaken greedy ones, until one is full.
 
     Ends with the fullest when the effort is used up.
     """
     generator = np.random.default_rng(effort.seed)
     end = np.inf if effort.seconds is None else time.monotonic() + effort.seconds
-    steps = effort.iterations
+    steps, best = effort.iterations, _keep(plan)
+    plans = _starts(problem, plan if start is None else resumed(problem, start), generator)
     while fewest and steps > 0 and time.monotonic() < end:
-        plan = _shaken(problem, generator) if start is None else resumed(problem, start)
-        start = None
-        found, missed, used = _round(problem, plan, rooms, generator, steps)
+        found, missed, used = _round(problem, next(plans), rooms, generator, steps)
         if missed < fewest:
             best, fewest = found, missed
         steps -= used
     return best, fewest
+
+
+def _starts(problem: Problem, plan: Plan, generator: np.random.Generator) -> Iterator[Plan]:
+    """Yield a plan, then greedy ones in orders that are not quite those of the sizes."""
+    size = problem.demand.size
+    while True:
+        yield plan
+        noise = 1 + SHAKE * generator.random(len(size))
+        plan = problem.empty_plan()
+        _insert_all(problem, plan, np.argsort(-size * noise), TIGHTEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +206,7 @@ class _Rooms:
 
     candidates: Ints
     """(tasks, any)"""
-    until: Ints | None
+    fits: Bytes | None
     """(tasks, places), or None where the search of relaxed plans is not for this problem."""
 
     @classmethod
@@ -195,9 +217,15 @@ class _Rooms:
         tied = problem.demand.tie.shape[1] > 0
         if not relaxed or tied or n_tasks * n_places > CANDIDATES:
             return cls(candidates, None)
-        until = np.empty((n_tasks, n_places), np.int64)
-        mark_places(problem.cluster, problem.demand, problem.empty_plan(), problem.free, until)
-        return cls(candidates, until)
+        return cls(candidates, places_of_each(problem))
+
+
+def places_of_each(problem: Problem) -> Bytes:
+    """Mark in (tasks, places) where each task fits when nothing else is placed."""
+    fits = np.empty((len(problem.tasks), len(problem.cluster.places)), np.uint8)
+    columns = columns_of(problem.cluster, problem.free)
+    mark_fits_alone(problem.cluster, problem.demand, problem.empty_plan(), columns, fits)
+    return fits
 
 
 def _round(
@@ -207,10 +235,10 @@ def _round(
     cluster, demand, free = problem.cluster, problem.demand, problem.free
     random = generator.integers(1, 2**63, 1, np.uint64)
     used = 0
-    if rooms.until is not None:
+    if rooms.fits is not None:
         used = min(RELAXED, max(steps - EJECTIONS, 4 * steps // 5))
         relaxed = _copy(plan)
-        until = np.where(rooms.until == NEVER, NEVER, 0)
+        until = np.where(rooms.fits, 0, NEVER)
         if relax(cluster, demand, relaxed, free, until, random, used):
             return _keep(relaxed), 0, used
     found = _keep(plan)
@@ -223,21 +251,15 @@ def _copy(plan: Plan) -> Plan:
     return Plan(*(array.copy() for array in plan))
 
 
-def _shaken(problem: Problem, generator: np.random.Generator) -> Plan:
-    """Return a greedy plan in an order that is not quite that of the sizes."""
-    size = problem.demand.size
-    noise = 1 + SHAKE * generator.random(len(size))
-    plan = problem.empty_plan()
-    _insert_all(problem, plan, np.argsort(-size * noise), TIGHTEST)
-    return plan
-
-
 def _insert_all(problem: Problem, plan: Plan, order: Ints, rule: int, large: int = LARGE) -> int:
     """Insert tasks in order, on large clusters with an index; return how many are left out."""
-    index = make_index(problem.cluster, problem.demand, plan, large)
-    if index is None:
-        return insert_all(problem.cluster, problem.demand, plan, order, rule)
-    return insert_all_indexed(problem.cluster, problem.demand, plan, index, order, rule)
+    cluster, demand = problem.cluster, problem.demand
+    index = make_index(cluster, demand, plan, large)
+    if index is not None:
+        return insert_all_indexed(cluster, demand, plan, index, order, rule)
+    if rule == FIRST:
+        return insert_all(cluster, demand, plan, order, rule)
+    return insert_all_swept(cluster, demand, plan, columns_of(cluster, plan.free), order, rule)
 
 
 def warm_up() -> None:
@@ -264,3 +286,4 @@ def warm_up() -> None:
     pack(agents, tasks, iterations=10)
     problem = flatten(agents, tasks)
     _insert_all(problem, problem.empty_plan(), np.arange(3), HUMBLEST, large=0)
+    _insert_all(problem, problem.empty_plan(), np.arange(3), FIRST)

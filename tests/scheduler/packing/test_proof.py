@@ -44,13 +44,13 @@ def test_what_is_given_up_fits_in_no_way_and_all_that_is_proven_is_given_up(
 @given(rich.clusters(), rich.graphs(4))
 def test_no_search_places_what_is_given_up(agents: Cluster, tasks: Tasks) -> None:
     problem = flatten(agents, tasks)
-    best, missing = solve._greedy(problem, searched=True)
+    plan, missing = solve._greedy(problem, searched=True)
     if not given_up(problem):
         assert not any(total.short for total in cluster_totals(agents, tasks))
         return
     assert missing
     effort = solve.Effort(0, 300, None)
-    _, missing = solve._search(problem, best, missing, effort, None, solve._Rooms.of(problem))
+    _, missing = solve._search(problem, plan, missing, effort, None, solve._Rooms.of(problem))
     assert missing
 
 

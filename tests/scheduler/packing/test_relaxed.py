@@ -19,12 +19,12 @@ from scheduler.packing.relaxed import (
     forbidden,
     grow,
     make_move,
-    mark_places,
     place_all,
     relax,
     try_moves,
     users,
 )
+from scheduler.packing.solve import places_of_each
 from scheduler.packing.strain import Strain, force, overdrawn_slot, unstrained
 from scheduler.placement import Placement
 from scheduler.requests import GpuRequest, TaskRequest
@@ -38,8 +38,7 @@ Tasks = dict[str, TaskRequest]
 
 def _relaxed(problem: Problem, steps: int, seed: int = 1) -> tuple[bool, Plan]:
     plan = problem.empty_plan()
-    until = np.empty((len(problem.tasks), len(problem.cluster.places)), np.int64)
-    mark_places(problem.cluster, problem.demand, plan, problem.free, until)
+    until = np.where(places_of_each(problem), 0, NEVER)
     random = np.array([seed], np.uint64)
     cluster, demand = problem.cluster, problem.demand
     return relax(cluster, demand, plan, problem.free, until, random, steps), plan
@@ -66,15 +65,13 @@ def test_a_plan_that_it_calls_done_is_whole_and_holds(
 def test_places_where_a_task_never_fits_are_marked() -> None:
     instance = read_instance(draw("mixed-60-95", 0))
     problem = flatten(instance.agents, instance.tasks)
-    until = np.empty((len(problem.tasks), len(problem.cluster.places)), np.int64)
-    plan = problem.empty_plan()
-    mark_places(problem.cluster, problem.demand, plan, problem.free, until)
+    fits = places_of_each(problem)
     free = [len(node.cores) for agent in instance.agents for node in agent.topology.numa]
     for task, request in enumerate(instance.tasks.values()):
         for node, cores in enumerate(free):
-            if until[task, node] != NEVER:
+            if fits[task, node]:
                 assert len(request.cores) <= cores
-    assert ((until == 0).any(axis=1)).all()
+    assert fits.any(axis=1).all()
 
 
 def test_the_best_move_changes_the_cost_by_what_it_says() -> None:
@@ -103,8 +100,7 @@ def _followed(problem: Problem, steps: int, *, seed: int = 1, exact: bool = True
         search takes each for the first then.
     """
     cluster, demand, plan = problem.cluster, problem.demand, problem.empty_plan()
-    until = np.empty((len(problem.tasks), len(cluster.places)), np.int64)
-    mark_places(cluster, demand, plan, problem.free, until)
+    until = np.where(places_of_each(problem), 0, NEVER)
     strain = unstrained(plan, cluster.weight, problem.free, until)
     random = np.array([seed], np.uint64)
     if not place_all(cluster, demand, plan, strain, random):
