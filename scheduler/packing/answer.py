@@ -136,6 +136,9 @@ def _cut(numbers: Ints, lengths: Ints) -> _Numbers:
     """Cut numbers that lie one behind the other into runs of these lengths."""
     if not len(numbers):
         return [()] * len(lengths)
+    if lengths.max() == 1:
+        alone = zip(numbers.tolist())
+        return [next(alone) if n else () for n in lengths.tolist()]
     rest = iter(numbers.tolist())
     return [tuple(islice(rest, n)) if n else () for n in lengths.tolist()]
 

@@ -10,12 +10,18 @@ import numpy as np
 
 from scheduler.packing.arrays import (
     CORES,
+    L3,
     N_CORES,
+    NODE,
+    NOWHERE,
     OWN,
     OWN_SLOTS,
     SERVICE,
+    Cluster,
+    Demand,
     Ints,
 )
+from scheduler.packing.compiled import compiled
 from scheduler.packing.flat import Problem
 from scheduler.packing.greedy import each_fits_alone
 
@@ -28,31 +34,48 @@ def hopeless(problem: Problem, missing: Ints) -> bool:
     missing
         The numbers of those that were hard to place.
     """
-    if _short_of_own(problem) or _short_of_devices(problem):
+    cluster, demand, free = problem.cluster, problem.demand, problem.free
+    if short_of_own(cluster, demand, free) or short_of_devices(
+        cluster, demand, free, problem.family
+    ):
         return True
-    plan = problem.empty_plan()
-    return not each_fits_alone(problem.cluster, problem.demand, plan, missing)
+    return not each_fits_alone(cluster, demand, problem.empty_plan(), missing)
 
 
-def _short_of_own(problem: Problem) -> bool:
+@compiled
+def short_of_own(cluster: Cluster, demand: Demand, free: Ints) -> bool:
     """Whether more CPUs, memory, disk, ports or cores are asked for than all agents have."""
-    places, free, demand = problem.cluster.places, problem.free, problem.demand
-    n_nodes, n_agents = problem.n_nodes, len(problem.agents)
-    own = places[n_nodes : n_nodes + n_agents, OWN]
-    have = free[own[:, None] + np.arange(OWN_SLOTS)].sum(axis=0)
-    cores = free[places[:n_nodes, CORES]].sum()
-    too_much = demand.own.sum(axis=0) > have
-    return bool(too_much.any() or demand.task[:, N_CORES].sum() > cores)
+    spare, cores = np.zeros(OWN_SLOTS, np.int64), 0
+    for place in cluster.places:
+        if place[NODE] == NOWHERE:
+            spare += free[place[OWN] : place[OWN] + OWN_SLOTS]
+        elif place[L3] == NOWHERE:
+            cores += free[place[CORES]]
+    for task in range(len(demand.own)):
+        spare -= demand.own[task]
+        cores -= demand.task[task, N_CORES]
+    return bool(spare.min() < 0 or cores < 0)
 
 
-def _short_of_devices(problem: Problem) -> bool:
-    """Whether more is asked of GPUs, or of the interfaces of one network, than those have that can serve it."""
-    cluster, want = problem.cluster, problem.demand.want
-    for family in np.unique(problem.family):
-        services = problem.family == family
-        asked = want[services[want[:, SERVICE]], :2].sum(axis=0)
-        slots = cluster.device[cluster.serves[:, services].any(axis=1), 0]
-        have = problem.free[slots].sum(), problem.free[slots + 1].sum()
-        if asked[0] > have[0] or asked[1] > have[1]:
-            return True
-    return False
+@compiled
+def short_of_devices(cluster: Cluster, demand: Demand, free: Ints, family: Ints) -> bool:
+    """Whether more is asked of GPUs, or of the interfaces of one network, than those have that can serve it.
+
+    Parameters
+    ----------
+    family
+        As in :class:`~scheduler.packing.flat.Problem`.
+    """
+    n_families = family.max() + 1 if len(family) > 0 else 0
+    spare = np.zeros((n_families, 2), np.int64)
+    for d in range(len(cluster.device)):
+        slot = cluster.device[d, 0]
+        known = np.zeros(n_families, np.bool_)
+        for service in range(len(family)):
+            f = family[service]
+            if cluster.serves[d, service] != 0 and not known[f]:
+                known[f] = True
+                spare[f] += free[slot : slot + 2]
+    for w in range(len(demand.want)):
+        spare[family[demand.want[w, SERVICE]]] -= demand.want[w, :2]
+    return bool(np.any(spare < 0))

@@ -5,8 +5,7 @@ somewhere, and moves and swaps tasks until no slot is overdrawn. What is overdra
 to the mean that is free in slots of the kind, times the slot's burden. One step looks at one overdrawn slot and
 makes the best of all moves and swaps of the tasks that draw from it, even if that makes things worse; it is not
 taken back for some steps (tabu search, Glover 1989, doi:10.1287/ijoc.1.3.190). Where nothing better is found,
-what is overdrawn becomes dearer, so that the search leaves the hollows in which it is stuck (breakout, Morris
-1993).
+that slot becomes dearer, so that the search leaves the hollows in which it is stuck (breakout, Morris 1993).
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ TENURE: Final = 1
 SPREAD: Final = 4
 """Number of steps by which that differs at random."""
 GROWTH: Final = 0.1
-"""By how much of its first price the burden of an overdrawn slot grows, where no step makes things better."""
+"""By how much of its first price the burden of the slot that is looked at grows, where no step is better."""
 CHARGE_GROWTH: Final = 0.05
 """By how much its charge grows then."""
 SWAPS: Final = 150
@@ -313,20 +312,17 @@ def relax(
         for i in range(users(plan, slot, bounds.owner[slot], found)):
             best = try_moves(cluster, demand, plan, strain, bounds, found[i], step, best, random)
         if best >= BETTER:
-            grow(plan, strain, bounds)
+            grow(plan, strain, bounds, slot)
         if strain.move[0] != NOWHERE:
             make_move(cluster, demand, plan, strain, bounds, step, random)
     return overdrawn_slot(plan, strain, random) == NOWHERE
 
 
 @inlined
-def grow(plan: Plan, strain: Strain, bounds: Bounds) -> None:
-    """Make what is overdrawn dearer."""
-    for i in range(strain.n_over[0]):
-        slot = strain.over[i]
-        if plan.free[slot] < 0:
-            strain.burden[slot] += GROWTH * strain.price[slot]
-            strain.charge[slot] += CHARGE_GROWTH
-            if bounds.owner[slot] >= 0:
-                survey_agent(plan, strain, bounds, bounds.owner[slot])
+def grow(plan: Plan, strain: Strain, bounds: Bounds, slot: int) -> None:
+    """Make it dearer to overdraw a slot."""
+    strain.burden[slot] += GROWTH * strain.price[slot]
+    strain.charge[slot] += CHARGE_GROWTH
+    if bounds.owner[slot] >= 0:
+        survey_agent(plan, strain, bounds, bounds.owner[slot])
     survey_gains(plan, strain, bounds)

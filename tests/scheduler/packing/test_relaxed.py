@@ -129,7 +129,7 @@ def _followed(problem: Problem, steps: int, *, seed: int = 1, exact: bool = True
             make_move(cluster, demand, plan, strain, bounds, step, random)
             if exact:
                 assert _cost(plan, strain) == pytest.approx(before + best)
-        grow(plan, strain, bounds)
+        grow(plan, strain, bounds, slot)
     return steps
 
 
