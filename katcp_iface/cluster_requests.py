@@ -125,6 +125,41 @@ class ClusterRequests(CaptureRequests):
         """
         return await self.execute(LookUpImage(repo, tag))
 
+    async def request_queue_list(self, ctx: RequestContext, name: str | None = None) -> None:
+        """List the queues in which products and their postprocessing wait for a place, the highest first.
+
+        Parameters
+        ----------
+        name : str, optional
+            Only this queue; fails if there is none of that name.
+
+        Informs
+        -------
+        name : str
+            Name of the queue.
+        priority : int
+            Everybody of a higher queue is tried before all of a lower one.
+        waiting : int
+            Graphs that wait in it; of postprocessing each task by itself.
+        oldest : float
+            For how long the first of them waits [s]; 0 where nobody does.
+        terms : str
+            For which work it is, and what is particular to it, as text.
+
+        Returns
+        -------
+        informs : int
+            Number of queues.
+        """
+        queues = self.control.queues()
+        chosen = [queue for queue in queues if name in (None, queue.name)]
+        if name is not None and not chosen:
+            known = [queue.name for queue in queues]
+            raise aiokatcp.FailReply(
+                f"there is no queue {name[:80]!r}{suggestion(name, known)} (queues: {', '.join(known)})"
+            )
+        ctx.informs((q.name, q.priority, q.waiting, q.oldest, q.terms) for q in chosen)
+
     async def request_agent_list(self, ctx: RequestContext, host: str | None = None) -> None:
         """List the agents: state, and what is free.
 

@@ -221,7 +221,8 @@ class SensorMirror:
         _cancel(self._refreshing)
         self._refreshing = None
         control, pages = self._control, self._pages.text(self._products)
-        self._show(system_sensors(control.system(), self._products, control.agents(), pages))
+        agents, queues = control.agents(), control.queues()
+        self._show(system_sensors(control.system(), self._products, agents, pages, queues))
 
     def close(self) -> None:
         """Show no more, and send no more informs."""

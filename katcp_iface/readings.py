@@ -17,6 +17,7 @@ from sdpcontroller.control import (
     Alarm,
     ProductRecord,
     ProductState,
+    QueueRecord,
     Severity,
     SystemRecord,
     TaskRecord,
@@ -31,7 +32,7 @@ TASK_SENSORS: Final = ("state", "mesos-state", "host", "resources")
 DEVICE_STATUS: Final = "device-status"
 """Sensor that every task has: its own, or else what the controller makes of its state."""
 _DEVICE_STATUS_WORDS: Final = ("ok", "degraded", "fail")
-PRODUCT_SENSORS: Final = ("state", "capture-block-state", "config", "reason")
+PRODUCT_SENSORS: Final = ("state", "capture-block-state", "config", "reason", "queue")
 """Sensors that every product has."""
 
 
@@ -57,6 +58,7 @@ def system_sensors(
     products: Mapping[str, ProductRecord],
     agents: Sequence[AgentRecord],
     pages: str,
+    queues: Sequence[QueueRecord] = (),
 ) -> Iterator[Shown]:
     """Yield the sensors of the whole.
 
@@ -78,6 +80,8 @@ def system_sensors(
     yield _word("mesos-state", types.MesosWord, "The framework's link to Mesos", system.mesos_state)
     yield _text("mesos-master", "Address of the leading Mesos master", system.mesos_master)
     yield _count("standbys", "Controllers that stand by to take over", len(system.standbys))
+    listed = [{"name": q.name, "priority": q.priority, "terms": q.terms} for q in queues]
+    yield _text("queues", "Queues for a place, a JSON list, the highest first", json.dumps(listed))
     states = [agent.state for agent in agents]
     yield _count("agents-total", "Agents known", len(agents))
     for state in ("quarantined", "draining"):
@@ -164,6 +168,7 @@ def product_sensors(record: ProductRecord) -> Iterator[Shown]:
     yield _text(f"{name}.capture-block-state", "State by capture block, a JSON object", blocks)
     yield _text(f"{name}.config", "The configuration as it was given", record.config)
     yield _text(f"{name}.reason", "Why the product is in its state", record.reason)
+    yield _text(f"{name}.queue", "Queue in which the product waits for its place", record.queue)
 
 
 def task_sensors(product: str, task: TaskRecord) -> Iterator[Shown]:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from scheduler import agents as agents_module
@@ -73,6 +74,8 @@ class Timing:
     """Between two looks at the master's list of agents; every tick, while graphs wait."""
     offer_hold: float = 20.0
     """How long an offer is held while graphs wait; other frameworks live of that."""
+    revive: float = 60.0
+    """After which offers are asked for again, while graphs wait and none came: the call may have been lost."""
     silence: float = 10.0
     """How long a task may be launching, stopping or in doubt without news before Mesos is asked."""
     patience: float = 30.0
@@ -133,6 +136,8 @@ class Subscription:
         self._agents = agents
         self._timing = timing
         self._tell = tell
+        self._asked_at = -inf
+        """When Mesos was last told whether we want offers."""
         self._authorization = basic(settings.principal, settings.secret)
         self.tls = settings.tls
         """Checks the certificates of masters and agents; None: they speak plain HTTP."""
@@ -314,6 +319,7 @@ class Subscription:
 
     def want_offers(self, wanted: bool) -> None:
         """Say whether offers are of use to us."""
+        self._asked_at = asyncio.get_running_loop().time()
         if wanted:
             self._framework.revive(self._queue.roles_wanted)
         else:
@@ -359,6 +365,8 @@ class Subscription:
             await self._look_after_tasks(now)
             if old := self._pool.take_older(now - self._timing.offer_hold):
                 self._framework.decline(old, refuse_seconds=SHORT_REFUSAL)
+            if self._queue.busy and not self._pool and now - self._asked_at > self._timing.revive:
+                self.want_offers(True)
             if now - self._reconciled_at > self._timing.reconcile:
                 self._reconcile_all()
             if self._queue.busy or now - self._looked_at > self._timing.agents:

@@ -248,6 +248,8 @@ class ProductRecord:
     """Endpoint of the product's telescope state, once known."""
     tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
     """By task name."""
+    queue: str = ""
+    """In which its graph waited for its place, and waits for what is started anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +262,21 @@ class AgentRecord:
     """up, draining, quarantined or lost."""
     free: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """What is known of one queue of graphs that wait for their place."""
+
+    name: str
+    priority: int
+    """Everybody of a higher queue is tried before all of a lower one."""
+    waiting: int
+    """How many graphs wait; of batch graphs each task by itself."""
+    oldest: float
+    """For how long the first of them waits, seconds."""
+    terms: str
+    """For whom it is, and what is particular to it, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +343,7 @@ class Alarm:
 
     name: str
     """``mesos``, ``repair``, ``product.NAME``, ``task.PRODUCT.TASK``, ``agent.HOST``, ``agents``,
-    ``certificate.USE``."""
+    ``certificate.USE``, ``queues``, ``queues.preempted``."""
     severity: Severity
     text: str
 
@@ -360,6 +377,9 @@ class ControlPlane(Protocol):
 
     def agents(self) -> Sequence[AgentRecord]:
         """All agents known, by host."""
+
+    def queues(self) -> Sequence[QueueRecord]:
+        """Return the queues, the highest first."""
 
     def streams(self) -> Sequence[StreamRecord]:
         """All streams of simulated correlators."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sdpcontroller.errors import ControllerError, StoreError
 from sdpcontroller.store import Store
-from sdpcontroller.store.lease import Lease, Refused
+from sdpcontroller.store.lease import Candidate, Lease, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class Leadership:
         self._until = began + timing.lease - timing.margin
         self.candidates: list[str] = []
         """Names of the controllers that stand by."""
+        self.strangers: list[str] = []
+        """Names of those of them that would lead on other terms."""
 
     @property
     def held(self) -> bool:
@@ -105,11 +107,24 @@ class Leadership:
                     self._until = 0.0
                     raise LeadershipLostError("another controller has taken over")
                 self._until = began + self._timing.lease - self._timing.margin
-                if candidates != self.candidates:
-                    self.candidates = candidates
-                    logger.info("standing by: %s", ", ".join(candidates) or "nobody")
+                if self._news(candidates):
                     changed()
             await asyncio.sleep(self._timing.renewal)
+
+    def _news(self, candidates: Sequence[Candidate]) -> bool:
+        """Take note of who stands by, and tell whether anything is new."""
+        known = self.candidates, self.strangers
+        self.candidates = [candidate.name for candidate in candidates]
+        self.strangers = [
+            candidate.name
+            for candidate in candidates
+            if candidate.terms and candidate.terms != self._lease.terms
+        ]
+        if self.candidates != known[0]:
+            logger.info("standing by: %s", ", ".join(self.candidates) or "nobody")
+        if self.strangers != known[1] and self.strangers:
+            logger.warning("on other terms than this controller: %s", ", ".join(self.strangers))
+        return (self.candidates, self.strangers) != known
 
     async def resign(self) -> None:
         """Stop acting, and let another controller lead without waiting."""
@@ -146,6 +161,10 @@ class Election:
             If the database does not answer.
         """
         await self._lease.look()
+
+    def lead_on(self, terms: str) -> None:
+        """Say on which terms this controller would lead: who leads is told of others than its own."""
+        self._lease.lead_on(terms)
 
     async def win(self, prepare: Callable[[], Awaitable[None]] | None = None) -> Leadership:
         """Wait until this controller leads; a database that is away is waited for.

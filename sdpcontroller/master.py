@@ -33,6 +33,7 @@ from sdpcontroller.control import (
     ProductAddress,
     ProductRecord,
     ProductState,
+    QueueRecord,
     ReconfigureProduct,
     StreamRecord,
     SystemRecord,
@@ -41,6 +42,7 @@ from sdpcontroller.control import (
 from sdpcontroller.draining import Draining
 from sdpcontroller.errors import CommandError
 from sdpcontroller.lost_writes import LostWrites
+from sdpcontroller.making_room import MakingRoom
 from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
 from sdpcontroller.operations import Handler, Operations
 from sdpcontroller.overrides import OVERRIDES, Overrides, Wanted
@@ -48,6 +50,7 @@ from sdpcontroller.planning import Planning
 from sdpcontroller.products.product import Product
 from sdpcontroller.products.record import BATCHES, PRODUCTS
 from sdpcontroller.products.services import Figures, NoFigures, Services, Timeouts
+from sdpcontroller.queues import BUILT_IN, QUEUES, Assigned, QueuesConfig
 from sdpcontroller.repair import REPAIR, Repair
 from sdpcontroller.store import Store
 from sdpcontroller.store.journal import JOURNAL_FORMS
@@ -63,7 +66,7 @@ R = TypeVar("R")
 _HANDED_OVER: Final = "this controller ends: ask the one that takes over how far it got"
 
 FORMS: Final[tuple[Form[Any], ...]] = (
-    *(PRODUCTS, BATCHES, GROUPS, OVERRIDES, SYSTEM, REPAIR),
+    *(PRODUCTS, BATCHES, GROUPS, OVERRIDES, SYSTEM, REPAIR, QUEUES),
     *JOURNAL_FORMS,
 )
 """Everything that the controller keeps: what a successor must be able to read."""
@@ -105,6 +108,8 @@ class Master:
         The controllers that stand by; :meth:`tell_system` is to be called when they change.
     figures
         Is told of what becomes of tasks.
+    queues
+        Where products and their postprocessing wait for their place; the scheduler has the same.
     alarms
         What else may be wrong; :meth:`tell_system` is to be called when that changes.
     """
@@ -125,6 +130,7 @@ class Master:
         standbys: Callable[[], Sequence[str]] = tuple,
         figures: Figures | None = None,
         alarms: Callable[[], Sequence[Alarm]] = tuple,
+        queues: QueuesConfig = BUILT_IN,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
@@ -135,6 +141,7 @@ class Master:
         self._may_act = may_act
         self._standbys = standbys
         self._alarms = alarms
+        self._queues = Assigned(queues)
         self._figures: Figures = figures or NoFigures()
         self._end_products = end_products
         self._products: dict[str, Product] = {}
@@ -147,6 +154,7 @@ class Master:
         self._repair = Repair(store, self.tell_system)
         self._complaints = Complaints()
         self._lost_writes = LostWrites(self._products, self.tell_system)
+        self._room = MakingRoom(self._products, self.tell_system)
         self._operations = Operations(
             store,
             products=self._products,
@@ -174,7 +182,7 @@ class Master:
             **self._transmissions.handlers(),
             **Draining(self._scheduler, self.agents, self.products).handlers(),
             **self._repair.handlers(),
-            **Planning(self._scheduler, self._image, self._product).handlers(),
+            **Planning(self._scheduler, self._image, self._queues, self._product).handlers(),
         }
 
     async def run(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
@@ -213,6 +221,7 @@ class Master:
             product_changed=self._product_changed,
             sensor_changed=self._sensor_changed,
             timeouts=self._timeouts,
+            queues=self._queues,
             image=self._image,
             may_act=self._may_act,
             may_repair=self._repair.allowed,
@@ -326,6 +335,10 @@ class Master:
             (agent_record(view) for view in self._scheduler.agents()), key=lambda a: a.host
         )
 
+    def queues(self) -> Sequence[QueueRecord]:
+        """Return the queues, the highest first."""
+        return self._queues.records(self._scheduler.waiting())
+
     def streams(self) -> Sequence[StreamRecord]:
         """All streams of simulated correlators."""
         return self._transmissions.streams()
@@ -337,6 +350,7 @@ class Master:
             *self._alarms(),
             *self._repair.alarms(),
             *self._lost_writes.alarms(),
+            *self._room.alarms(),
             *alarms(self._link, products.values(), self.agents()),
             *self._complaints.alarms(products),
         )
@@ -434,7 +448,7 @@ class Master:
     # Changes
 
     def _scheduler_changed(self, change: Change) -> None:
-        if self._lost_writes.take(change):
+        if self._lost_writes.take(change) or self._room.take(change):
             return
         if isinstance(change, TaskChanged):
             for product in self._products.values():

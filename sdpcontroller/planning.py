@@ -11,6 +11,7 @@ from scheduler.placement import Placement
 from scheduler.service import Scheduler
 from sdpcontroller.control import Command, ExplainProduct, PlanProduct, ProductState
 from sdpcontroller.products.product import Product
+from sdpcontroller.queues import Assigned, Work
 from sdpcontroller.workflows.dry_run import PlannedImaging, in_words, planned
 
 FITS = "it would fit now:"
@@ -25,15 +26,22 @@ class Planning:
     ----------
     image
         Container image of the programs; None: they run as processes.
+    queues
+        Where a product would wait.
     product
         Returns a product by its name, or raises ``CommandError``.
     """
 
     def __init__(
-        self, scheduler: Scheduler, image: str | None, product: Callable[[str], Product]
+        self,
+        scheduler: Scheduler,
+        image: str | None,
+        queues: Assigned,
+        product: Callable[[str], Product],
     ) -> None:
         self._scheduler = scheduler
         self._image = image
+        self._queues = queues
         self._product = product
 
     def handlers(self) -> Mapping[type[Command[Any]], Callable[[Any], Coroutine[Any, Any, Any]]]:
@@ -42,7 +50,8 @@ class Planning:
 
     async def _plan(self, command: PlanProduct) -> str:
         graphs = await asyncio.to_thread(planned, command.config, self._image)
-        plan = await self._scheduler.plan(graphs.realtime)
+        queue = self._queues.to(Work.PRODUCTS, "")  # of what name it would be is not said
+        plan = await self._scheduler.plan(graphs.realtime, queue=queue)
         lines = [FITS if isinstance(plan, Placement) else FITS_NOT, str(plan)]
         for images in graphs.imaging:
             homeless = await self._scheduler.homeless(images.graph)

@@ -27,6 +27,7 @@ from sdpcontroller.master import FORMS, Master
 from sdpcontroller.metrics import MeasuredControl, Metrics, Queues, attach
 from sdpcontroller.metrics import serve as serve_metrics
 from sdpcontroller.products.services import Timeouts
+from sdpcontroller.queues import BUILT_IN, Agreement, QueuesConfig, digest, read
 from sdpcontroller.store import Store, schema
 from sdpcontroller.store.journal import StoreJournal
 
@@ -54,9 +55,12 @@ async def stand_by(
     """
     metrics = Metrics()
     metrics.reached("loaded")
+    declared = declared_queues(options)
+    election.lead_on(digest(declared))
     store.recollection = {}
     async with _watched(metrics):
         await schema.check(store, FORMS)
+        await Agreement(store, declared, controller_name(options)).compare()
         metrics.reached("read")
         # What placing needs is loaded while somebody else leads, or a dead leader's time passes.
         loading = asyncio.create_task(asyncio.to_thread(warm_up))
@@ -67,11 +71,21 @@ async def stand_by(
             metrics.reached("leads")
             try:
                 async with open_images(options) as images:
-                    await _lead(options, store, leadership, stop, images, tls, metrics)
+                    await _lead(options, store, leadership, stop, images, tls, metrics, declared)
             finally:
                 await leadership.resign()
         finally:
             loading.cancel()
+
+
+def declared_queues(options: argparse.Namespace) -> QueuesConfig:
+    """Return the queues of the file that is named; raise ``ConfigError`` if it is of no use."""
+    return BUILT_IN if options.queues is None else read(options.queues)
+
+
+def controller_name(options: argparse.Namespace) -> str:
+    """Return the name of this controller, for people."""
+    return f"{options.host}:{options.port}"
 
 
 @asynccontextmanager
@@ -107,6 +121,7 @@ async def serve_interface(options: argparse.Namespace, stop: asyncio.Event) -> N
             end_products=True,
             images=images,
             alarms=tls.alarms,
+            queues=declared_queues(options),
         )
         metrics = Metrics()
         await stack.enter_async_context(_watched(metrics))
@@ -140,7 +155,9 @@ async def _lead(
     images: ImageResolver | None,
     tls: Secured,
     metrics: Metrics,
+    declared: QueuesConfig,
 ) -> None:
+    agreement = Agreement(store, declared, controller_name(options), lambda: leadership.strangers)
     store.timed = metrics.observe_exchange
     scheduler = Scheduler(
         master=tls.mesos,
@@ -154,6 +171,8 @@ async def _lead(
         goahead_urls=options.goahead_url,
         goahead_tls=tls.goahead,
         timing=Timing(adoption=_ADOPTION),
+        roles=declared.roles,
+        queues=declared.declared(),
         images=images,
         may_act=lambda: leadership.held,
         figures=metrics,
@@ -171,12 +190,14 @@ async def _lead(
         power_off=options.power_off,
         standbys=lambda: leadership.candidates,
         figures=metrics,
-        alarms=tls.alarms,
+        alarms=lambda: (*tls.alarms(), *agreement.alarms()),
+        queues=declared,
     )
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         keeping = group.create_task(leadership.keep(master.tell_system))
         await schema.migrate(store, FORMS)
+        await agreement.lead()
         running = group.create_task(master.run(ready, stop))
         group.create_task(_serve_katcp(master, metrics, options, tls, ready, running, scheduler))
         settling = group.create_task(_settle(scheduler, store))

@@ -157,6 +157,14 @@ def _add_product_options(group: argparse._ArgumentGroup) -> None:
         help="time to find place and be ready",
     )
     group.add_argument(
+        "--queues",
+        type=Path,
+        metavar="FILE",
+        help="the queues in which products and postprocessing wait for their place: priorities, who may have "
+        "batch tasks ended to make room, limits, roles; TOML (.toml) or JSON, the same for all controllers; "
+        "docs/reference/queues.md describes it (default: real time before batch, nobody makes room)",
+    )
+    group.add_argument(
         "--image",
         metavar="NAME:TAG",
         help="container image of the programs (sdp images build makes one); without it they run as "

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -56,6 +56,16 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("name", nargs="?", help="only tasks of this product")
     parser = add_command(
         commands,
+        "queues",
+        listing("queue-list", "name", ("queue", "priority", "waiting", "oldest", "terms")),
+        summary="list the queues for a place in the cluster",
+        description="List the queues in which products and postprocessing wait for a place, the highest first: "
+        "who waits and for how long (seconds), for what work each is, and what is particular to it. They are "
+        "declared by 'sdp master --queues'.",
+    )
+    parser.add_argument("name", nargs="?", help="only this queue")
+    parser = add_command(
+        commands,
         "logs",
         _logs,
         summary="show the last lines of a task's log",
@@ -92,6 +102,16 @@ class ProductStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """What is said of one queue."""
+
+    name: str
+    waiting: int
+    oldest: float
+    """For how long the first of those waits, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the table says of the whole."""
 
@@ -99,6 +119,8 @@ class Status:
     products: tuple[ProductStatus, ...]
     alarms: tuple[Mapping[str, str], ...] = ()
     """What is wrong, the gravest first: name, severity, text."""
+    queues: tuple[QueueStatus, ...] = ()
+    """The highest first."""
 
 
 _SYSTEM: Final = (
@@ -135,6 +157,10 @@ async def look(cam: Cam) -> Status:
         {title: system[name] for name, title in _SYSTEM if name in system},
         tuple(products),
         tuple(json.loads(system.get("alarms", "[]"))),
+        tuple(
+            QueueStatus(name, int(waiting), float(oldest))
+            for name, _, waiting, oldest, _ in await cam.informs("queue-list")
+        ),
     )
 
 
@@ -157,7 +183,18 @@ def picture(status: Status) -> RenderableType:
             Text(product.reason),
         )
     below = table if status.products else Text("no products", "dim")
-    return Group(line, *([alarms] if status.alarms else []), below)
+    return Group(line, _queues(status.queues), *([alarms] if status.alarms else []), below)
+
+
+def _queues(queues: Sequence[QueueStatus]) -> Text:
+    line = Text("queues ", "dim")
+    for queue in queues:
+        line.append(f"{queue.name} ")
+        if queue.waiting:
+            line.append(f"{queue.waiting} waiting, {queue.oldest:.0f} s   ", "yellow")
+        else:
+            line.append("nobody waits   ", "dim")
+    return line
 
 
 async def _status(cam: Cam, options: argparse.Namespace) -> int:

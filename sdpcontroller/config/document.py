@@ -34,6 +34,12 @@ def load(text: str | bytes) -> dict[str, Any]:
     return document
 
 
+def checked(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what was read in another way, looked at as :func:`load` does; raises as that."""
+    _check_contents(document)
+    return document
+
+
 def _decode(text: str | bytes) -> Any:
     try:
         if isinstance(text, bytes):

@@ -69,17 +69,21 @@ def _sections() -> Iterator[str]:
         yield f"## {title}\n"
         for model in _members(union):
             yield f"### `{model.type_name()}`\n"
-            yield f"{_summary(model)}\n"
-            yield from _table(model)
+            yield from described(model)
     yield "## Options and parameters\n"
     for title, option in _OPTION_MODELS:
         yield f"### {title}\n"
-        yield f"{_summary(option)}\n"
-        yield from _table(option)
+        yield from described(option)
 
 
 def _members(union: Any) -> tuple[Any, ...]:
     return get_args(get_args(union)[0])
+
+
+def described(model: type[BaseModel]) -> Iterator[str]:
+    """Yield what a model is, and the table of its fields, in Markdown."""
+    yield f"{_summary(model)}\n"
+    yield from _table(model)
 
 
 def _summary(model: type[BaseModel]) -> str:
@@ -114,7 +118,9 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value in ((), {}) else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value == {} else str(value)
 
 
 def _type(annotation: Any) -> str:

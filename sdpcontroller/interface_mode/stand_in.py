@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self
 
@@ -104,6 +104,13 @@ class StandInScheduler:
         drained = self._drained.get(HOST)
         return (AgentView(agent_id="interface-mode", host=HOST, drained=drained),)
 
+    def waiting(self) -> Mapping[str, Sequence[float]]:
+        """Return who waits for a place: nobody."""
+        return {}
+
+    def adopt(self, graph_id: str, *, queue: str = "") -> None:
+        """Take care of a graph of a predecessor: there is none."""
+
     def awaited_hosts(self) -> frozenset[str] | None:
         """Return the hosts that are still to come: none."""
         return frozenset()
@@ -135,7 +142,7 @@ class StandInScheduler:
         """Say what a graph waits for: nothing, here."""
         return ""
 
-    async def plan(self, graph: PhysicalGraph) -> Placement:
+    async def plan(self, graph: PhysicalGraph, *, queue: str = "") -> Placement:
         """Say where a graph would go: here."""
         return Placement({name: Assignment(name, "interface-mode", HOST) for name in graph.tasks})
 
@@ -166,6 +173,7 @@ class StandInScheduler:
         timeout: float,
         late_values: LateValues,
         priority: int = 0,
+        queue: str = "",
     ) -> None:
         """Bring a graph up; see the scheduler."""
         known = self._graphs[graph.graph_id] = _Graph()
@@ -185,7 +193,13 @@ class StandInScheduler:
             raise
 
     async def resume(
-        self, graph_id: str, *, timeout: float, late_values: LateValues, priority: int = 0
+        self,
+        graph_id: str,
+        *,
+        timeout: float,
+        late_values: LateValues,
+        priority: int = 0,
+        queue: str = "",
     ) -> None:
         """Refuse: no graph survives a controller in interface mode."""
         raise LaunchError(f"there is no graph {graph_id}")
@@ -238,6 +252,7 @@ class StandInScheduler:
         attempts: int = 2,
         timeout: float,
         priority: int = 0,
+        queue: str = "",
         concluded: Callable[[BatchResult], Awaitable[None]] | None = None,
         retries: Permission = granted,
     ) -> BatchResult:

@@ -14,6 +14,7 @@ from sdpcontroller.control import (
     ControlPlane,
     Listener,
     ProductRecord,
+    QueueRecord,
     StreamRecord,
     SystemRecord,
 )
@@ -55,6 +56,10 @@ class MeasuredControl:
     def agents(self) -> Sequence[AgentRecord]:
         """All agents known, by host."""
         return self._control.agents()
+
+    def queues(self) -> Sequence[QueueRecord]:
+        """Return the queues, the highest first."""
+        return self._control.queues()
 
     def streams(self) -> Sequence[StreamRecord]:
         """All streams of simulated correlators."""

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scheduler.policy import BATCH, REALTIME
+from scheduler.policy import Queue
 from sdpcontroller.control import CaptureBlockState, ControlPlane, ProductState
 from sdpcontroller.metrics.exported import Exported
 
@@ -18,6 +18,9 @@ SYSTEM_STATES: Final = ("INIT", "ON", "DISABLE", "STANDBY", "OFF", "ALARM", "FAU
 
 class Queues(Protocol):
     """What waits in the scheduler."""
+
+    def queues(self) -> Sequence[Queue]:
+        """Return the queues in which graphs can wait."""
 
     def waiting(self) -> Mapping[str, Sequence[float]]:
         """Return for how long the graphs in each queue that is not empty wait, seconds."""
@@ -67,7 +70,7 @@ def _queue_figures(queues: Queues) -> Iterable[Metric]:
     oldest = GaugeMetricFamily(
         "sdp_queue_oldest_seconds", "How long the first of them waits", labels=["queue"]
     )
-    waiting = {**{queue.name: () for queue in (REALTIME, BATCH)}, **queues.waiting()}
+    waiting = {**{queue.name: () for queue in queues.queues()}, **queues.waiting()}
     for queue, seconds in waiting.items():
         length.add_metric([queue], len(seconds))
         oldest.add_metric([queue], max(seconds, default=0.0))

@@ -39,6 +39,9 @@ class _Nothing:
     def system(self) -> SystemRecord:
         return SystemRecord("INIT", "ON", "disconnected", "")
 
+    def queues(self) -> Sequence[Any]:
+        return ()
+
     def waiting(self) -> Mapping[str, Sequence[float]]:
         return {}
 

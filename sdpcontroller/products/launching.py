@@ -18,6 +18,7 @@ from sdpcontroller.errors import CommandError, ControllerError
 from sdpcontroller.products.keeper import Keeper
 from sdpcontroller.products.running import RunningGraph
 from sdpcontroller.products.services import Services
+from sdpcontroller.queues import Work
 from sdpcontroller.store.redis_store import take_graph_number
 from sdpcontroller.telstate import ProductTelstate
 from sdpcontroller.workflows import admission, realtime
@@ -69,6 +70,7 @@ class Launching:
         await self._services.scheduler.launch(
             physical,
             timeout=self._services.timeouts.fit,
+            queue=self._keeper.kept.queue,
             late_values=self._late_values(graph, workflow.telstate),
         )
         _READY.reached()
@@ -84,12 +86,13 @@ class Launching:
     async def _choose(
         self, physical: PhysicalGraph, roles: Roles, groups: Mapping[str, str]
     ) -> RunningGraph:
-        """Record which graph is going to be launched."""
+        """Record which graph is going to be launched, and where it waits for its place."""
         graph_id = physical.graph_id
+        queue = self._services.queues.to(Work.PRODUCTS, self._keeper.name)
         await self._keeper.change(
-            f"graph {graph_id}",
+            f"graph {graph_id} waits in queue {queue}",
             lambda kept: dataclasses.replace(
-                kept, graph_id=graph_id, roles=roles, multicast=groups
+                kept, graph_id=graph_id, roles=roles, multicast=groups, queue=queue
             ),
         )
         return RunningGraph(self._keeper.name, graph_id, roles, self._services)
@@ -103,14 +106,34 @@ class Launching:
             realtime.build, self._config, self._keeper.name, self._keeper.kept.multicast
         )
         values = workflow.telstate
+        queue = await self._queue_again()
         if scheduler.phase(graph.graph_id) is GraphPhase.LAUNCHING:
             await scheduler.resume(
                 graph.graph_id,
                 timeout=self._services.timeouts.fit,
+                queue=queue,
                 late_values=self._late_values(graph, values),
             )
         await graph.connect()
         return graph
+
+    async def adopt(self, graph: RunningGraph) -> None:
+        """Take over a graph that was up under an earlier controller, if it still is."""
+        queue = await self._queue_again()
+        if self._services.scheduler.phase(graph.graph_id) is GraphPhase.UP:
+            self._services.scheduler.adopt(graph.graph_id, queue=queue)
+
+    async def _queue_again(self) -> str:
+        """Return the queue of a graph of an earlier controller; another, recorded, where that is gone."""
+        found = self._services.queues.still(
+            self._keeper.kept.queue, Work.PRODUCTS, self._keeper.name
+        )
+        if found.name != self._keeper.kept.queue:
+            await self._keeper.change(
+                found.note or f"it waits in queue {found.name}",
+                lambda kept: dataclasses.replace(kept, queue=found.name),
+            )
+        return found.name
 
     def _late_values(
         self, graph: RunningGraph, values: Mapping[str, Any]

@@ -15,6 +15,7 @@ from sdpcontroller.config import ProductConfig, Vis
 from sdpcontroller.errors import CommandError, ControllerError, StoreError
 from sdpcontroller.products.record import BATCHES, KeptBatch
 from sdpcontroller.products.services import Services
+from sdpcontroller.queues import Work
 from sdpcontroller.store.records import Table
 from sdpcontroller.store.redis_store import take_graph_number
 from sdpcontroller.telstate import ProductTelstate
@@ -87,8 +88,10 @@ class Postprocessing:
         number = await take_graph_number(self._services.store)
         logical = in_containers(plan.graph, config.config, self._services.image)
         graph = instantiate(logical, f"{plan.graph.name}-{number}")
-        batch = KeptBatch(self._product, cbid, graph)
-        await self._batches.put(graph.graph_id, batch, event=f"postprocessing of {cbid}")
+        queue = self._services.queues.to(Work.POSTPROCESSING, self._product)
+        batch = KeptBatch(self._product, cbid, graph, queue)
+        event = f"postprocessing of {cbid} waits in queue {queue}"
+        await self._batches.put(graph.graph_id, batch, event=event)
         _KEPT.reached()
         return graph.graph_id
 
@@ -121,10 +124,12 @@ class Postprocessing:
         async def concluded(result: BatchResult) -> None:
             await self._conclude(cbid, failure(result))
 
+        queue = self._services.queues.still(row.value.queue, Work.POSTPROCESSING, self._product)
         _STARTED.reached()
         await self._services.scheduler.run_batch(
             row.value.graph,
             timeout=self._services.timeouts.batch,
+            queue=queue.name,
             concluded=concluded,
             retries=self._services.may_repair,
         )

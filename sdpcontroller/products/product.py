@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -387,6 +388,7 @@ class Product:
                 await self._give_up()
             case _:
                 graph = self._up()
+                await self._launching.adopt(graph)
                 self._settle_configure()
                 await graph.connect()
                 _CONNECTED.reached()
@@ -401,6 +403,14 @@ class Product:
         await self._services.scheduler.stop(self._keeper.kept.graph_id)
         await self._services.multicast.release(self.name)
         await self._ending.die(reason, reason)
+
+    def note(self, event: str) -> None:
+        """Record something that happened to the product; return at once."""
+        self._services.background.create_task(self._note(event))
+
+    async def _note(self, event: str) -> None:
+        with contextlib.suppress(FencedError):
+            await self._keeper.insist(lambda: self._keeper.change(event))
 
     def tasks_put_back(self, names: Sequence[str]) -> None:
         """Take tasks in again of which the records were lost; return at once."""

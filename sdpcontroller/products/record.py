@@ -53,6 +53,8 @@ class KeptProduct:
     """The block that is begun, captures or drains."""
     reason: str = ""
     """Why it is in its state, for people."""
+    queue: str = ""
+    """In which its graph waits for its place; empty before one is chosen, and from an earlier version."""
 
     @property
     def batches(self) -> frozenset[str]:
@@ -70,6 +72,7 @@ class KeptProduct:
             reason=self.reason,
             telstate=self.telstate,
             tasks=tasks,
+            queue=self.queue,
         )
 
     def in_state(self, state: ProductState, **changes: Any) -> KeptProduct:
@@ -133,15 +136,23 @@ class KeptBatch:
     product: str
     cbid: str
     graph: PhysicalGraph
+    queue: str = ""
+    """In which its tasks wait; empty from an earlier version."""
 
 
 def _write_batch(batch: KeptBatch) -> dict[str, Any]:
-    return {"product": batch.product, "cbid": batch.cbid, "graph": batch.graph.to_json()}
+    return {
+        "product": batch.product,
+        "cbid": batch.cbid,
+        "graph": batch.graph.to_json(),
+        "queue": batch.queue,
+    }
 
 
 def _read_batch(document: dict[str, Any]) -> KeptBatch:
     graph = PhysicalGraph.from_json(document["graph"])
-    return KeptBatch(str(document["product"]), str(document["cbid"]), graph)
+    queue = str(document.get("queue", ""))
+    return KeptBatch(str(document["product"]), str(document["cbid"]), graph, queue)
 
 
 BATCHES: Final = Form("batch", write=_write_batch, read=_read_batch, large=True)

@@ -11,6 +11,7 @@ from scheduler.breath import OneByOne, Ration
 from scheduler.permission import Permission, granted
 from sdpcontroller.control import ProductRecord, TaskSensor
 from sdpcontroller.multicast import MulticastPool
+from sdpcontroller.queues import Assigned
 from sdpcontroller.store import Store
 
 if TYPE_CHECKING:  # else the options of the command line would load all of it
@@ -75,6 +76,8 @@ class Services:
     sensor_changed: Callable[[TaskSensor], None] | None
     """Is told of what tasks publish; None: it is not asked for."""
     timeouts: Timeouts = field(default_factory=Timeouts)
+    queues: Assigned = field(default_factory=Assigned)
+    """Where graphs wait for their place."""
     image: str | None = None
     """Container image of the programs; None: they run as processes on their agents."""
     may_act: Callable[[], bool] = lambda: True

@@ -70,6 +70,15 @@ class Refused:
     """The name that it gave."""
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Somebody who waits for it."""
+
+    name: str
+    terms: str = ""
+    """What it would lead on, as a short text; empty where it does not say."""
+
+
 class Lease:
     """One controller's part in the lease.
 
@@ -87,6 +96,7 @@ class Lease:
         self._store = store
         self._seconds = seconds
         self._owner = f"{name} {secrets.token_hex(8)}"
+        self.terms = ""
         self._keys = [store.key(key) for key in ("leader", "fence", "candidates")]
         self._take, self._renew, self._resign = map(
             store.client.register_script, (_TAKE, _RENEW, _RESIGN)
@@ -94,6 +104,10 @@ class Lease:
         self._renewals = 0
         self._seen = ""
         self._seen_at = 0.0
+
+    def lead_on(self, terms: str) -> None:
+        """Say on which terms we would lead, before the lease is asked for: a word of letters and digits."""
+        self._owner, self.terms = f"{self._owner}.{terms}", terms
 
     async def take(self) -> Taken | Refused:
         """Take the lease if nobody has it, or its holder does not renew it; else be known as a candidate.
@@ -133,13 +147,13 @@ class Lease:
             found = await uncut(self._store.client.get(self._keys[0]))
         self._seen, self._seen_at = str(found or ""), time.monotonic()
 
-    async def renew(self) -> list[str] | None:
+    async def renew(self) -> list[Candidate] | None:
         """Keep the lease for another term, which begins when this is called.
 
         Returns
         -------
-        list of str, or None
-            The names of the controllers that wait for it; None when somebody else has taken it.
+        list of Candidate, or None
+            The controllers that wait for it, by name; None when somebody else has taken it.
 
         Raises
         ------
@@ -150,7 +164,9 @@ class Lease:
         args = [self._owner, self._store.fence, self._renewals]
         async with translated("renew the lease"), self._store.timing("lease"):
             waiting = await uncut(self._renew(keys=self._keys, args=args))
-        return None if waiting is None else sorted(_name(f"0 {owner}") for owner in waiting)
+        if waiting is None:
+            return None
+        return sorted(map(_candidate, waiting), key=lambda candidate: candidate.name)
 
     async def resign(self) -> None:
         """Give the lease back, so that another need not wait for its end; one that is not ours stays.
@@ -162,6 +178,12 @@ class Lease:
         """
         async with translated("give the lease back"):
             await uncut(self._resign(keys=self._keys, args=[self._store.fence]))
+
+
+def _candidate(owner: str) -> Candidate:
+    """Return who it is that waits: name, token and terms."""
+    name, _, token = owner.rpartition(" ")
+    return Candidate(name, token.partition(".")[2])
 
 
 def _name(leader: str) -> str:

@@ -30,6 +30,7 @@ from sdpcontroller.control import (
     ProductEvents,
     ProductRecord,
     ProductState,
+    QueueRecord,
     RestartTask,
     SetTransmission,
     ShutDown,
@@ -76,6 +77,10 @@ class FakeControl:
     records: dict[str, ProductRecord] = field(default_factory=dict)
     agent_records: list[AgentRecord] = field(default_factory=list)
     stream_records: list[StreamRecord] = field(default_factory=list)
+    queue_records: Sequence[QueueRecord] = (
+        QueueRecord("realtime", 100, 0, 0.0, "for products; preempts"),
+        QueueRecord("batch", 0, 3, 12.5, "for postprocessing; preemptible"),
+    )
     system_record: SystemRecord = _SYSTEM
     listeners: list[Listener] = field(default_factory=list)
     executed: list[Command[Any]] = field(default_factory=list)
@@ -172,6 +177,9 @@ class FakeControl:
 
     def agents(self) -> Sequence[AgentRecord]:
         return self.agent_records
+
+    def queues(self) -> Sequence[QueueRecord]:
+        return self.queue_records
 
     def streams(self) -> Sequence[StreamRecord]:
         return self.stream_records

@@ -14,6 +14,7 @@ import redis.asyncio
 
 from sdpcontroller.products import losses
 from sdpcontroller.products.restarts import RestartPolicy
+from sdpcontroller.queues import BUILT_IN, QueuesConfig
 from sdpcontroller.store import Store
 from tests.sdpcontroller.fakes import FakeScheduler, House
 
@@ -53,7 +54,10 @@ def open_house(redis_server: Any) -> Callable[[], Any]:
 
     @contextlib.asynccontextmanager
     async def make(
-        *, after: House | None = None, end_products: bool = True
+        *,
+        after: House | None = None,
+        end_products: bool = True,
+        queues: QueuesConfig = BUILT_IN,
     ) -> AsyncIterator[House]:
         """The database is Redis' number 1; number 0 is the telescope state of one product at a time.
 
@@ -77,7 +81,9 @@ def open_house(redis_server: Any) -> Callable[[], Any]:
             try:
                 scheduler = after.scheduler if after else FakeScheduler(telescope_state)
                 scheduler.survives = False
-                async with House(store, scheduler, end_products=end_products) as house:
+                async with House(
+                    store, scheduler, end_products=end_products, queues=queues
+                ) as house:
                     yield house
             finally:
                 await store.close()

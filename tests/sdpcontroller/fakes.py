@@ -3,7 +3,7 @@
 # No annotations as text: aiokatcp reads those of requests.
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -32,6 +32,7 @@ from scheduler.views import (
 from sdpcontroller.control import ProductRecord, TaskSensor
 from sdpcontroller.master import Master
 from sdpcontroller.products.services import Timeouts
+from sdpcontroller.queues import BUILT_IN, QueuesConfig
 from sdpcontroller.store import Store
 from tests.conftest import PATIENCE
 
@@ -126,6 +127,9 @@ class FakeScheduler:
         self._starting: set[asyncio.Future[None]] = set()
         self.launched: list[PhysicalGraph] = []
         """All that were launched."""
+        self.waited_in: dict[str, str] = {}
+        """The queue of each graph."""
+        self.waits: dict[str, list[float]] = {}
         self.batches: list[PhysicalGraph] = []
         self.retries: list[Permission] = []
         """What batches ask before they try again."""
@@ -198,6 +202,12 @@ class FakeScheduler:
     def task(self, graph_id: str, name: str) -> TaskView | None:
         return self._views.get(graph_id, {}).get(name)
 
+    def waiting(self) -> Mapping[str, Sequence[float]]:
+        return self.waits
+
+    def adopt(self, graph_id: str, *, queue: str = "") -> None:
+        self.waited_in[graph_id] = queue
+
     def graphs(self) -> tuple[str, ...]:
         return tuple(self._views)
 
@@ -207,9 +217,16 @@ class FakeScheduler:
         return GraphPhase.UP if up else GraphPhase.LAUNCHING
 
     async def resume(
-        self, graph_id: str, *, timeout: float, late_values: LateValues, priority: int = 0
+        self,
+        graph_id: str,
+        *,
+        timeout: float,
+        late_values: LateValues,
+        priority: int = 0,
+        queue: str = "",
     ) -> None:
         """Go on where :meth:`launch` was left."""
+        self.waited_in[graph_id] = queue
         self.resumed.append(graph_id)
         graph = next(graph for graph in self.launched if graph.graph_id == graph_id)
         if len(self._views[graph_id]) < len(graph.tasks):
@@ -241,7 +258,7 @@ class FakeScheduler:
     async def homeless(self, graph: PhysicalGraph) -> Mapping[str, Explanation] | None:
         return self.homeless_tasks
 
-    async def plan(self, graph: PhysicalGraph) -> Placement:
+    async def plan(self, graph: PhysicalGraph, *, queue: str = "") -> Placement:
         return Placement({name: Assignment(name, "S0", "sdp-1") for name in graph.tasks})
 
     @property
@@ -260,9 +277,11 @@ class FakeScheduler:
         *,
         timeout: float,
         priority: int = 0,
+        queue: str = "",
         late_values: LateValues,
     ) -> None:
         self.launched.append(graph)
+        self.waited_in[graph.graph_id] = queue
         self.tell(AgentsChanged())
         self._views.setdefault(graph.graph_id, {})
         stop = self._stopping[graph.graph_id] = asyncio.Event()
@@ -371,10 +390,12 @@ class FakeScheduler:
         attempts: int = 2,
         timeout: float,
         priority: int = 0,
+        queue: str = "",
         concluded: Callable[[BatchResult], Awaitable[None]] | None = None,
         retries: Permission = granted,
     ) -> BatchResult:
         self.batches.append(graph)
+        self.waited_in[graph.graph_id] = queue
         self.retries.append(retries)
         stop = self._stopping[graph.graph_id] = asyncio.Event()
         views = self._views.setdefault(graph.graph_id, {})
@@ -460,7 +481,12 @@ class House:
     """A running master, its database, its scheduler, and somebody who listens."""
 
     def __init__(
-        self, store: Store, scheduler: FakeScheduler, *, end_products: bool = True
+        self,
+        store: Store,
+        scheduler: FakeScheduler,
+        *,
+        end_products: bool = True,
+        queues: QueuesConfig = BUILT_IN,
     ) -> None:
         self.store = store
         self.scheduler = scheduler
@@ -473,6 +499,7 @@ class House:
             timeouts=PATIENT,
             end_products=end_products,
             figures=self,
+            queues=queues,
         )
         self.counted: list[tuple[str, str, str]] = []
         self.reaches: list[str] = []

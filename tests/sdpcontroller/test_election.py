@@ -15,7 +15,7 @@ from sdpcontroller.election import Election, ElectionTiming, LeadershipLostError
 from sdpcontroller.errors import FencedError, StoreError
 from sdpcontroller.store import Store
 from sdpcontroller.store import lease as leases
-from sdpcontroller.store.lease import Lease, Refused, Taken
+from sdpcontroller.store.lease import Candidate, Lease, Refused, Taken
 from tests.conftest import PATIENCE
 
 Connect = Callable[..., Awaitable[Store]]
@@ -52,7 +52,7 @@ async def test_one_leads_and_the_other_is_told_who(connect: Connect) -> None:
     taken = await a.take()
     assert isinstance(taken, Taken) and taken.fence.startswith("1 a:1 ")
     assert await b.take() == Refused("a:1")
-    assert await a.renew() == ["b:1"]
+    assert await a.renew() == [Candidate("b:1")]
     await first.put("t", "k", {}, event="by a")
     with pytest.raises(FencedError):
         await second.put("t", "k", {}, event="by b")

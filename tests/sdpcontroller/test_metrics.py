@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from scheduler.policy import BATCH, REALTIME, Queue
 from sdpcontroller.control import CaptureInit, ProductState, TaskSensor
 from sdpcontroller.errors import CommandError
 from sdpcontroller.metrics import MeasuredControl, Metrics, attach, serve
@@ -127,6 +128,9 @@ async def test_what_the_scheduler_and_the_products_tell_is_counted() -> None:
 
 class Waiting:
     offers_held = 4
+
+    def queues(self) -> tuple[Queue, ...]:
+        return REALTIME, BATCH
 
     def waiting(self) -> dict[str, list[float]]:
         return {"realtime": [1.0, 5.0]}

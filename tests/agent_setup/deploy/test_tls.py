@@ -30,6 +30,7 @@ FILES = {
     "monitoring_controller_token_file": "/etc/prometheus/controller.token",
 }
 OTHERS = {
+    "controller_queues": {"queues": {"realtime": {}, "batch": {}}},
     "controller_goahead_unverified": True,
     "controller_redis_tls": True,
     "controller_redis_user": "sdp",
@@ -82,6 +83,7 @@ def test_the_controller_gets_files_as_options_and_secrets_in_its_environment(
         assert str(getattr(options, name)) == FILES[f"controller_{name}"]
     assert str(options.redis_ca) == str(options.mesos_ca) == "/etc/sdp/tls/ca.pem"
     assert options.goahead_unverified
+    assert str(options.queues) == "/etc/sdp/queues.json"
     assert "ExecReload=/bin/kill -HUP $MAINPID" in unit
     assert "planted" not in unit
     environment = rendered(tmp_path, "controller", "controller.env.j2")

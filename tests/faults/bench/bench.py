@@ -62,10 +62,10 @@ class Controller:
     """Exit status of the last one that ended."""
 
 
-def _specs(folder: Path, ports: str) -> list[AgentSpec]:
-    """Describe three agents that share a machine large enough for a few products."""
+def _specs(folder: Path, ports: str, machine: str) -> list[AgentSpec]:
+    """Describe three agents that share a machine."""
     topology = folder / "machine.xml"
-    command = ["lstopo", "--input", MACHINE, "--of", "xml"]
+    command = ["lstopo", "--input", machine, "--of", "xml"]
     topology.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
     return agent_specs(3, folder / "data", topology, ports)
 
@@ -79,10 +79,13 @@ class Bench:
         For logs and the database.
     controllers
         How many there can be at once.
+    machine
+        What the agents share: large enough for a few products, if nothing is said.
     """
 
-    def __init__(self, folder: Path, controllers: int = 1) -> None:
+    def __init__(self, folder: Path, controllers: int = 1, machine: str = MACHINE) -> None:
         self.folder = folder
+        self._machine = machine
         self.diary = Diary()
         self.redis_port = free_port()
         self.starts = 0
@@ -116,7 +119,9 @@ class Bench:
         self.start_redis()
         self._stack.callback(self.stop_redis)
         first = self._stack.enter_context(port_block(600))
-        self.specs = await asyncio.to_thread(_specs, self.folder, f"{first}-{first + 599}")
+        self.specs = await asyncio.to_thread(
+            _specs, self.folder, f"{first}-{first + 599}", self._machine
+        )
         self.cluster = Cluster(
             self.specs,
             work_dir=self.folder / "cluster",

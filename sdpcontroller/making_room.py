@@ -1,0 +1,77 @@
+"""Batch tasks that are ended for a product that does not fit: who, for whom and why, in events and an alarm.
+
+The events are of both products. The alarm stands until what made room runs again, or is not to be run any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from scheduler.task import TaskState
+from scheduler.views import Change, MadeRoom, TaskChanged
+from sdpcontroller.control import Alarm, Severity
+from sdpcontroller.products.product import Product
+
+_ENDED: Final = (TaskState.STOPPING, TaskState.DEAD, TaskState.PLANNED)
+"""States of what made room until it has a place again."""
+_NAMED: Final = 5
+"""Tasks that the alarm names."""
+
+
+class MakingRoom:
+    """Keeps what made room and does not run again yet.
+
+    Parameters
+    ----------
+    products
+        All, by name.
+    changed
+        Is called when the alarm changes.
+    """
+
+    def __init__(self, products: Mapping[str, Product], changed: Callable[[], None]) -> None:
+        self._products = products
+        self._changed = changed
+        self._waiting: dict[tuple[str, str], str] = {}
+        """For whom, by graph and task."""
+
+    def take(self, change: Change) -> bool:
+        """Take what the scheduler tells; whether it concerns nobody else."""
+        match change:
+            case MadeRoom():
+                self._made_room(change)
+                return True
+            case TaskChanged(view) if (view.graph_id, view.name) in self._waiting:
+                if view.state not in _ENDED:
+                    del self._waiting[view.graph_id, view.name]
+                    self._changed()
+        return False
+
+    def _made_room(self, change: MadeRoom) -> None:
+        who = self._owner(change.graph_id)
+        for_whom = self._owner(change.by)
+        named = for_whom.name if for_whom is not None else change.by
+        self._waiting.update({(change.graph_id, name): named for name in change.names})
+        if who is not None:
+            who.note(str(change))
+        if for_whom is not None and for_whom is not who:
+            for_whom.note(
+                f"it did not fit: {', '.join(change.names)} of {change.graph_id} made room"
+            )
+        self._changed()
+
+    def _owner(self, graph_id: str) -> Product | None:
+        return next((p for p in self._products.values() if graph_id in p.graph_ids), None)
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return what is to be told."""
+        known = {graph_id for p in self._products.values() for graph_id in p.graph_ids}
+        self._waiting = {key: by for key, by in self._waiting.items() if key[0] in known}
+        if not self._waiting:
+            return ()
+        told = [f"{name} of {graph_id} for {by}" for (graph_id, name), by in self._waiting.items()]
+        more = len(told) - _NAMED
+        rest = f" and {more} more" if more > 0 else ""
+        text = f"batch tasks made room and wait to be run again: {', '.join(told[:_NAMED])}{rest}"
+        return (Alarm("queues.preempted", Severity.WARNING, text),)
