@@ -19,7 +19,7 @@ MODULES: Final = {
     "products": ("configure", "deconfigure", "plan", "explain"),
     "captures": ("capture",),
     "agents": ("agents", "drain", "undrain", "resume-repair"),
-    "status": ("status", "tasks", "logs", "events"),
+    "status": ("status", "tasks", "queues", "logs", "events"),
 }
 """Commands by the module that has them."""
 

@@ -183,7 +183,7 @@ def picture(status: Status) -> RenderableType:
             Text(product.reason),
         )
     below = table if status.products else Text("no products", "dim")
-    return Group(line, _queues(status.queues), *([alarms] if status.alarms else []), below)
+    return Group(line, *([alarms] if status.alarms else []), _queues(status.queues), below)
 
 
 def _queues(queues: Sequence[QueueStatus]) -> Text:

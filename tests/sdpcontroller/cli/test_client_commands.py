@@ -198,6 +198,25 @@ async def test_status_says_what_is_wrong(
     assert json.loads(capsys.readouterr().out)["alarms"][1]["text"] == "it is lost"
 
 
+async def test_queues_are_listed_and_summed_up(
+    sdp: Sdp, control: FakeControl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await sdp("status") == 0
+    assert "queues realtime nobody waits   batch 3 waiting, 12 s" in capsys.readouterr().out
+    assert await sdp("queues", "batch", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {
+            "queue": "batch",
+            "priority": "0",
+            "waiting": "3",
+            "oldest": "12.5",
+            "terms": "for postprocessing; preemptible",
+        }
+    ]
+    assert await sdp("queues", "bach") == 1
+    assert "did you mean 'batch'?" in capsys.readouterr().err
+
+
 async def test_brackets_in_a_reason_are_shown_as_they_are(
     sdp: Sdp, control: FakeControl, capsys: pytest.CaptureFixture[str]
 ) -> None:
