@@ -108,7 +108,9 @@ class StandInScheduler:
         """Return who waits for a place: nobody."""
         return {}
 
-    def adopt(self, graph_id: str, *, queue: str = "") -> None:
+    def adopt(
+        self, graph_id: str, *, queue: str = "", late_values: LateValues | None = None
+    ) -> None:
         """Take care of a graph of a predecessor: there is none."""
 
     def awaited_hosts(self) -> frozenset[str] | None:

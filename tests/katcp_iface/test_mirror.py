@@ -111,7 +111,7 @@ async def test_sensors_of_a_product_come_and_go_with_it(client, control) -> None
     before = await names(client)
     control.put(control.product("array_1", config='{"x": 1}'))
     assert await names(client) - before == {
-        *(f"array_1.{s}" for s in ("state", "capture-block-state", "config", "reason")),
+        *(f"array_1.{s}" for s in ("state", "capture-block-state", "config", "reason", "queue")),
         *(f"array_1.tasks-{s}" for s in ("total", "ready")),
         *(f"{TASK}.{s}" for s in (*EVERY_TASK, "spead", "http")),
         *(f"array_1.telstate.{s}" for s in EVERY_TASK),
@@ -280,7 +280,7 @@ async def test_a_tasks_sensors_cannot_displace_the_controllers(client, control) 
         control.sense(reading(name=name))
     assert await value(client, f"{TASK}.state") == ("nominal", "ready")
     assert await value(client, f"{TASK}.spead") == ("nominal", "10.1.2.3:7148")
-    assert len(await names(client)) == 12 + 7 + 7 + 5
+    assert len(await names(client)) == 13 + 8 + 7 + 5
 
 
 async def test_readings_of_what_is_gone_are_dropped(client, control) -> None:

@@ -205,7 +205,9 @@ class FakeScheduler:
     def waiting(self) -> Mapping[str, Sequence[float]]:
         return self.waits
 
-    def adopt(self, graph_id: str, *, queue: str = "") -> None:
+    def adopt(
+        self, graph_id: str, *, queue: str = "", late_values: LateValues | None = None
+    ) -> None:
         self.waited_in[graph_id] = queue
 
     def graphs(self) -> tuple[str, ...]:
