@@ -110,7 +110,7 @@ async def test_a_product_gets_the_place_of_imaging_which_is_done_after_it(tmp_pa
         assert (await bench.sensors(rf"^{late[-1]}\.queue$")) == {f"{late[-1]}.queue": "realtime"}
         imaging = False
         for name in late:
-            await bench.ask("product-deconfigure", name)
+            await bench.ask("product-deconfigure", name, 1)  # after its recovery
 
         async def done() -> bool:
             return not await bench.blocks("early")
