@@ -77,7 +77,7 @@ def _offer(number: int) -> dict[str, Any]:
             Nic(
                 name=f"e{n}",
                 networks=("cbf", "gpucbf") if n % 2 == 0 else ("sdp_10g",),
-                address=f"10.{n}.0.{number}",
+                address=f"10.{n}.{number // 256}.{number % 256}",
                 numa=n // 2,
                 speed_mbps=100_000,
             )
@@ -94,7 +94,10 @@ def _offer(number: int) -> dict[str, Any]:
         "agent_id": {"value": f"agent-{number}"},
         "hostname": f"host{number}",
         "allocation_info": {"role": "sdp"},
-        "url": {"scheme": "http", "address": {"ip": f"10.9.0.{number}", "port": 5051}},
+        "url": {
+            "scheme": "http",
+            "address": {"ip": f"10.9.{number // 256}.{number % 256}", "port": 5051},
+        },
         "attributes": [{"name": n, "type": "TEXT", "text": {"value": v}} for n, v in attributes],
         "resources": (shared + topology.resources()).to_mesos(),
     }

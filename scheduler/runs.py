@@ -28,6 +28,7 @@ from scheduler.task import (
     advance,
 )
 from scheduler.views import TaskView
+from scheduler.wakes import Wakes
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class GraphRun:
         """Whether its launch goes on: what the journal has lost of it is put back before that only."""
         self.restarting: frozenset[str] = frozenset()
         """Tasks that are being started anew."""
-        self._changed = asyncio.Event()
+        self._wakes = Wakes()
         self._stop_cause: str | None = None
 
     def renew(self, graph: PhysicalGraph) -> None:
@@ -231,9 +232,8 @@ class GraphRun:
         self.notify()
 
     def notify(self) -> None:
-        """Wake whoever waits for a change."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        """Wake those for whom what they wait for holds now."""
+        self._wakes.look()
 
     async def until(self, holds: Callable[[], bool], *, though_stopping: bool = False) -> None:
         """Wait until something holds; it is looked at after every change of a task of the graph.
@@ -243,10 +243,11 @@ class GraphRun:
         LaunchError
             If the graph is taken down meanwhile.
         """
-        while not holds():
-            if self._stop_cause is not None and not though_stopping:
-                raise LaunchError(f"graph {self.graph.graph_id}: {self._stop_cause}")
-            await self._changed.wait()
+        await self._wakes.until(
+            holds if though_stopping else lambda: self._stop_cause is not None or holds()
+        )
+        if not though_stopping and self._stop_cause is not None and not holds():
+            raise LaunchError(f"graph {self.graph.graph_id}: {self._stop_cause}")
 
 
 class Acts(Protocol):

@@ -9,7 +9,8 @@ from typing import Final
 
 from scheduler.crash_points import CrashPoint
 from scheduler.errors import SchedulerError
-from scheduler.graph import instantiate
+from scheduler.graph import LogicalGraph, PhysicalGraph, instantiate
+from scheduler.threads import compute
 from scheduler.views import BatchResult
 from sdpcontroller.config import ProductConfig, Vis
 from sdpcontroller.errors import CommandError, ControllerError, StoreError
@@ -80,14 +81,14 @@ class Postprocessing:
             If that cannot be found out, or kept.
         """
         observed = await _observed(cbid, config, telstate)
-        plan = imaging.build(config, self._product, cbid, observed, telstate)
+        # of a spectral product there are thousands of nodes
+        plan = await compute(imaging.build, config, self._product, cbid, observed, telstate)
         for line in plan.skipped:
             logger.info("%s %s: %s", self._product, cbid, line)
         if not plan.images:
             return ""
         number = await take_graph_number(self._services.store)
-        logical = in_containers(plan.graph, config.config, self._services.image)
-        graph = instantiate(logical, f"{plan.graph.name}-{number}")
+        graph = await compute(_graph, plan.graph, number, config, self._services.image)
         queue = self._services.queues.to(Work.POSTPROCESSING, self._product)
         batch = KeptBatch(self._product, cbid, graph, queue)
         event = f"postprocessing of {cbid} waits in queue {queue}"
@@ -147,6 +148,12 @@ class Postprocessing:
             await self._batches.delete(graph_id, event="ended")
         except StoreError as exc:  # a successor finds that no block needs it
             logger.warning("%s: %s", self._product, exc)
+
+
+def _graph(
+    logical: LogicalGraph, number: int, config: ProductConfig, image: str | None
+) -> PhysicalGraph:
+    return instantiate(in_containers(logical, config.config, image), f"{logical.name}-{number}")
 
 
 async def _observed(

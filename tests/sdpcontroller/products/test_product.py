@@ -3,13 +3,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from pipelines import catalogue
 from scheduler.errors import LaunchError, NoFitError, SchedulerError
+from scheduler.graph import instantiate
 from sdpcontroller.control import (
     CaptureBlockState,
     CaptureDone,
@@ -23,7 +25,9 @@ from sdpcontroller.control import (
     SetTransmission,
 )
 from sdpcontroller.errors import CommandError, ConfigError, StoreError
+from sdpcontroller.products import postprocessing
 from sdpcontroller.telstate import ProductTelstate
+from sdpcontroller.workflows import imaging
 from tests.conftest import PATIENCE
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.fakes import House
@@ -464,6 +468,28 @@ class TestTakingDown:
         await up.settle()
         assert up.master.products() == {} and up.witness.gone == ["p"]
         assert await up.stored("p") is None
+
+    async def test_a_batch_graph_is_made_beside_the_loop(
+        self, up: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That of a spectral product has thousands of nodes: a tenth of a second."""
+        threads: list[str] = []
+
+        def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any) -> Any:
+                threads.append(threading.current_thread().name)
+                return function(*args)
+
+            return call
+
+        monkeypatch.setattr(postprocessing.imaging, "build", noted(imaging.build))
+        monkeypatch.setattr(postprocessing, "instantiate", noted(instantiate))
+        cbid = await up.master.execute(CaptureInit("p"))
+        await observe(up, cbid, {"A": 20})
+        await up.master.execute(CaptureDone("p"))
+        await up.settle()
+        assert len(threads) == 2
+        assert all(name.startswith("computing") for name in threads)
 
     async def test_postprocessing_that_fails_is_told(self, up: House) -> None:
         cbid = await up.master.execute(CaptureInit("p"))
