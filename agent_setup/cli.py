@@ -36,6 +36,7 @@ class Status(IntEnum):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # argparse's own status for this is 2, which means something else here
+        """Say what is wrong with the options, and end."""
         self.exit(Status.REFUSED, f"{self.prog}: {message}\n")
 
 

@@ -3,7 +3,6 @@
 The library's Python binding (``nvidia-ml-py``, module ``pynvml``) is optional: a machine without it, or
 without a driver, has no GPUs. :class:`Nvml` is all that is used of it.
 """
-# ruff: noqa: D102 - the methods of Nvml are described by NVML's own reference
 
 from __future__ import annotations
 
@@ -30,18 +29,41 @@ class Nvml(Protocol):
     NVMLError: type[Exception]
     """What every function raises; ``value`` is NVML's code."""
 
-    def nvmlInit(self) -> None: ...
-    def nvmlShutdown(self) -> None: ...
-    def nvmlSystemGetDriverVersion(self) -> str | bytes: ...
-    def nvmlDeviceGetCount(self) -> int: ...
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Handle: ...
-    def nvmlDeviceGetName(self, handle: Handle) -> str | bytes: ...
-    def nvmlDeviceGetUUID(self, handle: Handle) -> str | bytes: ...
-    def nvmlDeviceGetMinorNumber(self, handle: Handle) -> int: ...
-    def nvmlDeviceGetPciInfo(self, handle: Handle) -> Any: ...
-    def nvmlDeviceGetMemoryInfo(self, handle: Handle) -> Any: ...
-    def nvmlDeviceGetCudaComputeCapability(self, handle: Handle) -> Sequence[int]: ...
-    def nvmlDeviceGetMigMode(self, handle: Handle) -> Sequence[int]: ...
+    def nvmlInit(self) -> None:
+        """Load the driver's library; before anything else."""
+
+    def nvmlShutdown(self) -> None:
+        """Let it go."""
+
+    def nvmlSystemGetDriverVersion(self) -> str | bytes:
+        """Return the driver's version; bytes from older bindings, as of all texts."""
+
+    def nvmlDeviceGetCount(self) -> int:
+        """Return how many devices there are."""
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Handle:
+        """Return a device; indices follow the PCI bus, from 0."""
+
+    def nvmlDeviceGetName(self, handle: Handle) -> str | bytes:
+        """Return its model's name."""
+
+    def nvmlDeviceGetUUID(self, handle: Handle) -> str | bytes:
+        """Return its identity, the same after each start of the machine."""
+
+    def nvmlDeviceGetMinorNumber(self, handle: Handle) -> int:
+        """Return n of its ``/dev/nvidia<n>``."""
+
+    def nvmlDeviceGetPciInfo(self, handle: Handle) -> Any:
+        """Return where it is on the PCI bus, an ``nvmlPciInfo_t``."""
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Handle) -> Any:
+        """Return an ``nvmlMemory_t``; its ``total`` is in bytes."""
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Handle) -> Sequence[int]:
+        """Return its CUDA version, major and minor."""
+
+    def nvmlDeviceGetMigMode(self, handle: Handle) -> Sequence[int]:
+        """Return whether it is split into instances: now, and after the next reset."""
 
 
 def installed_nvml() -> Nvml | None:

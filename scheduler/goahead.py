@@ -97,6 +97,7 @@ class _Gate:
 
     @property
     def decided(self) -> bool:
+        """Whether its question has an answer that stays."""
         return self.closed or self.answer is not None
 
 

@@ -32,15 +32,15 @@ class _Nobody:
     """In the place of a master while there is none: what is said is lost, and repeated later."""
 
     def status_update(self, agent_id: str, update: StatusUpdate, latest: TaskState) -> None:
-        pass
+        """Lose it."""
 
     def executor_ended(self, agent_id: str, framework_id: str, executor_id: str) -> None:
-        pass
+        """Lose it."""
 
     def executor_message(
         self, agent_id: str, framework_id: str, executor_id: str, data: str
     ) -> None:
-        pass
+        """Lose it."""
 
 
 class Agent(Execution):

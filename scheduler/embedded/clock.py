@@ -78,6 +78,7 @@ class _VirtualTimer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
+        """Do not call, when the time comes."""
         self.callback = None
 
 

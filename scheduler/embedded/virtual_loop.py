@@ -26,6 +26,7 @@ class _Selector(selectors.SelectSelector):
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready now; else let `timeout` seconds pass, at once."""
         ready = super().select(0)
         if not ready and timeout is None:
             raise StandstillError("everything waits, and no timer runs")

@@ -31,18 +31,22 @@ class _Nothing:
     offers_held = 0
 
     def products(self) -> Mapping[str, Any]:
+        """Return none."""
         return {}
 
     def agents(self) -> Sequence[Any]:
+        """Return none."""
         return ()
 
     def system(self) -> SystemRecord:
+        """Return what is known before anything is."""
         return SystemRecord("INIT", "ON", "disconnected", "")
 
     def queues(self) -> Sequence[Any]:
         return ()
 
     def waiting(self) -> Mapping[str, Sequence[float]]:
+        """Return no queues."""
         return {}
 
 

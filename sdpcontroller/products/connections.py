@@ -68,6 +68,7 @@ class _Mirror(AbstractSensorWatcher):
     def sensor_added(
         self, name: str, description: str, units: str, type_name: str, *args: bytes
     ) -> None:
+        """Remember what the task says of a sensor, as far as there is room."""
         if len(self._declared) >= MAX_SENSORS and name not in self._declared:
             if not self._overflowed:
                 logger.warning(
@@ -82,6 +83,7 @@ class _Mirror(AbstractSensorWatcher):
         self._declared[name] = _Declared(description, units, type_name, params)
 
     def sensor_removed(self, name: str) -> None:
+        """Tell that a sensor cannot be reached any more."""
         declared = self._declared.pop(name, None)
         if declared is not None:
             self._emit(name, declared, None, "unreachable", time.time())
@@ -89,6 +91,7 @@ class _Mirror(AbstractSensorWatcher):
     def sensor_updated(
         self, name: str, value: bytes, status: aiokatcp.Sensor.Status, timestamp: float
     ) -> None:
+        """Tell a reading (`timestamp` in Unix seconds); one that is not of its type is dropped."""
         declared = self._declared.get(name)
         if declared is None:
             return
@@ -100,6 +103,7 @@ class _Mirror(AbstractSensorWatcher):
         self._emit(name, declared, decoded, status.name.lower(), timestamp)
 
     def state_updated(self, state: SyncState) -> None:
+        """Note that all readings are here, or that none can be had."""
         if state is SyncState.SYNCED:
             self._settled()
         if state is SyncState.DISCONNECTED:

@@ -163,6 +163,7 @@ class _DockerContainer:
 
     @property
     def pid(self) -> int | None:
+        """None: the engine has the process."""
         return None
 
     def take_up(self, handle: DockerContainer) -> None:
@@ -170,6 +171,7 @@ class _DockerContainer:
         self._handle = handle
 
     async def started(self) -> Running | None:
+        """Create and start the container; what the engine says of it goes with the status update."""
         if self._grace is not None and self._handle is None:
             self._status = _KILLED
             return None
@@ -193,6 +195,7 @@ class _DockerContainer:
         return None
 
     def kill(self, grace: float) -> None:
+        """Send its stop signal, and SIGKILL after `grace` seconds."""
         if not self._runs:
             self._grace = grace
             return
@@ -206,6 +209,7 @@ class _DockerContainer:
         self._escalation = loop.call_later(grace, self._send, "SIGKILL")
 
     async def run_beside(self, command: Mapping[str, Any]) -> int:
+        """Run a check in the container; returns its exit status, raises ``ProbeError``."""
         if self._handle is None:
             raise ProbeError("the container does not run")
         argv = ["/bin/sh", "-c", command.get("value", "")]
@@ -225,6 +229,7 @@ class _DockerContainer:
         return int(status)
 
     async def wait(self) -> Outcome:
+        """Return how it ended, when the container has."""
         if self._handle is not None and self._status is None:
             self._status = await self._exit_status(self._handle)
         await self._finish()

@@ -175,13 +175,16 @@ class _ProcessContainer:
 
     @property
     def pid(self) -> int | None:
+        """Of the supervisor of the task's processes, while there is one."""
         process = self._started.supervisor
         return None if process is None else process.pid
 
     async def started(self) -> Running:
+        """Return at once: it runs since it was launched."""
         return Running()
 
     def kill(self, grace: float) -> None:
+        """Send SIGTERM to the task, and have all its processes killed after `grace` seconds."""
         if self.ended:
             return
         if self._escalation is None:
@@ -194,11 +197,13 @@ class _ProcessContainer:
         self._escalation = loop.call_later(grace, self._signal, signal.SIGUSR1)
 
     async def run_beside(self, command: Mapping[str, Any]) -> int:
+        """Run a check in the sandbox; returns its exit status, raises ``ProbeError``."""
         user = other_user(self.launch.user)
         environment = task_environment(self.launch, None if user is None else user.home)
         return await run_in_sandbox(command, environment, self.launch.sandbox, user)
 
     async def wait(self) -> Outcome:
+        """Return how it ended, when no process of it is left."""
         if self._started.supervisor is not None:
             await processes.ended(self._started.supervisor)
         self.ended = True
