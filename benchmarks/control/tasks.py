@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import aiokatcp
 
+from benchmarks.control.in_process import InProcessTask, session
 from scheduler import labels as carried
 from scheduler.collector import calm
 from scheduler.embedded import AgentSpec, Cluster
-from scheduler.embedded.executors import Container, Launch, Outcome, Running
+from scheduler.embedded.executors import Container, Launch
 from scheduler.quantities import Ranges, Resources
 from scheduler.topology import Nic, NumaNode, Topology, Volume
 from sdpcontroller.interface_mode.programs import StandInProgram
@@ -34,7 +34,6 @@ def own_address() -> str:
 
 HOST: Final = own_address()
 CORES: Final = 128
-_TERMINATED: Final = Outcome(False, "Command terminated with signal Terminated")
 
 
 class Program(StandInProgram):
@@ -65,88 +64,28 @@ class Program(StandInProgram):
             sensor.value = random.random()
 
 
-class Task:
-    """One task: a container of the executor."""
-
-    pid = None
+class Task(InProcessTask):
+    """One task."""
 
     def __init__(self, launch: Launch, executor: Tasks) -> None:
-        self._launch = launch
+        super().__init__(launch, HOST, executor.http)
+        self._id = launch.task.id
         self._executor = executor
-        variables = launch.command.get("environment", {}).get("variables", [])
-        self._environment = {entry["name"]: entry["value"] for entry in variables}
         labels = {entry["key"]: entry["value"] for entry in launch.task.labels}
         self.kind = labels.get(carried.KIND, "")
-        ports = launch.task.document.get("discovery", {}).get("ports", {}).get("ports", [])
-        self._ports = {port["name"]: port["number"] for port in ports}
-        self._end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._life: asyncio.Task[None] | None = None
 
-    async def started(self) -> Running | None:
-        """Begin."""
-        self._life = asyncio.create_task(self._live())
-        return Running()
+    async def run(self, stack: contextlib.AsyncExitStack) -> None:
+        """Listen for ever."""
+        for port in self.ports.values():
+            stack.enter_context(self._executor.held(port, self._id))
+        await self.listen(stack)
+        await asyncio.Event().wait()
 
-    async def _live(self) -> None:
-        try:
-            if "SDP_GO_AHEAD_TOKEN" in self._environment:
-                await self._ask()
-            async with contextlib.AsyncExitStack() as stack:
-                for name, port in self._ports.items():
-                    stack.enter_context(self._executor.held(port, self._launch.task.id))
-                    await self._serve(stack, name, port)
-                await asyncio.Event().wait()
-        except Exception as exc:
-            self._finish(Outcome(False, f"Command exited with status 1: {exc!r}"))
-
-    async def _ask(self) -> None:
-        """Ask for the go-ahead, as the wrapper does."""
-        head = {"Authorization": f"Bearer {self._environment['SDP_GO_AHEAD_TOKEN']}"}
-        while True:
-            for url in self._environment["SDP_GO_AHEAD_URLS"].split():
-                with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-                    async with self._executor.http.get(url, headers=head) as response:
-                        if response.status == 200:
-                            return
-            await asyncio.sleep(0.1)
-
-    async def _serve(self, stack: contextlib.AsyncExitStack, name: str, port: int) -> None:
-        if name == "katcp":
-            program = Program(self.kind, port, self._executor.sensors)
-            await program.start()
-            stack.push_async_callback(program.stop)
-            self._executor.programs.add(program)
-            stack.callback(self._executor.programs.discard, program)
-        elif name == "telstate":
-            command = ["--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no"]
-            process = await asyncio.create_subprocess_exec(
-                "redis-server", *command, stdout=asyncio.subprocess.DEVNULL
-            )
-            stack.push_async_callback(process.wait)
-            stack.callback(process.kill)
-        else:
-            server = await asyncio.start_server(lambda _, writer: writer.close(), HOST, port)
-            stack.callback(server.close)
-
-    def kill(self, grace: float) -> None:
-        """End at once."""
-        self._finish(_TERMINATED)
-
-    def _finish(self, outcome: Outcome) -> None:
-        if not self._end.done():
-            self._end.set_result(outcome)
-
-    async def run_beside(self, command: Mapping[str, Any]) -> int:
-        """There are no checks."""
-        return 0
-
-    async def wait(self) -> Outcome:
-        """Return how it has ended, when nothing of it is left."""
-        outcome = await asyncio.shield(self._end)
-        if self._life is not None:
-            self._life.cancel()
-            await asyncio.gather(self._life, return_exceptions=True)
-        return outcome
+    def made_server(self, port: int) -> Program:
+        """Return a program that the executor knows."""
+        program = Program(self.kind, port, self._executor.sensors)
+        self._executor.programs[port] = program
+        return program
 
 
 class Tasks:
@@ -160,11 +99,10 @@ class Tasks:
 
     def __init__(self, sensors: int = 0) -> None:
         self.sensors = sensors
-        self.programs: set[Program] = set()
+        self.programs: dict[int, Program] = {}
+        """By port."""
         self._ports: dict[int, str] = {}
-        connector = aiohttp.TCPConnector(limit=0)
-        timeout = aiohttp.ClientTimeout(total=60)
-        self.http = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        self.http = session()
         self._updating: asyncio.Task[None] | None = None
 
     async def launch(self, launch: Launch) -> Task:
@@ -190,10 +128,11 @@ class Tasks:
             yield
         finally:
             del self._ports[port]
+            self.programs.pop(port, None)
 
     def linked(self) -> int:
         """How many programs have a client."""
-        return sum(program.clients > 0 for program in self.programs)
+        return sum(program.clients > 0 for program in self.programs.values())
 
     def update_every(self, seconds: float) -> None:
         """Let each program update all its sensors together, that often; 0: not any more."""
@@ -207,7 +146,7 @@ class Tasks:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            programs = list(self.programs)
+            programs = list(self.programs.values())
             for program in programs:  # one after the other, spread over the period
                 program.update()
                 due += seconds / len(programs)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from pipelines.metadata.server import MetadataServer
 from pipelines.writer.server import WriterServer
 from tests.conftest import PATIENCE, free_port
 from tests.pipelines.flow import taken
+from tests.pipelines.served import served
 
 CBID = "1234567890"
 ENDPOINTS = parse_endpoints(f"239.192.71.9+1:{free_port()}")
@@ -184,18 +184,6 @@ async def all_heaps_came(server: Any) -> None:
     async with asyncio.timeout(PATIENCE):
         if total.value != expected:
             await came.wait()
-
-
-@asynccontextmanager
-async def served(server: Any) -> AsyncIterator[aiokatcp.Client]:
-    await server.start()
-    client = await aiokatcp.Client.connect(*server.sockets[0].getsockname()[:2])
-    try:
-        yield client
-    finally:
-        client.close()
-        await client.wait_closed()
-        await server.stop()
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pipelines.catalogue import PYTHON_MIB
 from scheduler.requests import TaskRequest
 from sdpcontroller.errors import ConfigError
+from sdpcontroller.workflows.resources.sizes import MIB
 
 UNITS: Final = ("CPU", "cores", "MiB", "Mbit/s")
 
@@ -79,5 +81,26 @@ def formula(
             return Quantity(declared, {name: float(x) for name, x in inputs.items()}, value)
 
         return evaluate
+
+    return decorate
+
+
+def memory(
+    program: str, *, why: str, source: str, interpreter: float = PYTHON_MIB
+) -> Callable[[Callable[..., float]], Callable[..., Quantity]]:
+    """Declare how much memory a program needs, as :func:`formula`; the function gives the bytes of its arrays.
+
+    Parameters
+    ----------
+    interpreter
+        What it has resident besides, MiB.
+    """
+
+    def decorate(arrays: Callable[..., float]) -> Callable[..., Quantity]:
+        @functools.wraps(arrays)
+        def whole(**inputs: Any) -> float:
+            return math.ceil(interpreter + arrays(**inputs) / MIB)
+
+        return formula(program, "mem", "MiB", why=why, source=source)(whole)
 
     return decorate

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from pipelines import catalogue
-from pipelines.catalogue import PYTHON_MIB
 from scheduler.requests import TaskRequest, VolumeRequest
-from sdpcontroller.workflows.resources.formula import Asked, Quantity, formula
+from sdpcontroller.workflows.resources.formula import Asked, Quantity, memory
 from sdpcontroller.workflows.resources.programs import fixed
-from sdpcontroller.workflows.resources.sizes import DATA_VOLUME, MIB
+from sdpcontroller.workflows.resources.sizes import DATA_VOLUME
 
 _SOURCE: Final = "held to by tests/pipelines/imaging/test_memory.py"
 
@@ -24,15 +22,13 @@ def _asked(cpus: Quantity, mem: Quantity) -> Asked:
 _imager_cpus = fixed("imager", "cpus", "CPU", 1, "one thread grids", "its default")
 
 
-@formula(
+@memory(
     "imager",
-    "mem",
-    "MiB",
     why="the interpreter, its images and the gridder's, and one block of visibilities",
     source=f"pipelines.catalogue.imager_bytes, {_SOURCE}",
 )
 def _imager_mem(size: int, terms: int) -> float:
-    return math.ceil(PYTHON_MIB + catalogue.imager_bytes(size, terms) / MIB)
+    return catalogue.imager_bytes(size, terms)
 
 
 def imager(*, size: int = catalogue.IMAGE_SIZE, terms: int = 1) -> Asked:
@@ -51,16 +47,13 @@ def imager(*, size: int = catalogue.IMAGE_SIZE, terms: int = 1) -> Asked:
 _spectral_cpus = fixed("spectral_imager", "cpus", "CPU", 1, "one thread grids", "its default")
 
 
-@formula(
+@memory(
     "spectral_imager",
-    "mem",
-    "MiB",
     why="the interpreter, images and visibilities of one channel at a time, and a tile as it is read",
     source=f"pipelines.catalogue.spectral_imager_bytes, {_SOURCE}",
 )
 def _spectral_mem(size: int, n_antennas: int, dumps: int) -> float:
-    arrays = catalogue.spectral_imager_bytes(size, n_antennas, dumps)
-    return math.ceil(PYTHON_MIB + arrays / MIB)
+    return catalogue.spectral_imager_bytes(size, n_antennas, dumps)
 
 
 def spectral_imager(n_antennas: int, dumps: int, *, size: int = catalogue.IMAGE_SIZE) -> Asked:
@@ -80,15 +73,13 @@ def spectral_imager(n_antennas: int, dumps: int, *, size: int = catalogue.IMAGE_
 _joiner_cpus = fixed("cube_joiner", "cpus", "CPU", 0.5, "it copies on the disk", "its design")
 
 
-@formula(
+@memory(
     "cube_joiner",
-    "mem",
-    "MiB",
     why="the interpreter, some planes, and the picture",
     source=f"pipelines.catalogue.cube_joiner_bytes, {_SOURCE}",
 )
 def _joiner_mem(size: int) -> float:
-    return math.ceil(PYTHON_MIB + catalogue.cube_joiner_bytes(size) / MIB)
+    return catalogue.cube_joiner_bytes(size)
 
 
 def cube_joiner(*, size: int = catalogue.IMAGE_SIZE) -> Asked:

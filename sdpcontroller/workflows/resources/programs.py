@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from pipelines import catalogue
-from pipelines.catalogue import PYTHON_MIB, Program
+from pipelines.catalogue import Program
 from scheduler.requests import NicRequest, TaskRequest, VolumeRequest
-from sdpcontroller.workflows.resources.formula import Asked, Quantity, formula
+from sdpcontroller.workflows.resources.formula import Asked, Quantity, formula, memory
 from sdpcontroller.workflows.resources.sizes import (
     CBF_NETWORK,
     DATA_VOLUME,
@@ -29,32 +29,31 @@ def fixed(program: str, resource: str, unit: str, value: float, why: str, source
     return constant()
 
 
-def _correlation_in_or_out(program: str, way: str, why: str) -> Callable[..., Quantity]:
-    @formula(
-        program,
-        f"{CBF_NETWORK} {way}",
-        "Mbit/s",
-        why=why,
-        source="pipelines.catalogue.correlation_rate: 8 bytes per product and channel, 5 % above real time",
-    )
-    def rate(n_chans: int, n_antennas: int, wall_int_time: float) -> float:
-        return catalogue.correlation_rate(n_chans, n_antennas, wall_int_time) / MBIT
+def _stream(
+    network: str, bit_rate: Callable[[int, int, float], float], source: str
+) -> Callable[[str, str, str], Callable[..., Quantity]]:
+    """Return what declares, by program, ``in`` or ``out`` and reason, the rate of a kind of stream."""
 
-    return rate
+    def declare(program: str, way: str, why: str) -> Callable[..., Quantity]:
+        @formula(program, f"{network} {way}", "Mbit/s", why=why, source=source)
+        def rate(n_chans: int, n_antennas: int, wall_int_time: float) -> float:
+            return bit_rate(n_chans, n_antennas, wall_int_time) / MBIT
+
+        return rate
+
+    return declare
 
 
-def _l0_in_or_out(program: str, way: str, why: str) -> Callable[..., Quantity]:
-    @formula(
-        program,
-        f"{SDP_NETWORK} {way}",
-        "Mbit/s",
-        why=why,
-        source="pipelines.catalogue.l0_rate: 10 bytes per product and channel, 5 % above real time",
-    )
-    def rate(n_chans: int, n_antennas: int, wall_int_time: float) -> float:
-        return catalogue.l0_rate(n_chans, n_antennas, wall_int_time) / MBIT
-
-    return rate
+_correlation_in_or_out = _stream(
+    CBF_NETWORK,
+    catalogue.correlation_rate,
+    "pipelines.catalogue.correlation_rate: 8 bytes per product and channel, 5 % above real time",
+)
+_l0_in_or_out = _stream(
+    SDP_NETWORK,
+    catalogue.l0_rate,
+    "pipelines.catalogue.l0_rate: 10 bytes per product and channel, 5 % above real time",
+)
 
 
 def _rate_of(rate: Callable[..., Quantity], size: StreamSize) -> Quantity:
@@ -83,8 +82,8 @@ def _of_l0(
 
 
 def _l0_buffer(n_chans: int, n_antennas: int) -> float:
-    """Memory of the dumps that a receiver of L0 holds, MiB."""
-    return catalogue.l0_buffer_bytes(n_chans, catalogue.n_products(n_antennas)) / MIB
+    """Memory of the dumps that a receiver of L0 holds, bytes."""
+    return catalogue.l0_buffer_bytes(n_chans, catalogue.n_products(n_antennas))
 
 
 _telstate_cpus = fixed(
@@ -117,16 +116,14 @@ _correlator_out = _correlation_in_or_out("correlator", "out", "the stream that i
 _correlator_cpus = fixed("correlator", "cpus", "CPU", 1, "one thread computes", "its design")
 
 
-@formula(
+@memory(
     "correlator",
-    "mem",
-    "MiB",
     why="the interpreter, two dumps of float64 model visibilities and four of counts on their way out",
     source="pipelines.correlator.simulator, its arrays",
 )
 def _correlator_mem(n_chans: int, n_antennas: int) -> float:
     dump = n_chans * catalogue.n_products(n_antennas) * catalogue.BYTES_PER_CORRELATION
-    return math.ceil(PYTHON_MIB + 8 * dump / MIB)
+    return 8 * dump
 
 
 def correlator(stream: StreamSize) -> Asked:
@@ -158,16 +155,14 @@ _ingest_cpus = fixed(
 )
 
 
-@formula(
+@memory(
     "ingest",
-    "mem",
-    "MiB",
     why="the interpreter, the receiver's dumps, one input dump, one output dump as sums, the output buffers",
     source="pipelines.catalogue.ingest_bytes, held to by tests/pipelines/ingest",
 )
 def _ingest_mem(chans_in: int, chans_out: int, n_antennas: int, n_heaps: int) -> float:
-    arrays = catalogue.ingest_bytes(chans_in, chans_out, catalogue.n_products(n_antennas), n_heaps)
-    return math.ceil(PYTHON_MIB + arrays / MIB)
+    products = catalogue.n_products(n_antennas)
+    return catalogue.ingest_bytes(chans_in, chans_out, products, n_heaps)
 
 
 @formula(
@@ -236,16 +231,14 @@ def _cal_cpus(less: bool) -> float:
     return 0.5 if less else catalogue.CALIBRATION_THREADS
 
 
-@formula(
+@memory(
     "cal",
-    "mem",
-    "MiB",
     why="the interpreter, two batches of solution intervals, sums of a scan, gains, and the network's buffer",
     source="pipelines.catalogue.calibration_bytes, held to by tests/pipelines/calibration",
 )
 def _cal_mem(n_chans: int, n_antennas: int, batch: int) -> float:
-    arrays = catalogue.calibration_bytes(n_chans, n_antennas, batch) / MIB
-    return math.ceil(PYTHON_MIB + arrays + _l0_buffer(n_chans, n_antennas))
+    arrays = catalogue.calibration_bytes(n_chans, n_antennas, batch)
+    return arrays + _l0_buffer(n_chans, n_antennas)
 
 
 def calibration(l0: StreamSize, buffer_time: float, g_solint: float = 0.0, *, less: bool) -> Asked:
@@ -266,15 +259,13 @@ _writer_in = _l0_in_or_out("vis_writer", "in", "the L0 stream")
 _writer_cpus = fixed("vis_writer", "cpus", "CPU", 0.3, "it copies to the disk", "measured")
 
 
-@formula(
+@memory(
     "vis_writer",
-    "mem",
-    "MiB",
     why="the interpreter and the dumps between the network and the disk",
     source="pipelines.catalogue.l0_buffer_bytes",
 )
 def _writer_mem(n_chans: int, n_antennas: int) -> float:
-    return math.ceil(PYTHON_MIB + _l0_buffer(n_chans, n_antennas))
+    return _l0_buffer(n_chans, n_antennas)
 
 
 def writer(l0: StreamSize) -> Asked:
@@ -306,17 +297,15 @@ def _flags_out_or_in(program: str, way: str, why: str) -> Callable[..., Quantity
 _flags_out = _flags_out_or_in("flags", "out", "the flags, a window at a time")
 
 
-@formula(
+@memory(
     "flags",
-    "mem",
-    "MiB",
     why="the interpreter, two windows of amplitudes and flags, a bandpass, and the network's buffer",
     source="pipelines.catalogue.flags_bytes and bandpass_bytes, held to by tests/pipelines/flags",
 )
 def _flags_mem(n_chans: int, n_antennas: int) -> float:
-    windows = catalogue.flags_bytes(n_chans, catalogue.n_products(n_antennas)) / MIB
-    bandpass = catalogue.bandpass_bytes(n_chans, n_antennas) / MIB
-    return math.ceil(PYTHON_MIB + windows + bandpass + _l0_buffer(n_chans, n_antennas))
+    windows = catalogue.flags_bytes(n_chans, catalogue.n_products(n_antennas))
+    bandpass = catalogue.bandpass_bytes(n_chans, n_antennas)
+    return windows + bandpass + _l0_buffer(n_chans, n_antennas)
 
 
 def flags(l0: StreamSize, rate_ratio: float) -> Asked:
@@ -339,16 +328,13 @@ _flag_writer_in = _flags_out_or_in("flag_writer", "in", "the flags, a window at 
 _flag_writer_cpus = fixed("flag_writer", "cpus", "CPU", 0.2, "it copies to the disk", "measured")
 
 
-@formula(
+@memory(
     "flag_writer",
-    "mem",
-    "MiB",
     why="the interpreter and the dumps between the network and the disk, a byte per sample",
     source="pipelines.catalogue.L0_BUFFERED",
 )
 def _flag_writer_mem(n_chans: int, n_antennas: int) -> float:
-    dump = n_chans * catalogue.n_products(n_antennas)
-    return math.ceil(PYTHON_MIB + catalogue.L0_BUFFERED * dump / MIB)
+    return catalogue.L0_BUFFERED * n_chans * catalogue.n_products(n_antennas)
 
 
 def flag_writer(l0: StreamSize, rate_ratio: float) -> Asked:
@@ -362,16 +348,13 @@ _display_in = _l0_in_or_out("display", "in", "the L0 stream")
 _display_cpus = fixed("display", "cpus", "CPU", 0.2, "at most four dumps a second", "measured")
 
 
-@formula(
+@memory(
     "display",
-    "mem",
-    "MiB",
     why="the interpreter, what it remembers, and the network's buffer",
     source="pipelines.catalogue.display_bytes, held to by tests/pipelines/display",
 )
 def _display_mem(n_chans: int, n_antennas: int) -> float:
-    memory = catalogue.display_bytes(n_chans, n_antennas) / MIB
-    return math.ceil(PYTHON_MIB + memory + _l0_buffer(n_chans, n_antennas))
+    return catalogue.display_bytes(n_chans, n_antennas) + _l0_buffer(n_chans, n_antennas)
 
 
 def display(l0: StreamSize) -> Asked:
@@ -396,16 +379,14 @@ def quality() -> Asked:
 _metadata_cpus = fixed("meta_writer", "cpus", "CPU", 0.1, "a file a minute", "its design")
 
 
-@formula(
+@memory(
     "meta_writer",
-    "mem",
-    "MiB",
     why="the interpreter and the largest sensor, the bandpass solutions of a block, while it is encoded",
     source="pipelines.catalogue.metadata_bytes; the number of copies was measured",
+    interpreter=catalogue.METADATA_PYTHON_MIB,
 )
 def _metadata_mem(n_chans: int, n_antennas: int) -> float:
-    largest = catalogue.metadata_bytes(n_chans, n_antennas) / MIB
-    return math.ceil(catalogue.METADATA_PYTHON_MIB + largest)
+    return catalogue.metadata_bytes(n_chans, n_antennas)
 
 
 def metadata(l0: Sequence[StreamSize]) -> Asked:

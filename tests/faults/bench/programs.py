@@ -4,7 +4,6 @@
 
 import asyncio
 import contextlib
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import aiohttp
 import aiokatcp
 
+from benchmarks.control.in_process import TERMINATED, InProcessTask, session
 from scheduler.embedded.executors import Container, Launch, Outcome, Running
 from sdpcontroller.errors import ControllerError
 from sdpcontroller.telstate import ProductTelstate
@@ -76,26 +76,19 @@ class _Server(aiokatcp.DeviceServer):
             self._program.note("capture-done", cbid)
 
 
-class Program:
-    """One task: a :class:`~scheduler.embedded.executors.Container`."""
+class Program(InProcessTask):
+    """One task."""
 
-    pid = None
-
-    def __init__(self, launch: Launch, diary: Diary) -> None:
+    def __init__(self, launch: Launch, diary: Diary, http: aiohttp.ClientSession) -> None:
+        super().__init__(launch, "127.0.0.1", http)
         self.task_id = launch.task.id
         self.name = launch.task.name
         self.host = launch.agent.spec.hostname
         self.resources = launch.task.resources
         self._diary = diary
-        variables = launch.command.get("environment", {}).get("variables", [])
-        self._environment = {entry["name"]: entry["value"] for entry in variables}
         self._words: Sequence[str] = launch.command.get("arguments", ())
-        ports = launch.task.document.get("discovery", {}).get("ports", {}).get("ports", [])
-        self.ports: Mapping[str, int] = {port["name"]: port["number"] for port in ports}
         self.killed = False
         self.server: _Server | None = None
-        self._end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._life: asyncio.Task[None] | None = None
 
     def note(self, what: str, detail: str = "") -> None:
         self._diary.note(self.task_id, what, detail)
@@ -108,56 +101,24 @@ class Program:
     async def started(self) -> Running | None:
         self.note("runs")
         self._diary.alive[self.task_id] = self
-        self._life = asyncio.create_task(self._live())
-        return Running()
+        return await super().started()
 
-    async def _live(self) -> None:
-        try:
-            if "SDP_GO_AHEAD_TOKEN" in self._environment:
-                await self._ask()
-                self.note("let through")
-            if not self.ports:  # a batch task
+    def let_through(self) -> None:
+        self.note("let through")
+
+    async def run(self, stack: contextlib.AsyncExitStack) -> None:
+        if not self.ports:  # a batch task
+            await asyncio.sleep(_BATCH_SECONDS)
+            while self._diary.computing():  # noqa: ASYNC110 - a test says so
                 await asyncio.sleep(_BATCH_SECONDS)
-                while self._diary.computing():  # noqa: ASYNC110 - a test says so
-                    await asyncio.sleep(_BATCH_SECONDS)
-                self.finish(Outcome(True, "Command exited with status 0"))
-                return
-            async with contextlib.AsyncExitStack() as stack:
-                for name, port in self.ports.items():
-                    await self._serve(stack, name, port)
-                await asyncio.Event().wait()
-        except OSError as exc:
-            self.finish(Outcome(False, f"Command exited with status 1 ({exc})"))
+            self.finish(Outcome(True, "Command exited with status 0"))
+            return
+        await self.listen(stack)
+        await asyncio.Event().wait()
 
-    async def _serve(self, stack: contextlib.AsyncExitStack, name: str, port: int) -> None:
-        if name == "katcp":
-            self.server = _Server("127.0.0.1", port, self)
-            await self.server.start()
-            stack.push_async_callback(self.server.stop)
-        elif name == "telstate":
-            command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: ASYNC220
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-        else:
-            server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
-            stack.callback(server.close)
-
-    async def _ask(self) -> None:
-        """Ask for the go-ahead as the wrapper does."""
-        head = {"Authorization": f"Bearer {self._environment['SDP_GO_AHEAD_TOKEN']}"}
-        timeout = aiohttp.ClientTimeout(total=30)
-        async with aiohttp.ClientSession(headers=head, timeout=timeout) as session:
-            while True:
-                for url in self._environment["SDP_GO_AHEAD_URLS"].split():
-                    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-                        async with session.get(url) as response:
-                            if response.status == 200:
-                                return
-                            if response.status in (403, 410):
-                                self.finish(Outcome(False, "Command exited with status 126"))
-                                await asyncio.Event().wait()
-                await asyncio.sleep(0.1)
+    def made_server(self, port: int) -> _Server:
+        self.server = _Server("127.0.0.1", port, self)
+        return self.server
 
     async def conclude(self, cbid: str) -> None:
         """As the writer does: describe what was observed."""
@@ -179,31 +140,15 @@ class Program:
 
     def kill(self, grace: float) -> None:
         self.killed = True
-        loop = asyncio.get_running_loop()
-        loop.call_later(
-            0.02, self.finish, Outcome(False, "Command terminated with signal Terminated")
-        )
+        asyncio.get_running_loop().call_later(0.02, self.finish, TERMINATED)
 
     def die(self) -> None:
         """End by itself, as by a fault."""
         self.finish(Outcome(False, "Command exited with status 3"))
 
-    def finish(self, outcome: Outcome) -> None:
-        """End, in whatever way."""
-        if not self._end.done():
-            self.note("killed" if self.killed else "ended", outcome.message)
-            self._diary.alive.pop(self.task_id, None)
-            self._end.set_result(outcome)
-
-    async def run_beside(self, command: Mapping[str, Any]) -> int:
-        return 0
-
-    async def wait(self) -> Outcome:
-        outcome = await asyncio.shield(self._end)
-        if self._life is not None:
-            self._life.cancel()
-            await asyncio.gather(self._life, return_exceptions=True)
-        return outcome
+    def ended(self, outcome: Outcome) -> None:
+        self.note("killed" if self.killed else "ended", outcome.message)
+        self._diary.alive.pop(self.task_id, None)
 
 
 class Programs:
@@ -211,12 +156,13 @@ class Programs:
 
     def __init__(self, diary: Diary) -> None:
         self._diary = diary
+        self._http = session()
 
     async def launch(self, launch: Launch) -> Program:
-        return Program(launch, self._diary)
+        return Program(launch, self._diary, self._http)
 
     async def recover(self, launches: Sequence[Launch]) -> Mapping[str, Container]:
         return {}
 
     async def close(self) -> None:
-        pass
+        await self._http.close()

@@ -24,6 +24,7 @@ from pipelines.display.warm_up import warm_up
 from pipelines.display.web import serve
 from tests.conftest import PATIENCE, free_port
 from tests.pipelines.flow import taken
+from tests.pipelines.served import served
 
 ENDPOINTS = parse_endpoints(f"239.192.71.44:{free_port()}")
 N_CHANS = 256
@@ -108,12 +109,9 @@ async def display(redis_server: Any) -> AsyncIterator[Display]:
         options = argparse.Namespace(host="127.0.0.1", port=0)
         source = L0Input(STREAM, ENDPOINTS, "127.0.0.1", PATIENCE)
         server = DisplayServer(options, telstate, source, max_rate=1000)
-        await server.start()
-        client = await aiokatcp.Client.connect(*server.sockets[0].getsockname()[:2])
-        try:
-            async with serve(server, "127.0.0.1", 0) as port, aiohttp.ClientSession() as http:
-                yield Display(server, client, f"http://127.0.0.1:{port}", http)
-        finally:
-            client.close()
-            await client.wait_closed()
-            await server.stop()
+        async with (
+            served(server) as client,
+            serve(server, "127.0.0.1", 0) as port,
+            aiohttp.ClientSession() as http,
+        ):
+            yield Display(server, client, f"http://127.0.0.1:{port}", http)

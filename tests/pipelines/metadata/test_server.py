@@ -28,6 +28,7 @@ from pipelines.metadata.server import MetadataServer
 from pipelines.writer.store import BlockStore
 from tests.conftest import PATIENCE
 from tests.pipelines.cancelling import ends_whenever_it_is_cancelled
+from tests.pipelines.served import served
 
 CBID = "1600000000"
 ANTENNAS = ("m000", "m001")
@@ -95,14 +96,8 @@ async def metadata(
 ) -> AsyncIterator[tuple[MetadataServer, aiokatcp.Client]]:
     options = argparse.Namespace(host="127.0.0.1", port=0)
     server = MetadataServer(options, telstate, ["sdp_l0"], root, period=period)
-    await server.start()
-    client = await aiokatcp.Client.connect(*server.sockets[0].getsockname()[:2])
-    try:
+    async with served(server) as client:
         yield server, client
-    finally:
-        client.close()
-        await client.wait_closed()
-        await server.stop()
 
 
 def dumps_of(path: Path) -> list[int]:

@@ -25,6 +25,7 @@ from pipelines.common.stream_info import VisStream
 from pipelines.writer.server import WriterServer
 from pipelines.writer.store import BlockStore, StoreError
 from tests.conftest import PATIENCE, free_port
+from tests.pipelines.served import served
 
 ENDPOINTS = parse_endpoints(f"239.192.71.13:{free_port()}")
 STREAM = VisStream(
@@ -77,14 +78,8 @@ async def writer(
     async with ts.connect(parse_endpoint(redis_server.endpoint)) as telstate:
         options = argparse.Namespace(host="127.0.0.1", port=0, data=data)
         server = WriterServer(options, telstate, L0Input(STREAM, ENDPOINTS, "127.0.0.1", drain))
-        await server.start()
-        client = await aiokatcp.Client.connect(*server.sockets[0].getsockname()[:2])
-        try:
+        async with served(server) as client:
             yield server, client
-        finally:
-            client.close()
-            await client.wait_closed()
-            await server.stop()
 
 
 def chunks(data: Path, cbid: str) -> list[int]:
