@@ -90,10 +90,12 @@ class OfferPool:
 
     def take_beyond(self, roles: Collection[str]) -> list[str]:
         """Forget the offers in other roles than these (none: in no role), and return their ids."""
+        if not roles:
+            return []
         ids = [
             offer_id
             for offer_id, held in self._held.items()
-            if roles and (role := _role(held.offer)) and role not in roles
+            if (role := _role(held.offer)) and role not in roles
         ]
         for offer_id in ids:
             self._remove(offer_id)

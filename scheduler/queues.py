@@ -17,6 +17,7 @@ import itertools
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -113,6 +114,8 @@ class LaunchQueue:
     closures: Closures = field(default_factory=Closures)
     figures: Figures = field(default_factory=NoFigures)
     _cases: dict[int, Case] = field(default_factory=dict)
+    _roles: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """How many wait that are limited to these roles; none: that are not."""
     _serial: itertools.count[int] = field(default_factory=itertools.count)
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when all that placing needs is loaded."""
@@ -133,7 +136,7 @@ class LaunchQueue:
     @property
     def roles_wanted(self) -> frozenset[str]:
         """The roles in which offers are of use to those who wait; none: in all of ours."""
-        limits = [case.waiting.queue.roles for case in self._cases.values()]
+        limits = [roles for roles, count in self._roles.items() if count]
         return frozenset().union(*limits) if all(limits) else frozenset()
 
     def poke(self) -> None:
@@ -199,6 +202,7 @@ class LaunchQueue:
     def _waits(self, case: Case) -> Iterator[None]:
         """Keep it among those that wait, and tell how it ended."""
         self._cases[case.waiting.serial] = case
+        self._roles[case.waiting.queue.roles] += 1
         self.offers_wanted(True)
         self.poke()
         outcome = "withdrawn"
@@ -216,6 +220,7 @@ class LaunchQueue:
             self.figures.waited(case.waiting.queue.name, outcome, seconds)
             roles = self.roles_wanted
             del self._cases[case.waiting.serial]
+            self._roles[case.waiting.queue.roles] -= 1
             if not self._cases:
                 self.offers_wanted(False)
             elif self.roles_wanted != roles:
