@@ -99,15 +99,17 @@ class Occupancy:
 
     def preempt(self, names: Collection[str], by: Waiting) -> None:
         """Begin to end batch nodes, to be run again later; others are left alone."""
-        told: dict[str, list[str]] = {}
+        told: dict[str, list[TaskEntry]] = {}
         cause = f"graph {by.graph_id} (queue {by.queue.name}) needs its place"
         for run, entry in self._nodes(names):
             if not entry.dead:
                 entry.preempted = True  # recorded with its end
                 self._end(run, entry, cause)
-                told.setdefault(run.graph.graph_id, []).append(entry.name)
-        for graph_id, nodes in told.items():
-            self._tell(MadeRoom(graph_id, tuple(nodes), by.graph_id, by.queue.name))
+                told.setdefault(run.graph.graph_id, []).append(entry)
+        for graph_id, entries in told.items():
+            names = tuple(entry.name for entry in entries)
+            ids = tuple(entry.task.task_id for entry in entries)
+            self._tell(MadeRoom(graph_id, names, by.graph_id, by.queue.name, ids))
 
     def _nodes(self, names: Collection[str]) -> Iterator[tuple[GraphRun, TaskEntry]]:
         for name in names:

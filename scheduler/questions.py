@@ -17,7 +17,7 @@ from scheduler.listeners import Listeners
 from scheduler.occupancy import Occupancy
 from scheduler.packing import Circumstances, Explanation, pack_or_explain
 from scheduler.placement import Placement
-from scheduler.policy import REALTIME, Queue
+from scheduler.policy import Queue
 from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
 from scheduler.runs import Runs, TaskEntry
@@ -137,20 +137,23 @@ class Questions:
         """
         return self._listeners.add(callback)
 
-    async def plan(
-        self, graph: PhysicalGraph, *, queue: str = REALTIME.name
-    ) -> Placement | Explanation:
+    async def plan(self, graph: PhysicalGraph, *, queue: str = "") -> Placement | Explanation:
         """Say where a graph would go now, or why it would not and what would help, without launching anything.
 
         It looks at what no task uses on active agents, as the master last told. What of ours would have to end
         for it is among the remedies, and in :attr:`~scheduler.packing.Explanation.displaces`.
+
+        Parameters
+        ----------
+        queue
+            In which it would wait; in one that is limited to no roles, if none is named.
 
         Raises
         ------
         GraphError
             If there is no such queue.
         """
-        roles = self._queue_named(queue).roles
+        roles = self._queue_named(queue).roles if queue else ()
         requests = {task.name: task.request for task in graph.logical.tasks}
         if self._subscription is not None:
             await self._subscription.look_at_agents()

@@ -45,7 +45,7 @@ from scheduler.placing import Placing
 from scheduler.policy import REALTIME, Queue
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
-from scheduler.reservations import Reservation, State, Waiting
+from scheduler.reservations import Reservation, State, Waiting, narrowed
 from scheduler.topology import AgentSnapshot
 from scheduler.turns import Preempt, Shut, Start, Turn, decide
 
@@ -437,6 +437,7 @@ class LaunchQueue:
         if shortage is None:
             return
         offered = {agent.mesos_agent_id for agent in state.agents}
+        state = narrowed(state, case.waiting.queue.roles)
         case.explained = shortage
         case.explain_at = asyncio.get_running_loop().time() + EXPLAIN_SECONDS
         closed = self.closures.closed(case.agents, case.waiting.stay, time.time())

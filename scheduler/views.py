@@ -132,6 +132,8 @@ class MadeRoom:
     """Id of the graph that needs their place."""
     queue: str
     """In which that waits."""
+    task_ids: tuple[str, ...] = ()
+    """Of the attempts that end."""
 
     def __str__(self) -> str:
         """Say it for people."""

@@ -35,6 +35,8 @@ class MakingRoom:
         self._changed = changed
         self._waiting: dict[tuple[str, str], str] = {}
         """For whom, by graph and task."""
+        self._ending: frozenset[str] = frozenset()
+        """Ids of the attempts that ended for it, or do: what is heard of them is no news of the next."""
 
     def take(self, change: Change) -> bool:
         """Take what the scheduler tells; whether it concerns nobody else."""
@@ -43,7 +45,7 @@ class MakingRoom:
                 self._made_room(change)
                 return True
             case TaskChanged(view) if (view.graph_id, view.name) in self._waiting:
-                if view.state not in _ENDED:
+                if view.state not in _ENDED and view.task_id not in self._ending:
                     del self._waiting[view.graph_id, view.name]
                     self._changed()
         return False
@@ -53,6 +55,7 @@ class MakingRoom:
         for_whom = self._owner(change.by)
         named = for_whom.name if for_whom is not None else change.by
         self._waiting.update({(change.graph_id, name): named for name in change.names})
+        self._ending |= {*change.task_ids}
         if who is not None:
             who.note(str(change))
         if for_whom is not None and for_whom is not who:
@@ -69,6 +72,7 @@ class MakingRoom:
         known = {graph_id for p in self._products.values() for graph_id in p.graph_ids}
         self._waiting = {key: by for key, by in self._waiting.items() if key[0] in known}
         if not self._waiting:
+            self._ending = frozenset()
             return ()
         told = [f"{name} of {graph_id} for {by}" for (graph_id, name), by in self._waiting.items()]
         more = len(told) - _NAMED

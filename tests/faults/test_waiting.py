@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.errors import GraphError, JournalError
-from scheduler.graph import Edge, EdgeKind
+from scheduler.errors import GraphError, JournalError, LaunchError
+from scheduler.graph import Edge, EdgeKind, PhysicalGraph
 from scheduler.journal import MemoryJournal, TaskRecord
 from scheduler.placement import Placement
 from scheduler.policy import Queue
@@ -257,6 +257,44 @@ async def test_what_ends_on_a_drained_host_is_no_remedy(tmp_path: Path) -> None:
         await asyncio.sleep(30)
         assert "the end of now" not in scheduler.explain("g")
         await end(launch)
+
+
+@in_virtual_time
+async def test_offers_are_asked_for_again_where_none_come(tmp_path: Path) -> None:
+    """A REVIVE that is answered and does nothing: as by a master that is about to go."""
+    async with World(tmp_path, agents=1) as world, world.scheduler() as scheduler:
+        await scheduler.launch(physical("first", shell("t", "x", request=ONE)), timeout=60)
+        lost = iter(["dropped"])
+        world.intercept = lambda call: next(lost, None) if call["type"] == "REVIVE" else None
+        clock = Clockwork()
+        await scheduler.launch(physical("g", shell("u", "x", request=ONE)), timeout=600)
+        assert clock.elapsed < 90
+
+
+@in_virtual_time
+async def test_nothing_is_written_of_a_batch_that_was_taken_down_while_the_store_was_away(
+    tmp_path: Path,
+) -> None:
+    class Refusing(MemoryJournal):
+        away = True
+
+        async def record_graph(self, graph: PhysicalGraph) -> None:
+            if self.away:
+                raise JournalError("the store is away")
+            await super().record_graph(graph)
+
+    journal = Refusing()
+    async with World(tmp_path, agents=1) as world, world.scheduler(journal) as scheduler:
+        graph = physical("b", shell("n", "x"))
+        batch = asyncio.create_task(scheduler.run_batch(graph, timeout=5000))
+        await asyncio.sleep(5)
+        await scheduler.stop("b")
+        with pytest.raises(LaunchError, match="it is taken down"):
+            await batch
+        journal.away = False
+        await asyncio.sleep(60)
+        state = await journal.load()
+        assert (state.graphs, state.phases, state.tasks) == ({}, {}, {})
 
 
 @in_virtual_time
