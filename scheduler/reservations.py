@@ -177,11 +177,14 @@ class _Share:
 
     def __init__(self, state: State, roles: Sequence[str], reservation: Reservation) -> None:
         since = [o for o in state.occupants if o.name not in reservation.before]
-        every, inside = _held(since), _held([in_roles(o, roles) for o in since])
         self._state, self._roles, self._reservation = state, roles, reservation
-        self._inside = inside
+        self._inside = _held([in_roles(occupant, roles) for occupant in since])
         """What those hold that came later, in its owner's roles; by agent."""
-        self._outside = {i: _less(held, inside.get(i, _NOTHING)) for i, held in every.items()}
+        self._outside: dict[str, Resources] = {}
+        """And in other roles."""
+        if roles:
+            inside = self._inside
+            self._outside = {i: _less(h, inside.get(i, _NOTHING)) for i, h in _held(since).items()}
 
     def left(self, agent_id: str, role: str) -> Resources | None:
         """Return what others may use of an agent, in one role; None: all of it."""
