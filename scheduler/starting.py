@@ -164,7 +164,7 @@ async def _task_infos(
     """Return the ``TaskInfo`` of every task, by its place; the loop goes on in between."""
     ledgers: dict[Place, Ledger] = {}
     infos: dict[Place, Written] = {}
-    breath = Breath()
+    breath = Breath(16)  # to write a task is a step of a tenth of a millisecond and more
     try:
         for name, task in bound.items():
             run.entries[name].shared = shared_fields(run.graph, run.edges, task)

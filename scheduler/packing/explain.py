@@ -11,7 +11,7 @@ from scheduler.packing.flat import flatten
 from scheduler.packing.greedy import insert
 from scheduler.packing.lacks import MBITS, MIB, Need, lacks, needs
 from scheduler.packing.placing import remove
-from scheduler.packing.shortage import Lack, Nearest, Shortage, TooBig, Total
+from scheduler.packing.shortage import ADMISSION, Lack, Nearest, Shortage, TooBig, Total
 from scheduler.placement import Placement
 from scheduler.quantities import Millis, Ranges, Resources
 from scheduler.requests import TaskRequest
@@ -145,7 +145,7 @@ def _too_big(agents: Sequence[AgentSnapshot], name: str, request: TaskRequest) -
 
 def _admission_lack(agent: AgentSnapshot, request: TaskRequest) -> Lack | None:
     first = next(needs(agent, agent.free, request))
-    return first.lack if first.resource == "admission" else None
+    return first.lack if first.resource == ADMISSION else None
 
 
 def _admission_lack_of_all(agents: Sequence[AgentSnapshot], request: TaskRequest) -> Lack | None:

@@ -275,6 +275,13 @@ class Explanation:
         elif self.tried:
             yield f"No change was found that would help, nor several together ({self.tried} were tried)."
 
+    def _awaited(self) -> str:
+        """Say what they wait for, where they fit with the cluster empty and in service."""
+        kinds = {type(remedy) for remedy in self.remedies}
+        if BringBack in kinds and FreeTasks not in kinds:
+            return "agents are back in service"
+        return "enough has ended" + (" or is back in service" if BringBack in kinds else "")
+
     def _headline(self) -> str:
         left = len(self.shortage.unplaced)
         cannot = f"{left} of {self.shortage.n_tasks} tasks cannot be placed"
@@ -282,7 +289,7 @@ class Explanation:
             case Verdict.NEVER, _:
                 return f"{cannot}, and never can on this cluster."
             case Verdict.NOT_NOW, True:
-                return f"{cannot} now; they can once enough has ended."
+                return f"{cannot} now; they can once {self._awaited()}."
             case Verdict.NOT_NOW, _:
                 return f"{cannot} now."
             case _:

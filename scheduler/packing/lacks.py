@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduler.packing.admission import Admission, GpuService, Multicast, NicService, untouched
 from scheduler.packing.cores import caches, n_held, physical_cores, whole_ones, wholly_free
 from scheduler.packing.counting import count_common
-from scheduler.packing.shortage import Lack
+from scheduler.packing.shortage import ADMISSION, Lack, listed
 from scheduler.packing.slots import PORTS
 from scheduler.quantities import Millis, Ranges, Resources
 from scheduler.requests import GpuRequest, TaskRequest
@@ -41,7 +41,7 @@ class Need:
 def needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:
     """Yield each thing that a task asks for, looked at by itself, with what `agent` has of it."""
     if refusal := Admission.of(request).refusal(agent):
-        yield Need("admission", 0, 0, absent=refusal)
+        yield Need(ADMISSION, 0, 0, absent=refusal)
     scalars, ranges = free.scalars, free.ranges
     yield Need("cpus", request.cpus + 1000 * len(request.cores), scalars.get("cpus", 0))
     yield Need("mem", request.mem, scalars.get("mem", 0), MIB)
@@ -64,12 +64,57 @@ def lacks(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> tuple[
     found = tuple(lack for need in needs(agent, free, request) if (lack := need.lack))
     if found:
         return found
-    combined = (
-        "each thing asked for is there, but not on one NUMA node or not from separate devices"
+    combined = "each thing asked for is there, but " + (
+        _node_by_node(agent, free, request) or "not on one NUMA node or not from separate devices"
     )
     if request.together or request.apart or request.at_most:
         combined += ", or not where its relations to other tasks allow it"
+    if groups := _kept_apart(agent, request):
+        combined += (
+            f", or not on an interface of its own: without loopback of multicast, one that sends {groups} by"
+            " ibverbs and one that receives it are kept apart"
+        )
     return (Lack("combination", 0, 0, fact=combined),)
+
+
+def _node_by_node(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> str:
+    """Say what each NUMA node lacks of what must be on one; empty, if that is not the reason."""
+    gpus = tuple(gpu for gpu in request.gpus if gpu.affinity)
+    nics = tuple(nic for nic in request.nics if nic.affinity)
+    bound = replace(request, gpus=gpus, nics=nics, volumes=())
+    said = []
+    for node in range(len(agent.topology.numa)):
+        there = _of_node(agent, free, node)
+        lack = next((lack for need in needs(agent, there, bound) if (lack := need.lack)), None)
+        if lack is None:
+            return ""
+        said.append(f"on NUMA node {node} {lack}")
+    return "not on one NUMA node: " + "; ".join(said) if said else ""
+
+
+def _of_node(agent: AgentSnapshot, free: Resources, node: int) -> Resources:
+    """Return what is free on one NUMA node, and what belongs to none."""
+    topology = agent.topology
+    elsewhere = {f"gpu.{n}." for n, gpu in enumerate(topology.gpus) if gpu.numa != node}
+    elsewhere |= {f"nic.{n}." for n, nic in enumerate(topology.nics) if nic.numa != node}
+    elsewhere |= {f"numa.{n}." for n in range(len(topology.numa)) if n != node}
+    scalars = {k: v for k, v in free.scalars.items() if not k.startswith(tuple(elsewhere))}
+    cores = free.ranges.get("cores", Ranges()) & topology.numa[node].cores
+    return Resources(scalars, {**free.ranges, "cores": cores})
+
+
+def _kept_apart(agent: AgentSnapshot, request: TaskRequest) -> str:
+    """Return the multicast groups of a task that an interface of the agent does not loop back."""
+    networks = {
+        n for nic in agent.topology.nics if not nic.multicast_loopback for n in nic.networks
+    }
+    groups = {
+        group
+        for nic in request.nics
+        if nic.network in networks
+        for group in (*(nic.sends if nic.ibverbs else ()), *nic.receives)
+    }
+    return listed(sorted(groups))
 
 
 def _node_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:

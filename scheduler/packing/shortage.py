@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from scheduler.placement import Placement
 from scheduler.quantities import Millis, format_millis
 
+ADMISSION: Final = "admission"
+"""Of a lack: what is asked of the agent itself, its host, subsystem, rack and the like."""
 _SHOWN = 10
 """Lines of one kind in the text; the data has all."""
 _NAMES = 4
@@ -72,6 +75,8 @@ class TooBig:
         if self.lack is None:
             near = f"no agent has room, {self.nearest}" if self.nearest else "there is no agent"
             return f"{names}: {near}"
+        if self.lack.resource == ADMISSION:
+            return f"{names}: no agent that takes tasks will do: {self.lack.fact}"
         if self.lack.fact:
             return f"{names}: {self.lack.fact} on any agent that may run it"
         asked = amount_text(self.lack.asked, self.lack.unit)

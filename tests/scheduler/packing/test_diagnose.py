@@ -151,6 +151,15 @@ def test_an_agent_that_is_drained_is_named_as_help() -> None:
     assert "back in service: b (drained)" in str(found)
 
 
+def test_what_only_a_drained_agent_has_is_not_said_to_wait_for_an_end() -> None:
+    here, drained = make_agent("a", subsystems=["cbf"]), make_agent("b", subsystems=["sdp"])
+    idle = [Idle(host="b", reason="drained", agent=drained)]
+    around = Circumstances(capacity=[here, drained], idle=idle)
+    text = str(explained([here], {"t": TaskRequest.of(subsystem="sdp")}, around))
+    assert "they can once agents are back in service" in text
+    assert "t: no agent that takes tasks will do: does not serve subsystem sdp" in text
+
+
 def test_the_text_is_bounded() -> None:
     agents = [make_agent(f"a{n}", mem=1_000_000 + n) for n in range(30)]
     tasks = {f"t{n}": TaskRequest.of(cores=3, mem_mib=n) for n in range(200)}

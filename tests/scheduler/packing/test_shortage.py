@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -60,7 +61,7 @@ def test_a_network_that_no_interface_reaches() -> None:
 
 def test_a_host_that_is_not_there() -> None:
     found = shortage([make_agent()], {"x": TaskRequest.of(host="elsewhere")})
-    assert "x: asks for host elsewhere on any agent" in str(found)
+    assert "x: no agent that takes tasks will do: asks for host elsewhere" in str(found)
 
 
 def test_a_subsystem_that_nobody_serves() -> None:
@@ -173,3 +174,39 @@ def test_of_many_different_ones_that_fit_nowhere_some_are_looked_at(
     assert "big.2, big.3" in text
     assert "no room on any agent that may run it" in text
     assert "big.8 asks for" not in text
+
+
+def test_devices_that_hang_on_different_nodes_are_told_node_by_node() -> None:
+    agent = make_agent(gpu_nodes=(1,), networks=(("cbf",),))  # the interface is on node 0
+    gpu, nic = (
+        GpuRequest.of(0.5, 10, affinity=True),
+        NicRequest.of("cbf", in_mbps=10, affinity=True),
+    )
+    tasks = {"f": TaskRequest.of(cores=1, gpus=[gpu], nics=[nic])}
+    text = str(shortage([agent], tasks))
+    assert "on NUMA node 0 gpu.compute on one GPU: asks for 0.5, 0 free, 0.5 missing" in text
+    assert "on NUMA node 1 bandwidth in on one interface of cbf: asks for 10 Mbit/s, 0" in text
+
+
+def test_a_node_that_lacks_nothing_is_not_blamed() -> None:
+    agent = make_agent(gpu_nodes=(0,), networks=(("cbf",),), gpu_0_compute=900)
+    twice = [GpuRequest.of(0.5, 10, affinity=True)] * 2
+    text = str(shortage([agent], {"f": TaskRequest.of(cores=1, gpus=twice)}))
+    assert "not on one NUMA node or not from separate devices" in text
+    assert "on NUMA node 0" not in text
+
+
+def test_multicast_that_an_interface_does_not_loop_back_is_told() -> None:
+    agent = make_agent(networks=(("cbf",),))
+    nics = (
+        replace(
+            agent.topology.nics[0], multicast_loopback=False, infiniband=("/dev/infiniband/u0",)
+        ),
+    )
+    agent = replace(agent, topology=replace(agent.topology, nics=nics))
+    sends = NicRequest.of("cbf", out_mbps=1, ibverbs=True, sends=("239.0.0.1",))
+    receives = NicRequest.of("cbf", in_mbps=1, receives=("239.0.0.1",))
+    tasks = {"s": TaskRequest.of(nics=[sends]), "r": TaskRequest.of(nics=[receives])}
+    assert "one that sends 239.0.0.1 by ibverbs and one that receives it are kept apart" in str(
+        shortage([agent], tasks)
+    )
