@@ -33,6 +33,8 @@ MAX_LINE: Final = 2 * MAX_BYTES + 4096
 """Longest request [bytes]: the largest configuration, every byte of it escaped."""
 MAX_BACKLOG: Final = 8 << 20
 """Bytes of informs that wait for a client that does not read; beyond, it is cut off."""
+MAX_FAILURE: Final = 16 << 10
+"""Characters of a failure; explanations of a graph that does not fit have some thousands."""
 _ODD_ARGUMENTS: Final = (
     (
         r"(?:invalid literal for int\(\) with base 10: b|could not convert string to float: b?)('.*')",
@@ -159,10 +161,10 @@ class BoundedServer(aiokatcp.DeviceServer):
             outcome = "ok"
         except (aiokatcp.FailReply, aiokatcp.InvalidReply) as error:
             outcome = "refused"
-            raise type(error)(one_line(_plain(str(error)))) from error
+            raise type(error)(_bounded(_plain(str(error)))) from error
         except ControllerError as error:
             outcome = "refused"
-            raise aiokatcp.FailReply(one_line(str(error))) from error
+            raise aiokatcp.FailReply(_bounded(str(error))) from error
         except Exception:
             outcome = "failed"
             logger.exception("request %s of %s failed", ctx.req.name, ctx.conn.address)
@@ -232,6 +234,12 @@ def _plain(text: str) -> str:
         if found is not None:
             return found.expand(told)
     return text
+
+
+def _bounded(text: str) -> str:
+    """Make one line of a failure; what a client has said it need not hear again at any length."""
+    line = one_line(text)
+    return line if len(line) <= MAX_FAILURE else f"{line[:MAX_FAILURE]}…"
 
 
 def one_line(text: str) -> str:

@@ -112,7 +112,7 @@ class Operations:
     async def _product_events(self, command: ProductEvents) -> tuple[ProductEvent, ...]:
         events = await self._store.events(PRODUCTS.table, command.product, count=command.count)
         if not events:
-            raise CommandError(f"nothing was ever recorded of a product {command.product!r}")
+            raise CommandError(f"nothing was ever recorded of a product {command.product[:80]!r}")
         return tuple(ProductEvent(at, text) for at, text in events)
 
     async def _look_up_image(self, command: LookUpImage) -> str:

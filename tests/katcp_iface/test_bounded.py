@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from katcp_iface import KatcpServer, Limits
-from katcp_iface.bounded import MAX_LINE, one_line
+from katcp_iface.bounded import MAX_FAILURE, MAX_LINE, one_line
 from katcp_iface.lines import TOLD
 from tests.conftest import PATIENCE
 
@@ -265,6 +265,17 @@ async def test_an_address_in_use_is_told_and_leaves_nothing(server, control) -> 
     with pytest.raises(OSError, match="address already in use"):
         await other.start()
     assert len(control.listeners) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [b"?sensor-value %s", b"?get-multicast-groups a %s", b"?product-list %s"]
+)
+async def test_a_failure_does_not_say_all_again(server, control, words: bytes) -> None:
+    control.put(control.product("a"))
+    async with raw(server) as (reader, writer):
+        writer.write(words % (b"y" * 1_000_000) + b"\n")
+        answer = await reply(reader, b"!")
+        assert b" fail " in answer and len(answer) < 2 * MAX_FAILURE
 
 
 def test_messages_become_one_line() -> None:
