@@ -54,6 +54,7 @@ class _Graph:
         self.resources = AsyncExitStack()
         """The telescope state."""
         self.stopping = False
+        self.ending = asyncio.Lock()
 
 
 class StandInScheduler:
@@ -189,7 +190,7 @@ class StandInScheduler:
                         raise LaunchError(f"graph {graph.graph_id}: it is taken down")
                     self._become(known, name, state=TaskState.READY)
         except BaseException as exc:
-            await self.stop(graph.graph_id)
+            await self._end(graph.graph_id, known)
             if isinstance(exc, TimeoutError):
                 raise LaunchError(f"{graph.graph_id} was not up in {timeout:g} s") from exc
             raise
@@ -268,13 +269,17 @@ class StandInScheduler:
     async def stop(self, graph_id: str, *, force: bool = False) -> None:
         """Take a graph down; returns when all its tasks are dead. They all obey at once."""
         graph = self._graphs.get(graph_id)
-        if graph is None:
-            return
+        if graph is not None:
+            await self._end(graph_id, graph)
+
+    async def _end(self, graph_id: str, graph: _Graph) -> None:
+        """End what there is of a graph; several may ask at once, also the launch that brings it up still."""
         graph.stopping = True
-        for program in graph.programs.values():
-            await program.stop()
-        graph.programs.clear()
-        await graph.resources.aclose()
+        async with graph.ending:
+            while graph.programs:
+                _, program = graph.programs.popitem()
+                await program.stop()
+            await graph.resources.aclose()
         for name, view in graph.views.items():
             if view.state is not TaskState.DEAD:
                 self._become(graph, name, state=TaskState.DEAD, death=_KILLED, expected_death=True)

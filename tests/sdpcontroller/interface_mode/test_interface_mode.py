@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import inspect
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,12 +15,14 @@ import aiokatcp
 import katsdptelstate
 import pytest
 
+from scheduler.errors import LaunchError
+from scheduler.graph import instantiate
 from scheduler.service import Scheduler
 from sdpcontroller.cli.leading import serve_interface
 from sdpcontroller.cli.main import make_parser
 from sdpcontroller.interface_mode.stand_in import StandInScheduler
 from tests.conftest import PATIENCE, free_port
-from tests.sdpcontroller.documents import make_config
+from tests.sdpcontroller.documents import build, make_config
 
 IMAGE = {"type": "sdp.continuum_image", "src_streams": ["l0_0", "cal_0"], "min_time": 5.0}
 
@@ -51,6 +54,32 @@ def test_the_stand_in_can_be_called_as_the_scheduler_is() -> None:
             here = inspect.signature(method).parameters
             there = inspect.signature(getattr(Scheduler, name)).parameters
             assert here.keys() <= there.keys() and there.keys() - here.keys() <= {"queue"}, name
+
+
+@pytest.mark.parametrize("when", ["up", "coming up"])
+async def test_a_graph_that_several_take_down_at_once_is_down(when: str) -> None:
+    """STANDBY and a forced deconfigure, and the launch itself: nothing is left of it."""
+    graph = instantiate(build(make_config()).graph, "g-1")
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def late(_task: str) -> Mapping[str, str]:
+        arrived.set()
+        await gate.wait()
+        return {}
+
+    async with StandInScheduler() as scheduler:
+        launch = asyncio.create_task(scheduler.launch(graph, timeout=PATIENCE, late_values=late))
+        await arrived.wait()
+        if when == "up":
+            gate.set()
+            await launch
+        await asyncio.gather(*(scheduler.stop("g-1", force=True) for _ in range(3)))
+        assert scheduler.graphs() == ()
+        gate.set()
+        (end,) = await asyncio.gather(launch, return_exceptions=True)
+        assert when == "up" or isinstance(end, LaunchError)
+        assert scheduler.graphs() == ()
+    gc.collect()  # complains of servers that were left
 
 
 class Movement(aiokatcp.AbstractSensorWatcher):
