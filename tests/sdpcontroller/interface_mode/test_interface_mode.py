@@ -7,13 +7,15 @@ import asyncio
 import gc
 import inspect
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import aiokatcp
 import katsdptelstate
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scheduler.errors import LaunchError
 from scheduler.graph import instantiate
@@ -146,3 +148,54 @@ async def test_sensors_of_stand_ins_move_while_a_capture_is_on() -> None:
         await client.request("capture-init", "p")
         async with asyncio.timeout(PATIENCE):
             await moved.wait()
+
+
+DOCUMENT = json.dumps(make_config(cal=False).to_json())
+LATE = '{"config": {"shutdown_delay": 0.01}}'
+REQUESTS: Sequence[tuple[str, ...]] = (
+    *(2 * [("product-configure", name, DOCUMENT) for name in ("a", "b", "c*")]),
+    *((request, name) for request in ("capture-init", "capture-done") for name in "aabb"),
+    *(("product-deconfigure", name, force) for name in "ab" for force in "01"),
+    *(("product-reconfigure", name) for name in "ab"),
+    *(("task-restart", name, "display.l0_0") for name in "ab"),
+    *((request, "corr", "a") for request in ("capture-start", "capture-stop")),
+    *(("set-config-override", "a", override) for override in (LATE, "{}")),
+    *(("set-target-state", state) for state in ("ON", "ON", "ON", "STANDBY")),
+    ("product-list",), ("capture-list",), ("get-multicast-groups", "a", "3"),
+)  # fmt: skip
+
+
+@settings(max_examples=3)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.booleans(), st.sampled_from(REQUESTS)), min_size=10, max_size=25),
+        min_size=3,
+        max_size=6,
+    )
+)
+def test_whatever_two_clients_ask_at_once_is_answered_and_nothing_is_left(
+    rounds: list[list[tuple[bool, tuple[str, ...]]]],
+) -> None:
+    async def walk() -> None:
+        async with controller() as one, AsyncExitStack() as stack:
+            other = await aiokatcp.Client.connect(one.host, one.port)
+            stack.push_async_callback(other.wait_closed)
+            stack.callback(other.close)
+            for asked in rounds:
+                async with asyncio.timeout(PATIENCE):
+                    ends = await asyncio.gather(
+                        *((one if first else other).request(*words) for first, words in asked),
+                        return_exceptions=True,
+                    )
+                for end in ends:
+                    assert isinstance(end, tuple | aiokatcp.FailReply)
+                    assert "fault of the controller" not in str(end)
+            await one.request("set-target-state", "ON")
+            for name in json.loads(await value(one, "products")):
+                with suppress(aiokatcp.FailReply):  # STANDBY was faster
+                    await one.request("product-deconfigure", name, 1)
+            assert await value(one, "products") == "[]"
+            _, sensors = await one.request("sensor-list", r"/^[abc]\d*\./")
+            assert sensors == []
+
+    asyncio.run(walk())
