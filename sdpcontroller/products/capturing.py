@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from scheduler.crash_points import CrashPoint
+from scheduler.threads import compute
 from sdpcontroller.config import ProductConfig
 from sdpcontroller.config.document import load
 from sdpcontroller.control import CaptureBlockState, ProductState
@@ -64,7 +65,7 @@ class Capturing:
         name, kept = self._keeper.name, self._keeper.kept
         machine.check_product(name, kept.state, ProductState.CAPTURING)
         if override is not None:
-            admission.of_block(self._config, load(override))  # refused before anything has happened
+            await compute(self._of_block, override)  # refused before anything has happened
         if kept.current_block is not None:  # of an earlier try, which could not be recorded
             await self._call_off(graph, kept.current_block)
         now = int(time.time())
@@ -188,6 +189,10 @@ class Capturing:
         _CAPTURED.reached()
         self.postprocessing.start(cbid, batch)
 
+    def _of_block(self, override: str) -> ProductConfig:
+        """Return the configuration of a block; made of hundreds of tasks, it is nothing for the event loop."""
+        return admission.of_block(self._config, load(override))
+
     def _telstate(self) -> AbstractAsyncContextManager[ProductTelstate]:
         return ProductTelstate.connect(*self._telstate_endpoint())
 
@@ -303,7 +308,7 @@ class Capturing:
                 override = await telstate.override(cbid)
             if override is None:
                 return None, "as it had begun"
-            admission.of_block(self._config, load(override))
+            await compute(self._of_block, override)
         except ControllerError as exc:
             return None, f"without its override, if it had one: {exc}"
         return override, "with the override that it had begun with"
