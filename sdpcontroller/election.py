@@ -47,7 +47,9 @@ class ElectionTiming:
     poll: float = 0.2
     """Between two looks of a candidate."""
     doubt: float = 1.0
-    """How long a leader is silent when a candidate begins to read what it will need."""
+    """How long a leader is silent when a candidate reads again what it will need."""
+    refresh: float = 30.0
+    """Between two such readings while the leader is well: one that ends in order is not silent before."""
 
     @classmethod
     def of(cls, lease: float) -> ElectionTiming:
@@ -60,6 +62,7 @@ class ElectionTiming:
             renewal=share * usual.renewal,
             poll=min(share, 1.0) * usual.poll,
             doubt=share * usual.doubt,
+            refresh=usual.refresh,
         )
 
 
@@ -172,13 +175,10 @@ class Election:
         Parameters
         ----------
         prepare
-            Is awaited beside, each time that the leader falls silent: what can be done before it is certain
-            that it is dead. It must change nothing, and may be cancelled.
+            Is awaited beside, each time that the leader falls silent, and now and then: what can be done before
+            this controller leads. It must change nothing, and may be cancelled.
         """
-        preparing: asyncio.Task[None] | None = None
-        prepared = (
-            True  # a leader that was silent when this one started: it has read everything since
-        )
+        preparation = _Preparation(prepare, self._timing)
         try:
             while True:
                 began = _now()
@@ -194,14 +194,10 @@ class Election:
                 if answer.leader != self.leader:
                     self.leader = answer.leader
                     logger.info("standing by: the controller at %s leads", self.leader)
-                if self._lease.silence < self._timing.doubt:
-                    prepared = False
-                elif prepare is not None and not prepared:
-                    prepared, preparing = True, asyncio.create_task(_tried(prepare))
+                preparation.look(self._lease.silence)
                 await asyncio.sleep(self._pause())
         finally:
-            if preparing is not None:
-                preparing.cancel()
+            preparation.end()
 
     def _pause(self) -> float:
         """Return the seconds until the next look: at the latest when the lease may be taken."""
@@ -209,9 +205,38 @@ class Election:
         return min(self._timing.poll, max(left, _SOON))
 
 
-async def _tried(prepare: Callable[[], Awaitable[None]]) -> None:
-    """Prepare, as far as that is possible: whoever leads meets the same trouble, and tells it."""
-    try:
-        await prepare()
-    except StoreError as exc:
-        logger.warning("standing by: %s", exc)
+class _Preparation:
+    """What a candidate does beside, so that little is left to do when it leads."""
+
+    def __init__(
+        self, prepare: Callable[[], Awaitable[None]] | None, timing: ElectionTiming
+    ) -> None:
+        self._prepare = prepare
+        self._timing = timing
+        self._task: asyncio.Task[None] | None = None
+        # A candidate has read everything after it first saw the leader, and before this.
+        self._doubted = True
+        self._at = _now()
+
+    def look(self, silence: float) -> None:
+        """Prepare, if it is time to: `silence` is that of the leader, in seconds."""
+        doubt = silence >= self._timing.doubt
+        due = (doubt and not self._doubted) or _now() - self._at >= self._timing.refresh
+        self._doubted = doubt and (self._doubted or due)
+        if due and (self._task is None or self._task.done()):
+            self._at = _now()
+            self._task = asyncio.create_task(self._try())
+
+    async def _try(self) -> None:
+        """Prepare, as far as that is possible: whoever leads meets the same trouble, and tells it."""
+        if self._prepare is None:
+            return
+        try:
+            await self._prepare()
+        except StoreError as exc:
+            logger.warning("standing by: %s", exc)
+
+    def end(self) -> None:
+        """Prepare no more."""
+        if self._task is not None:
+            self._task.cancel()

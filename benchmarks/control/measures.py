@@ -84,6 +84,45 @@ async def recovery() -> None:
         say_ratio("CPU", cpu, await yardsticks.start_alone(site), "s", "one that finds nothing")
 
 
+async def takeover() -> None:
+    """A standby takes over from a controller of 10 products of 200 tasks that is killed, or ends in order."""
+    async with Site(160) as site:
+        leader, _ = await _begin(site)
+        await _configure_all(leader, 10, document(STREAMS_200), at_once=2)
+        tasks = await site.ask("linked")
+        for number, aim in ((signal.SIGKILL, 5.0), (signal.SIGTERM, 1.0)):
+            standby = site.start()
+            await _until_stands_by(leader)
+            begun = time.monotonic()
+            leader.process.send_signal(number)
+            client = await standby.client()
+            say(
+                f"from {number.name} to the standby's first answer",
+                time.monotonic() - begun,
+                aim,
+                "s",
+            )
+            client.close()
+            async with Probe(standby, from_start=True) as busy:
+                await site.until_linked(tasks)
+                say("to all tasks adopted", time.monotonic() - begun, 10.0, "s")
+            say_requests(None, busy)
+            leader.kill()
+            leader = standby
+
+
+async def _until_stands_by(leader: Controller) -> None:
+    """Wait until another controller stands by, and has been at rest for a while."""
+    client = await leader.client()
+    while True:
+        _, informs = await client.request("sensor-value", "standbys")
+        if informs[0].arguments[4] == b"1":
+            break
+        await asyncio.sleep(0.2)
+    client.close()
+    await asyncio.sleep(5)
+
+
 async def sensors() -> None:
     """20 000 sensors of 200 tasks are mirrored while all of them change."""
     async with Site(16, SENSORS) as site:
@@ -128,6 +167,7 @@ MEASURES: Final[Mapping[str, Callable[[], Coroutine[None, None, None]]]] = {
     "one": one,
     "four": four,
     "recovery": recovery,
+    "takeover": takeover,
     "sensors": sensors,
 }
 

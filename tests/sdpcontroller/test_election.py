@@ -200,6 +200,28 @@ async def test_what_can_be_read_is_read_while_it_is_not_certain_that_the_leader_
         assert (await winning).held
 
 
+async def test_now_and_then_a_candidate_reads_also_while_the_leader_is_well(
+    connect: Connect, clock: Clock
+) -> None:
+    leader = await Election(await connect("e"), "a:1").win()
+    candidate = Election(await connect("e"), "b:1", ElectionTiming(lease=600, poll=0.01, doubt=500))
+    read: list[float] = []
+
+    async def prepare() -> None:
+        read.append(clock.now)
+
+    winning = asyncio.create_task(candidate.win(prepare))
+    await until(lambda: candidate.leader == "a:1")
+    for n in range(1, 8):
+        clock.now += 10
+        await leader._lease.renew()
+        await until(lambda n=n: candidate._lease.silence == 0 and len(read) == n // 3)  # type: ignore[misc]
+    assert read == [1030.0, 1060.0]
+    await leader.resign()
+    async with asyncio.timeout(PATIENCE):
+        await winning
+
+
 async def test_a_candidate_looks_when_the_lease_may_be_taken(
     connect: Connect, clock: Clock
 ) -> None:
