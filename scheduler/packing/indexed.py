@@ -40,7 +40,7 @@ from scheduler.packing.arrays import (
 )
 from scheduler.packing.compiled import compiled, inlined
 from scheduler.packing.greedy import FAR, insert
-from scheduler.packing.placing import left_at, put, tied_elsewhere
+from scheduler.packing.placing import left_within, put, tied_elsewhere
 
 LARGE: Final = 400
 """Places from which on the index is used."""
@@ -184,7 +184,7 @@ def choose_indexed(
                 left = np.inf
                 if now == at and not tied_elsewhere(cluster, plan, task, agent):
                     looks += 1
-                    left = left_at(cluster, demand, free, task, here, needs)
+                    left = left_within(cluster, demand, free, task, here, needs, np.inf)
                 if left == np.inf:
                     unlink(head, size, links, level, kind, rank, here)
                     link_last(head, size, links, level, kind, rank, now, here)

@@ -247,7 +247,7 @@ def left_within(
     return left
 
 
-@inlined
+@outlined
 def left_at(
     cluster: Cluster, demand: Demand, free: Ints, task: int, place: int, needs: Ints
 ) -> float:

@@ -53,9 +53,9 @@ TENURE: Final = 1
 """Steps for which a task does not go back, at least."""
 SPREAD: Final = 4
 """Number of steps by which that differs at random."""
-GROWTH: Final = 0.1
+GROWTH: Final = 0.3
 """By how much of its first price the burden of the slot that is looked at grows, where no step is better."""
-CHARGE_GROWTH: Final = 0.05
+CHARGE_GROWTH: Final = 0.15
 """By how much its charge grows then."""
 SWAPS: Final = 150
 """Tasks with which one task is tried to be swapped in a step."""

@@ -17,7 +17,7 @@ from scheduler.packing.arrays import (
     PLACE_COLUMNS,
     Ints,
 )
-from scheduler.packing.compiled import compiled
+from scheduler.packing.compiled import compiled, inlined
 
 
 class Catalogue(NamedTuple):
@@ -49,12 +49,26 @@ class Spread(NamedTuple):
     """(scalars,) the slots of the scalar resources that are counted."""
 
 
+@inlined
+def settle(row: Ints, blank: Ints, agent: int, at: Ints) -> None:
+    """Write the row of a place of an agent whose nodes, devices and slots begin at `at`."""
+    for i in range(PLACE_COLUMNS):
+        row[i] = blank[i]
+    row[AGENT] = agent
+    row[NODE] += at[0]
+    row[DEVICE] += at[1]
+    row[DEVICE_END] += at[1]
+    row[OWN] += at[2]
+    row[CORES] += at[2]
+
+
 @compiled
 def spread(catalogue: Catalogue, which: Ints) -> Spread:
     """Lay out agents, of which `which` tells the shape."""
     first, rows = catalogue.first, np.zeros(4, np.int64)
     for shape in which:
-        rows += first[shape + 1] - first[shape]
+        for i in range(4):
+            rows[i] += first[shape + 1, i] - first[shape, i]
     nodes = np.empty((rows[0], PLACE_COLUMNS), np.int64)
     agents = np.empty((len(which), PLACE_COLUMNS), np.int64)
     device, part = np.empty((rows[1], 2), np.int64), np.empty(rows[1], np.int64)
@@ -68,7 +82,7 @@ def spread(catalogue: Catalogue, which: Ints) -> Spread:
         settle(agents[agent], catalogue.agent[which[agent]], agent, at)
         agents[agent, NODE] = agents[agent, CORES] = NOWHERE
         for i in range(end[1] - begin[1]):
-            slot, node = catalogue.device[begin[1] + i]
+            slot, node = catalogue.device[begin[1] + i, 0], catalogue.device[begin[1] + i, 1]
             device[at[1] + i, 0] = at[2] + slot
             device[at[1] + i, 1] = NOWHERE if node == NOWHERE else at[0] + node
             part[at[1] + i] = begin[1] + i
@@ -77,17 +91,6 @@ def spread(catalogue: Catalogue, which: Ints) -> Spread:
             blank[at[2] + i] = catalogue.blank[begin[2] + i]
         for i in range(end[3] - begin[3]):
             named[at[3] + i] = at[2] + catalogue.named[begin[3] + i]
-        at += end - begin
+        for i in range(4):
+            at[i] += end[i] - begin[i]
     return Spread(nodes, agents, device, part, kinds, blank, named)
-
-
-@compiled
-def settle(row: Ints, blank: Ints, agent: int, at: Ints) -> None:
-    """Write the row of a place of an agent whose nodes, devices and slots begin at `at`."""
-    row[:] = blank
-    row[AGENT] = agent
-    row[NODE] += at[0]
-    row[DEVICE] += at[1]
-    row[DEVICE_END] += at[1]
-    row[OWN] += at[2]
-    row[CORES] += at[2]

@@ -44,7 +44,7 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import compiled, inlined
+from scheduler.packing.compiled import compiled, inlined, outlined
 from scheduler.packing.greedy import FAR, insert
 from scheduler.packing.placing import left_at, plain, put
 
@@ -52,7 +52,8 @@ MOST_COLUMNS: Final = 64
 """With more, it is slower to keep them up to date than to look at places one by one."""
 _CORES: Final = OWN_SLOTS
 _NODE_MEM: Final = OWN_SLOTS + 1
-_DEVICES: Final = OWN_SLOTS + 2
+_OF_NODE: Final = 2
+_DEVICES: Final = OWN_SLOTS + _OF_NODE
 """Columns: after the agent's own slots those of the node, then two for each device that may serve a want."""
 
 
@@ -78,10 +79,12 @@ class Columns(NamedTuple):
 @compiled
 def columns_of(cluster: Cluster, free: Ints) -> Columns:
     """Return the columns of what is free; none, if they would be more than MOST_COLUMNS."""
-    places = cluster.places[cluster.places[:, L3] == NOWHERE]
-    n_services = cluster.serves.shape[1]
+    places, n_agents, n_services = cluster.places, len(cluster.rank), cluster.serves.shape[1]
+    n_places = len(places)
+    while n_places > 0 and places[n_places - 1, L3] != NOWHERE:
+        n_places -= 1
     per_want = 0
-    for place in range(len(places)):
+    for place in range(n_places):
         for service in range(n_services):
             n = 0
             for d in range(places[place, DEVICE], places[place, DEVICE_END]):
@@ -90,29 +93,31 @@ def columns_of(cluster: Cluster, free: Ints) -> Columns:
     n_columns = _DEVICES + 4 * n_services * per_want
     if n_columns > MOST_COLUMNS:
         n_columns = 0
-    slot = np.full((n_columns, len(places)), np.int64(NOWHERE), np.int64)
-    if n_columns > 0:
-        for place in range(len(places)):
-            enter(cluster, slot, place, per_want)
-    room, weight = np.full(slot.shape, -1.0), np.zeros(slot.shape)
-    for column in range(n_columns):
-        for place in range(len(places)):
+    shape = n_columns, n_places
+    slot, room, weight = np.empty(shape, np.int64), np.empty(shape), np.zeros(shape)
+    first_node = np.zeros(n_agents + 1, np.int64)
+    for place in range(n_places if n_columns > 0 else 0):
+        for column in range(n_columns):
+            slot[column, place], room[column, place] = NOWHERE, -1.0
+        enter(cluster, slot, place, per_want)
+        for column in range(n_columns):
             s = slot[column, place]
             if s != NOWHERE:
                 room[column, place], weight[column, place] = free[s], cluster.weight[s]
-    n_agents = len(cluster.rank)
-    nodes = places[: len(places) - n_agents, AGENT]
-    first_node = np.searchsorted(nodes, np.arange(n_agents + 1))
-    return Columns(
-        slot, room, weight, per_want, first_node, np.empty(len(places)), np.empty(len(places))
-    )
+        if places[place, NODE] != NOWHERE:
+            first_node[places[place, AGENT] + 1] = place + 1
+    for agent in range(n_agents):  # of those without nodes they end where they begin
+        first_node[agent + 1] = max(first_node[agent], first_node[agent + 1])
+    left, least = np.empty(n_places), np.empty(n_places)
+    return Columns(slot, room, weight, per_want, first_node, left, least)
 
 
-@compiled
+@inlined
 def enter(cluster: Cluster, slot: Ints, place: int, per_want: int) -> None:
     """Enter the slots of one place."""
     here = cluster.places[place]
-    slot[:OWN_SLOTS, place] = here[OWN] + np.arange(OWN_SLOTS)
+    for i in range(OWN_SLOTS):
+        slot[i, place] = here[OWN] + i
     if here[CORES] != NOWHERE:
         slot[_CORES, place], slot[_NODE_MEM, place] = here[CORES], here[CORES] + MEM
     for service in range(cluster.serves.shape[1]):
@@ -185,18 +190,18 @@ def want_everywhere(columns: Columns, want: Ints, begin: int, end: int) -> None:
         left[i] += least[i]
 
 
-@inlined
+@outlined
 def sweep(demand: Demand, columns: Columns, task: int) -> None:
     """Write to `Columns.left` what a task would leave in each of its places; infinity, if it does not fit."""
     own, begin, end = demand.own, demand.task[task, PLACE], demand.task[task, PLACE_END]
     for i in range(np.uint64(begin), np.uint64(end)):
         columns.left[i] = 0.0
-    if demand.task[task, N_CORES] > 0:
-        draw_everywhere(columns, _CORES, demand.task[task, N_CORES], begin, end)
-        draw_everywhere(columns, _NODE_MEM, own[task, MEM], begin, end)
-    for i in range(OWN_SLOTS):
-        if own[task, i] > 0:
-            draw_everywhere(columns, i, own[task, i], begin, end)
+    n_cores = demand.task[task, N_CORES]
+    for i in range(-_OF_NODE if n_cores > 0 else 0, OWN_SLOTS):  # in the order of `left_at`
+        column = i if i >= 0 else i + _DEVICES
+        amount = n_cores if column == _CORES else own[task, MEM if column == _NODE_MEM else i]
+        if amount > 0 or i < 0:
+            draw_everywhere(columns, column, amount, begin, end)
     for w in range(demand.task[task, WANT], demand.task[task, WANT_END]):
         want_everywhere(columns, demand.want[w], begin, end)
 
