@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sdpcontroller.errors import CommandError, ControllerError
 from sdpcontroller.multicast import MulticastPool
-from sdpcontroller.store import Stored
 
 
 class Counters:
@@ -29,9 +28,12 @@ class Counters:
     async def delete(self, table: str, key: str, **_: Any) -> None:
         self.records.pop(key)
 
-    async def load(self, table: str) -> dict[str, Stored]:
+    recollection = None
+
+    async def rows(self, table: str) -> dict[str, dict[str, str]]:
         return {
-            key: Stored(json.loads(json.dumps(value)), 1) for key, value in self.records.items()
+            key: {"value": json.dumps(value), "schema": "1", "version": "1"}
+            for key, value in self.records.items()
         }
 
     async def take_numbers(self, counter: str, count: int = 1, *, at_least: int = 0) -> int:
