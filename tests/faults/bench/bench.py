@@ -306,7 +306,8 @@ class Bench:
                 break
             for controller in self.controllers.values():
                 if controller.pid and not controller.paused:
-                    with contextlib.suppress(ConnectionRefusedError):
+                    # Reset: it ends, and its socket with all that it had not accepted yet.
+                    with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
                         return await self._ask(controller.port, request, args, deadline)
             await asyncio.sleep(0.03)
         raise NobodyError(f"nobody answers {request}")
