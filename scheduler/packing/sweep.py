@@ -48,7 +48,7 @@ from scheduler.packing.compiled import compiled, inlined, outlined
 from scheduler.packing.greedy import FAR, insert
 from scheduler.packing.placing import left_at, plain, put
 
-MOST_COLUMNS: Final = 64
+MOST_COLUMNS: Final = 160
 """With more, it is slower to keep them up to date than to look at places one by one."""
 _CORES: Final = OWN_SLOTS
 _NODE_MEM: Final = OWN_SLOTS + 1
