@@ -9,6 +9,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Final
 
+from scheduler.breath import Breath
 from scheduler.crash_points import CrashPoint
 from scheduler.equipment import Equipment
 from scheduler.errors import JournalError
@@ -77,10 +78,11 @@ async def take_down(
         Whether that is what somebody wants; else the deaths count as those of tasks that died by themselves.
     """
     chosen = run.entries.keys() if names is None else names
+    ask, breath = KillAsked(cause, intended), Breath()
     async with asyncio.TaskGroup() as group:
-        for name in chosen:
-            ask = KillAsked(cause, intended)
-            group.create_task(_kill(equipment, run, run.entries[name], ask, chosen))
+        for entry in [run.entries[name] for name in chosen]:
+            group.create_task(_kill(equipment, run, entry, ask, chosen))
+            await breath.step()
 
 
 async def _kill(
