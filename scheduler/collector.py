@@ -8,6 +8,7 @@ tenth of a second.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ THRESHOLDS: Final = (1_000, 5, 40_000)
 """Of `gc.set_threshold`: new objects until the young are looked at, such looks until those that survived one
 are, such looks until all are. A look takes a microsecond or two for each object, and nothing else goes on
 meanwhile."""
+MANY: Final = 2_000
+"""Objects that one look may be for."""
+PERIOD: Final = 0.05
+"""Seconds between two counts of them."""
 
 
 @contextmanager
@@ -46,3 +51,22 @@ def calm() -> None:
 def settle() -> None:
     """Let the collector never again look at what is there now; takes no time."""
     gc.freeze()
+
+
+def look_if_many() -> None:
+    """Let the collector look at the young, and at those that survived that, before they are too many.
+
+    It counts those that came less those that went. Where new ones take the place of old ones, as readings of
+    sensors do, that hardly grows, and the young are tens of thousands when it looks: forty milliseconds.
+    """
+    if len(gc.get_objects(generation=0)) > MANY:
+        gc.collect(0)
+        if len(gc.get_objects(generation=1)) > MANY:
+            gc.collect(1)
+
+
+async def keep_looking() -> None:
+    """Let the collector look as often as that takes, until cancelled."""
+    while True:
+        await asyncio.sleep(PERIOD)
+        look_if_many()

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, cast
 
 from katcp_iface import KatcpServer
-from scheduler.collector import settle
+from scheduler.collector import keep_looking, settle
 from scheduler.images import ImageResolver
 from scheduler.packing import warm_up
 from scheduler.service import Scheduler
@@ -90,12 +90,13 @@ def controller_name(options: argparse.Namespace) -> str:
 
 @asynccontextmanager
 async def _watched(metrics: Metrics) -> AsyncIterator[None]:
-    """Watch the event loop as long as the context lasts."""
-    watching = asyncio.create_task(metrics.lag.watch())
+    """Watch the event loop as long as the context lasts, and let the collector take little of its time."""
+    tasks = [asyncio.create_task(work) for work in (metrics.lag.watch(), keep_looking())]
     try:
         yield
     finally:
-        watching.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 async def serve_interface(options: argparse.Namespace, stop: asyncio.Event) -> None:
