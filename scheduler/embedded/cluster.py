@@ -204,10 +204,10 @@ class Cluster:
         master, self._port = self.master, self.address[1]
         self.agents.detach()
         master.stop()
-        await self._site.stop()
-        self._api.cut()
+        self._api.cut()  # in the same turn of the loop: or streams would end in good order
         if self._operator_api is not None:
             self._operator_api.cut()
+        await self._site.stop()
         await self._runner.cleanup()
         self._registry = master.registry.inherited()
         self._site = self._api = self._runner = None
