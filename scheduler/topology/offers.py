@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
-
-import orjson
 
 from scheduler.constraints import HOST, ISLAND, RACK
 from scheduler.errors import QuantityError, TopologyError
@@ -212,17 +211,21 @@ def _messages(offer: Offer, name: str) -> list[Mapping[str, Any]]:
 
 
 def _attributes(offer: Offer) -> Mapping[str, str]:
+    # Not above: agents describe themselves by this package, and do not read offers.
+    import orjson
+
     entries = _messages(offer, "attributes")
     try:
-        return _known_attributes(orjson.dumps(entries))
+        written = orjson.dumps(entries)
     except orjson.JSONEncodeError:  # there is a number that it does not write
         return _texts(entries)
+    return _known_attributes(written)
 
 
 @functools.lru_cache(maxsize=20_000)
 def _known_attributes(written: bytes) -> Mapping[str, str]:
     """Read attributes from their JSON: an agent sends them again, unchanged, with every offer."""
-    return _texts(orjson.loads(written))
+    return _texts(json.loads(written))
 
 
 def _texts(entries: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
