@@ -22,13 +22,15 @@ from sdpcontroller.cli.cam import Cam, as_json, number
 from sdpcontroller.cli.demo_config import CORRELATION, PRODUCT, Observation
 from sdpcontroller.cli.demo_report import Facts
 from sdpcontroller.cli.images import make_programs_image
-from sdpcontroller.cli.processes import Processes, free_ports, need_command
+from sdpcontroller.cli.processes import Processes, free_block, free_ports, need_command
 from sdpcontroller.cli.service import Defaults
 from sdpcontroller.errors import ControllerError
 
 SIMULATOR: Final = f"sim.{CORRELATION}"
 PORTS: Final = 600
 """Ports that the agents together have for tasks."""
+BLOCKS: Final = range(20_000, 32_000)
+"""Where they are: below those that the kernel gives to whoever connects."""
 
 
 def add_parser(commands: Any) -> None:
@@ -173,7 +175,7 @@ class Demo:
         output: Path = self.options.output.resolve()
         redis_port, mesos_port, goahead_port, self._katcp_port = free_ports(4)
         # Another demonstration may run on this machine: it must not get our data, nor we its ports.
-        first_port = 20_000 + PORTS * randbelow(12_000 // PORTS)
+        first_port = await asyncio.to_thread(free_block, BLOCKS, PORTS)
         redis = need_command("redis-server", "redis-server")
         sdp = (sys.executable, "-m", "sdpcontroller.cli.main")
         async with self._step("Compile, where it is the first time"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -192,6 +193,46 @@ def free_ports(count: int) -> list[int]:
     finally:
         for sock in sockets:
             sock.close()
+
+
+def free_block(ports: range, count: int) -> int:
+    """Find TCP and UDP ports in a row on 127.0.0.1 that nobody uses now; return the first.
+
+    Parameters
+    ----------
+    ports
+        Where to look: in blocks from its beginning, in random order.
+    count
+        How many.
+
+    Raises
+    ------
+    ProcessError
+        If something listens in every block.
+    """
+    firsts = list(ports[: len(ports) - count + 1 : count])
+    secrets.SystemRandom().shuffle(firsts)
+    for first in firsts:
+        if all(map(_unused, range(first, first + count))):
+            return first
+    raise ProcessError(
+        f"no {count} ports in a row are free between {ports[0]} and {ports[-1]}: something listens "
+        "in each block of them; see: ss -tulpn"
+    )
+
+
+def _unused(port: int) -> bool:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(type=kind) as sock:
+            if (
+                kind is socket.SOCK_STREAM
+            ):  # what of a connection that has ended is left does not matter
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
 
 
 def need_command(command: str, package: str) -> str:

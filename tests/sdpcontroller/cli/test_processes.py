@@ -12,8 +12,15 @@ from pathlib import Path
 import pytest
 
 from sdpcontroller.cli import processes
-from sdpcontroller.cli.processes import ProcessError, Processes, free_ports, need_command, tail
-from tests.conftest import PATIENCE, free_port
+from sdpcontroller.cli.processes import (
+    ProcessError,
+    Processes,
+    free_block,
+    free_ports,
+    need_command,
+    tail,
+)
+from tests.conftest import PATIENCE, free_port, port_block
 
 # A server with a child of its own; it says when it is told to end.
 SERVER = """
@@ -192,6 +199,22 @@ def test_last_words(tmp_path: Path) -> None:
     assert "said nothing" in tail(log)
     log.write_bytes(b"one\n\xfftwo\n")
     assert tail(log, 1) == "its last words: \ufffdtwo"
+
+
+def test_a_block_is_one_in_which_nobody_listens() -> None:
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(port_block(15))
+        ports = range(first, first + 15)
+        for number, kind in ((0, socket.SOCK_STREAM), (14, socket.SOCK_DGRAM)):
+            sock = stack.enter_context(socket.socket(type=kind))
+            sock.bind(("127.0.0.1", ports[number]))
+            if kind is socket.SOCK_STREAM:
+                sock.listen()
+        assert {free_block(ports, 5) for _ in range(20)} == {ports[5]}
+        with pytest.raises(
+            ProcessError, match=f"no 8 ports in a row .* {ports[0]} and {ports[-1]}"
+        ):
+            free_block(ports, 8)
 
 
 def test_free_ports_differ() -> None:
