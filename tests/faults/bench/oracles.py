@@ -38,12 +38,13 @@ class Verdict:
             self.violations.append(f"({oracle}) {text}")
 
 
-async def settled(bench: Bench, timeout: float = 20.0) -> dict[str, str]:
+async def settled(bench: Bench, timeout: float = 30.0) -> dict[str, str]:
     """Wait until no product is on its way to another state, and no task is to be started again.
 
     Returns the states. A task without which an observation is whole may be away for as long as the pauses
-    before its restarts take; that its sensor says so is judged by :func:`judge`. The database knows of a death
-    a moment before the sensors do: both must say that it is back.
+    before its restarts take; that its sensor says so is judged by :func:`judge`. A batch task whose ACCEPT was
+    lost is missed after 12 s, and tried again 7 s later, when it is known whether many agents were lost. The
+    database knows of a death a moment before the sensors do: both must say that it is back.
     """
     patience = bench.patience(timeout)
     while True:
