@@ -31,6 +31,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from scheduler.collector import calm
 from scheduler.packing import ITERATIONS, Shortage, missing, pack, violations, warm_up
 from scheduler.packing.arrays import FIRST, N_CORES, TIGHTEST
 from scheduler.packing.flat import flatten
@@ -213,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         options.cp_sat = 0
     warm_up()
+    calm()  # as a controller has it: a look at all that numba has loaded is 80 ms of some instance's time
     outcomes = []
     asked: Counter[str] = Counter()
     for path in options.files:
