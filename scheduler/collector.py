@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -18,10 +19,10 @@ THRESHOLDS: Final = (1_000, 5, 40_000)
 """Of `gc.set_threshold`: new objects until the young are looked at, such looks until those that survived one
 are, such looks until all are. A look takes a microsecond or two for each object, and nothing else goes on
 meanwhile."""
-MANY: Final = 2_000
-"""Objects that one look may be for."""
-PERIOD: Final = 0.05
-"""Seconds between two counts of them."""
+PERIOD: Final = 0.2
+"""Seconds between two looks at the young that do not wait for their number."""
+ROUND: Final = 5
+"""Of these looks, every so many is also at those that survived one."""
 
 
 @contextmanager
@@ -53,20 +54,14 @@ def settle() -> None:
     gc.freeze()
 
 
-def look_if_many() -> None:
-    """Let the collector look at the young, and at those that survived that, before they are too many.
+async def keep_looking() -> None:
+    """Let the collector look at the young every so often, before they are many, until cancelled.
 
     It counts those that came less those that went. Where new ones take the place of old ones, as readings of
     sensors do, that hardly grows, and the young are tens of thousands when it looks: forty milliseconds.
     """
-    if len(gc.get_objects(generation=0)) > MANY:
-        gc.collect(0)
-        if len(gc.get_objects(generation=1)) > MANY:
-            gc.collect(1)
-
-
-async def keep_looking() -> None:
-    """Let the collector look as often as that takes, until cancelled."""
-    while True:
+    # Not by their number: to ask for it (gc.get_objects) is to hold what other threads are about to make, and a
+    # tuple that somebody else holds cannot be made.
+    for number in itertools.count(1):
         await asyncio.sleep(PERIOD)
-        look_if_many()
+        gc.collect(0 if number % ROUND else 1)
