@@ -89,7 +89,8 @@ async def test_who_is_believed_and_admitted_reads_and_writes(
 async def test_a_redis_that_wants_to_know_its_clients(tmp_path: Path, authority: Authority) -> None:
     with redis_over_tls(tmp_path, authority, knows_clients=True) as port:
         url, own = f"rediss://sdp@{HERE}:{port}/0", authority.issue("controller")
-        with pytest.raises(StoreError, match="certificate required"):
+        # What it says of certificates is lost where it closes the connection before the password was read.
+        with pytest.raises(StoreError, match=r"certificate required|Connection reset by peer"):
             await Store.connect(url, password=PASSWORD, authority=authority.file)
         url += f"?ssl_certfile={own}&ssl_keyfile={own}"
         store = await Store.connect(url, password=PASSWORD, authority=authority.file)
