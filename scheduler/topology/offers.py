@@ -211,19 +211,12 @@ def _messages(offer: Offer, name: str) -> list[Mapping[str, Any]]:
 
 
 def _attributes(offer: Offer) -> Mapping[str, str]:
-    # Not above: agents describe themselves by this package, and do not read offers.
-    import orjson
-
-    entries = _messages(offer, "attributes")
-    try:
-        written = orjson.dumps(entries)
-    except orjson.JSONEncodeError:  # there is a number that it does not write
-        return _texts(entries)
-    return _known_attributes(written)
+    # Not orjson: agents read what they advertise with this, and have the standard library.
+    return _known_attributes(json.dumps(_messages(offer, "attributes")))
 
 
 @functools.lru_cache(maxsize=20_000)
-def _known_attributes(written: bytes) -> Mapping[str, str]:
+def _known_attributes(written: str) -> Mapping[str, str]:
     """Read attributes from their JSON: an agent sends them again, unchanged, with every offer."""
     return _texts(json.loads(written))
 

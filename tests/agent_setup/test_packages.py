@@ -17,6 +17,10 @@ LOAD = """
 import json, sys
 before = {*sys.modules}
 import agent_setup.cli
+from scheduler.topology import merge_offers
+attribute = {"name": "site", "type": "TEXT", "text": {"value": "losberg"}}
+offer = {"id": {"value": "O"}, "agent_id": {"value": "A"}, "hostname": "h", "attributes": [attribute]}
+assert merge_offers([offer]).agents, "it does not see itself as the scheduler does"
 print(json.dumps([*sys.modules.keys() - before]))
 """
 
