@@ -354,6 +354,7 @@ class Framework:
         future: asyncio.Future[None] = self._loop.create_future()
 
         def settle(error: FrameworkError | None) -> None:
+            """End the wait, in the loop's own thread: with what went wrong, or None."""
             if future.done():  # its owner has gone away
                 return
             if error is None:

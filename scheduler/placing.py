@@ -49,6 +49,7 @@ class Placing:
         efforts = {serial: (e.level, e.shortage) for serial, e in cases.items()}
 
         def placing(waiting: Waiting, agents: Agents) -> Placement | Shortage | None:
+            """Place one graph, beginning with what its last try had placed; tell the figures how that went."""
             level, before = efforts[waiting.serial]
             begun = time.monotonic()
             packing = partial(

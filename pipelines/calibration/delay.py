@@ -90,9 +90,13 @@ def baseline_peaks(
     n_points = OVERSAMPLING * n_chans
     n_pairs = intervals[0].pairs.n_pairs
     middle, position, floor = (np.zeros(n_pairs) for _ in range(3))
-    n_dumps = np.zeros(n_pairs, np.int64)
+    n_intervals = np.zeros(n_pairs, np.int64)
 
     def find(start: int, stop: int) -> None:
+        """Write the peaks and the floors of pairs ``start`` to ``stop``, some at a time.
+
+        The power of a pair's spectra (pair, point) is summed over the intervals that have data of it.
+        """
         for first in range(start, stop, PAIRS_AT_A_TIME):
             part = slice(first, min(first + PAIRS_AT_A_TIME, stop))
             power = np.zeros((part.stop - part.start, n_points), np.float32)
@@ -104,12 +108,12 @@ def baseline_peaks(
                     vis += whole[:, k]
                 spectrum = fft.fft(np.ascontiguousarray(vis.T), n_points, axis=1)
                 power += spectrum.real**2 + spectrum.imag**2
-                n_dumps[part] += vis.any(axis=0)
+                n_intervals[part] += vis.any(axis=0)
             middle[part], position[part] = _peaks(power)
             floor[part] = np.median(power[:, ::OVERSAMPLING], axis=1)
 
     in_ranges(n_pairs, PAIRS_AT_A_TIME, find)
-    floor *= _noise_peak(np.maximum(n_dumps, 1), n_chans)
+    floor *= _noise_peak(np.maximum(n_intervals, 1), n_chans)
     # A spectrum without noise has no floor: its peak is as good as can be.
     strength = np.divide(middle, floor, out=np.full_like(middle, 1e9), where=floor > 1e-9 * middle)
     strength[middle <= 0] = 0.0
@@ -130,14 +134,14 @@ def _peaks(power: npt.NDArray[np.float32]) -> tuple[Any, Any]:
     return middle, (peak + shift + n_points / 2) % n_points - n_points / 2
 
 
-def _noise_peak(n_dumps: npt.NDArray[np.int64], n_chans: int) -> npt.NDArray[np.float64]:
+def _noise_peak(n_intervals: npt.NDArray[np.int64], n_chans: int) -> npt.NDArray[np.float64]:
     """Return the highest power in the spectrum of noise, over its median.
 
-    The power of noise, summed over n dumps, has a gamma distribution of shape n, independent at as many delays
-    as there are channels.
+    The power of noise, summed over n intervals, has a gamma distribution of shape n, independent at as many
+    delays as there are channels.
     """
-    highest = gammainccinv(n_dumps, FALSE_ALARM / n_chans)
-    return np.asarray(highest / gammaincinv(n_dumps, 0.5))
+    highest = gammainccinv(n_intervals, FALSE_ALARM / n_chans)
+    return np.asarray(highest / gammaincinv(n_intervals, 0.5))
 
 
 def delays_of_antennas(

@@ -72,6 +72,7 @@ class Interval:
             first = part.channels.start
 
             def add(start: int, stop: int, part: DumpPart = part, first: int = first) -> None:
+                """Add channels ``start`` to ``stop`` of a part, whose channel 0 is the band's ``first``."""
                 rows, to = slice(start, stop), slice(first + start, first + stop)
                 kernels.add_part(
                     part.vis[rows], part.flags[rows], part.weights[rows], part.weights_channel[rows],
@@ -123,6 +124,7 @@ class Interval:
                 interval: Interval = interval,
                 level: npt.NDArray[np.complex64] = level,
             ) -> None:
+                """Add channels ``start`` to ``stop`` of an interval, whose level is (pol, ant)."""
                 kernels.fold(
                     interval.sums, interval.weights, gains, level, pairs.ant1, pairs.ant2,
                     start, stop, self.sums, self.weights,

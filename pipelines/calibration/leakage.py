@@ -37,6 +37,7 @@ def solve_leakage(cross: CrossHands, refant: int) -> tuple[ComplexGains, Quality
     snr = np.zeros(leakage.shape, np.float32)
 
     def solve(start: int, stop: int) -> None:
+        """Write the leakages and ratios (pol, ant) of blocks ``start`` to ``stop``."""
         for block in range(start, stop):
             _leakages(
                 cross.sums[:, block], cross.weights[:, block], pairs.ant1, pairs.ant2, refant,

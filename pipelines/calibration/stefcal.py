@@ -354,6 +354,7 @@ def solve(
     tolerance = TOLERANCES[sums.dtype]
 
     def solve_range(start: int, stop: int) -> None:
+        """Solve sets ``start`` to ``stop``, in arrays of this thread's own; write their gains and ratios."""
         part = slice(start, stop)
         matrices, g, work = (np.zeros((k, padded), real) for k in (3 * padded, 2, 3))
         _solve_all(

@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def make() -> None:
+        """Make it, tell how good it is, and log what came of it."""
         from pipelines.imaging.imager import make_image
 
         quality = make_image(settings_of(options)).quality

@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work() -> None:
+        """Join the parts that there are, unless an earlier run has done so: then only remove them."""
         directory, name = options.output, options.name
         channels = None if options.channels is None else channel_range(options.channels)
         if is_joined(directory, name, channels):

@@ -156,6 +156,7 @@ class MeasurementSetSource:
         hands = list(self._hands)
 
         def cells(column: str) -> npt.NDArray[Any]:
+            """Read a column's rows and channels, (row, chan, correlation), frequencies ascending."""
             if (low, high) == (0, n_all):
                 values = table.getcol(column, start, n)
             else:

@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def make() -> None:
+        """Image the channels; of a cube that is made in one part, join and tell as well."""
         # Each takes a second to load, which a mistake on the command line need not wait for.
         from pipelines.imaging.channels import image_channels
         from pipelines.imaging.join import make_cube

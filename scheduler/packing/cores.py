@@ -108,6 +108,8 @@ class _Chooser:
         self.cached = frozenset().union(*self.caches)
 
     def grant_all(self, demands: Sequence[CoreDemand]) -> dict[str, Granted]:
+        """Give every task its cores: first those that it names, the pickiest task first, then the rest."""
+
         def turn(demand: CoreDemand) -> tuple[bool, bool]:
             return demand.cache is None, not demand.request.whole_cores
 

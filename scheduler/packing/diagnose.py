@@ -45,6 +45,7 @@ def diagnose(
     ever, fits_empty = _ever(tasks, shortage, circumstances.capacity)
 
     def fits(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest], steps: int) -> bool:
+        """Whether a placement is found in so many steps, from the partial one on that there is."""
         found = solve.place(
             agents,
             tasks,

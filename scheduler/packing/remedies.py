@@ -378,6 +378,7 @@ def _ask_part(
     ]
 
     def fits(parts: int) -> bool:
+        """Whether all fit when each that competes asks for so many of :data:`PARTS` of what it asks for."""
         smaller = [
             (
                 task_class,

@@ -211,6 +211,7 @@ class _Rooms:
 
     @classmethod
     def of(cls, problem: Problem, *, relaxed: bool = True) -> _Rooms:
+        """Return the rooms of a problem; without `relaxed`, or where it does not pay, `fits` is None."""
         n_tasks, n_places = len(problem.tasks), len(problem.cluster.places)
         columns = min(n_places, max(CANDIDATES // n_tasks, 1))
         candidates = np.empty((n_tasks, columns), np.int64)

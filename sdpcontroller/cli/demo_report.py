@@ -90,6 +90,7 @@ async def heaps(cam: Cam, product: str) -> dict[str, int]:
     values = await cam.sensors(rf"^{product}\..*")
 
     def total(kind: str, sensor: str) -> int:
+        """Return the sum of a sensor over the tasks of one kind."""
         return sum(
             int(value)
             for name, value in values.items()

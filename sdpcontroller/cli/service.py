@@ -63,6 +63,7 @@ def run_until_signal(serve: Serve, *, abandon_threads: bool = False) -> int:
     end = _end_process if abandon_threads else _return
 
     async def body() -> int:
+        """Serve until a signal or an expected failure; return the exit status."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

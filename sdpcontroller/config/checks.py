@@ -206,13 +206,24 @@ def cal_problems(config: ProductConfig) -> Iterator[Problem]:
 
 
 def _cal_channel_problems(config: ProductConfig, name: str, stream: Cal) -> Iterator[Problem]:
-    """Delays and gains are solved from some channels; the program knows how many there are."""
+    """Delays and gains are solved from some channels; how many there are, a simulated stream tells."""
+    try:
+        n_chans: int | None = config.vis(name).n_chans
+    except KeyError:
+        n_chans = None
     for solver in ("k", "g"):
         first = getattr(stream.parameters, f"{solver}_bchan") or 0
         end = getattr(stream.parameters, f"{solver}_echan")
-        if end is not None and first + MIN_CAL_CHANNELS > end:
-            rule = f"leaves fewer than {MIN_CAL_CHANNELS} channels to {solver}_echan {end}"
-            yield Problem(_path(config, name, "parameters", f"{solver}_bchan"), rule, first)
+        path = _path(config, name, "parameters")
+        if n_chans is not None and end is not None and end > n_chans:
+            rule = f"is beyond the {n_chans} channels of {stream.src_streams[0]}"
+            yield Problem((*path, f"{solver}_echan"), rule, end)
+            continue
+        last = n_chans if end is None else end
+        if last is not None and first + MIN_CAL_CHANNELS > last:
+            given = "" if end is None else f"{solver}_echan "
+            rule = f"leaves fewer than {MIN_CAL_CHANNELS} channels to {given}{last}"
+            yield Problem((*path, f"{solver}_bchan"), rule, first)
 
 
 def imager_problems(config: ProductConfig) -> Iterator[Problem]:

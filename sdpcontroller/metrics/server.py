@@ -36,6 +36,7 @@ async def serve(
     """
 
     async def figures(request: web.Request) -> web.Response:
+        """Answer with the figures as text, or 401 where the token is wanting."""
         if token and not _may_ask(request, token):
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         return web.Response(

@@ -83,6 +83,7 @@ async def catch_up(late: Connections, cbid: str, *, timeout: float, ask: float) 
     """
 
     async def tell(task: str) -> None:
+        """Send ``capture-init``; one that refuses may have been told already, and then is at the block."""
         try:
             await late[task].request("capture-init", cbid, timeout=timeout)
         except CommandError:
@@ -136,6 +137,7 @@ async def end_again(
     """
 
     async def tell(task: str) -> None:
+        """Send ``capture-done`` until the task is no longer at the block."""
         connection = _connection(connections, task, "capture-done")
         async with asyncio.timeout(timeout):
             while await connection.sensor(BLOCK_SENSOR, timeout=ask) == cbid:
@@ -181,6 +183,7 @@ async def _each(tasks: Sequence[str], act: Callable[[str], Awaitable[None]]) -> 
     """Do the same with several tasks at once; return what went wrong, by task."""
 
     async def one(task: str) -> str:
+        """Do it with one task; return what went wrong, empty if nothing."""
         try:
             await act(task)
         except CommandError as exc:

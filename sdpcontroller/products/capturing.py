@@ -213,6 +213,7 @@ class Capturing:
         """Take note that a block's postprocessing has ended."""
 
         async def die() -> None:
+            """Record the block as dead, with what its postprocessing came to."""
             await self._keeper.change(
                 f"capture block {cbid} dead",
                 lambda kept: _with_trouble(kept, reason).with_block(

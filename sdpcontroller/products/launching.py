@@ -141,6 +141,13 @@ class Launching:
         """See that telescope state holds what a program reads when it starts, before it is let through."""
 
         async def before_go_ahead(task: str) -> Mapping[str, str]:
+            """Publish, before the first program but the telescope state itself is let through; add no values.
+
+            Raises
+            ------
+            LaunchError
+                They cannot be published.
+            """
             # Every program needs the telescope state to be ready, so it is by now.
             if task == graph.roles.telstate_task:
                 return {}

@@ -36,6 +36,7 @@ def application(root: Path | None, stream: str) -> web.Application:
         )
 
     async def report(request: web.Request) -> web.Response:
+        """Answer with a capture block's page; 404, which says so, where there is none."""
         cbid = request.match_info["cbid"]
         try:
             if root is None:

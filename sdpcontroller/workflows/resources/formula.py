@@ -73,6 +73,8 @@ def formula(
     FORMULAS[program, resource] = declared
 
     def decorate(compute: Callable[..., float]) -> Callable[..., Quantity]:
+        """Return the formula's function, which gives quantities that know what they were computed from."""
+
         @functools.wraps(compute)
         def evaluate(**inputs: Any) -> Quantity:
             value = float(compute(**inputs))
@@ -97,6 +99,8 @@ def memory(
     """
 
     def decorate(arrays: Callable[..., float]) -> Callable[..., Quantity]:
+        """Return the formula that adds the interpreter to the bytes of arrays, rounded up to whole MiB."""
+
         @functools.wraps(arrays)
         def whole(**inputs: Any) -> float:
             return math.ceil(interpreter + arrays(**inputs) / MIB)

@@ -35,6 +35,8 @@ def _stream(
     """Return what declares, by program, ``in`` or ``out`` and reason, the rate of a kind of stream."""
 
     def declare(program: str, way: str, why: str) -> Callable[..., Quantity]:
+        """Declare the rate, Mbit/s, of the stream's way in or out of a program."""
+
         @formula(program, f"{network} {way}", "Mbit/s", why=why, source=source)
         def rate(n_chans: int, n_antennas: int, wall_int_time: float) -> float:
             return bit_rate(n_chans, n_antennas, wall_int_time) / MBIT
