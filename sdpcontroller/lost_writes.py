@@ -15,6 +15,7 @@ from typing import Final
 
 from scheduler.views import Change, GraphEnds, StrangerKilled, TasksPutBack
 from sdpcontroller.control import Alarm, Severity
+from sdpcontroller.products.ownership import owner
 from sdpcontroller.products.product import Product
 
 logger = logging.getLogger(__name__)
@@ -49,20 +50,17 @@ class LostWrites:
         match change:
             case TasksPutBack(graph_id, names):
                 self.note(f"{', '.join(names)} of {graph_id} run on: their records were put back")
-                for product in self._of(graph_id):
+                if product := owner(graph_id, self._products.values()):
                     product.tasks_put_back(names)
             case GraphEnds(graph_id, why):
                 self.note(f"graph {graph_id} is taken down: {why}")
-                for product in self._of(graph_id):
+                if product := owner(graph_id, self._products.values()):
                     product.ends_unasked(why)
             case StrangerKilled(task_id, why):
                 self._kill(task_id, why)
             case _:
                 return False
         return True
-
-    def _of(self, graph_id: str) -> list[Product]:
-        return [product for product in self._products.values() if graph_id in product.graph_ids]
 
     def _kill(self, task_id: str, why: str) -> None:
         """Take note of a task that was killed: of a graph that is lost, all are, for one reason."""

@@ -11,6 +11,7 @@ from typing import Final
 from scheduler.task import TaskState
 from scheduler.views import Change, MadeRoom, TaskChanged
 from sdpcontroller.control import Alarm, Severity
+from sdpcontroller.products.ownership import owned, owner
 from sdpcontroller.products.product import Product
 
 _ENDED: Final = (TaskState.STOPPING, TaskState.DEAD, TaskState.PLANNED)
@@ -51,8 +52,8 @@ class MakingRoom:
         return False
 
     def _made_room(self, change: MadeRoom) -> None:
-        who = self._owner(change.graph_id)
-        for_whom = self._owner(change.by)
+        who = owner(change.graph_id, self._products.values())
+        for_whom = owner(change.by, self._products.values())
         named = for_whom.name if for_whom is not None else change.by
         self._waiting.update({(change.graph_id, name): named for name in change.names})
         self._ending |= {*change.task_ids}
@@ -64,12 +65,9 @@ class MakingRoom:
             )
         self._changed()
 
-    def _owner(self, graph_id: str) -> Product | None:
-        return next((p for p in self._products.values() if graph_id in p.graph_ids), None)
-
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what is to be told."""
-        known = {graph_id for p in self._products.values() for graph_id in p.graph_ids}
+        known = owned(self._products.values())
         self._waiting = {key: by for key, by in self._waiting.items() if key[0] in known}
         if not self._waiting:
             self._ending = frozenset()

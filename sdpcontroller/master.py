@@ -47,6 +47,7 @@ from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
 from sdpcontroller.operations import Handler, Operations
 from sdpcontroller.overrides import OVERRIDES, Overrides, Wanted
 from sdpcontroller.planning import Planning
+from sdpcontroller.products.ownership import owned, owner
 from sdpcontroller.products.product import Product
 from sdpcontroller.products.record import BATCHES, PRODUCTS
 from sdpcontroller.products.services import Figures, NoFigures, Services, Timeouts
@@ -261,8 +262,8 @@ class Master:
 
     async def _recover(self, services: Services) -> None:
         """Go on with everything that an earlier controller has left; no command is taken meanwhile."""
-        known = (product.graph_ids for product in self._products.values())
-        for graph_id in set(self._scheduler.graphs()).difference(*known):  # nobody begins one yet
+        known = owned(self._products.values())
+        for graph_id in set(self._scheduler.graphs()) - known:  # nobody begins one yet
             logger.warning("graph %s belongs to no product: taken down", graph_id)
             services.background.create_task(self._scheduler.stop(graph_id))
         recoveries = []
@@ -451,9 +452,9 @@ class Master:
         if self._lost_writes.take(change) or self._room.take(change):
             return
         if isinstance(change, TaskChanged):
-            for product in self._products.values():
-                if change.view.graph_id in product.graph_ids:
-                    product.task_changed(change.view)
+            product = owner(change.view.graph_id, self._products.values())
+            if product is not None:
+                product.task_changed(change.view)
             return
         if isinstance(change, LinkChanged):
             self._link = change
