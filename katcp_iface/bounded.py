@@ -29,6 +29,8 @@ from sdpcontroller.errors import ControllerError
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
+PROTOCOL: Final = "5.1-MIBT"
+"""Version and flags of KATCP: several clients, message ids, bulk sampling of sensors, hints of timeouts."""
 MAX_LINE: Final = 2 * MAX_BYTES + 4096
 """Longest request [bytes]: the largest configuration, every byte of it escaped."""
 MAX_BACKLOG: Final = 8 << 20
@@ -125,6 +127,19 @@ class BoundedServer(aiokatcp.DeviceServer):
             "the controller is not stopped over KATCP; stop it where it was started"
         )
 
+    def send_version_info(self, ctx: RequestContext, *, send_reply: bool = True) -> None:
+        """Send what this is and what it speaks; aiokatcp does not know of hints of timeouts."""
+        minor = aiokatcp.minor_version()  # type: ignore[no-untyped-call]
+        library = (f"aiokatcp-{minor}", f"aiokatcp-{aiokatcp.__version__}")
+        ctx.informs(
+            [
+                ("katcp-protocol", PROTOCOL),
+                ("katcp-library", *library),
+                ("katcp-device", self.VERSION, self.BUILD_STATE),
+            ],
+            send_reply=send_reply,
+        )
+
     def cut_off_slow(self) -> None:
         """Cut off the clients that let more than the backlog wait.
 
@@ -213,9 +228,13 @@ class BoundedServer(aiokatcp.DeviceServer):
         self._lanes[conn] = _Lane(lines)
         super()._connection_made(conn)
 
+    def knows(self, request: str) -> bool:
+        """Whether there is a request of that name."""
+        return request in self._request_handlers
+
     def _known(self, request: str) -> str:
         """Return a name for figures: clients can make up as many as they like."""
-        return request if request in self._request_handlers else "unknown"
+        return request if self.knows(request) else "unknown"
 
     def _unreadable(self, request: str) -> None:
         self._observed(self._known(request), "refused", 0.0)

@@ -6,6 +6,7 @@ Annotations are evaluated here, unlike in other modules: aiokatcp decodes argume
 import aiokatcp
 from aiokatcp.server import RequestContext
 
+from katcp_iface.hints import NO_HINT, hints
 from katcp_iface.requests import CaptureRequests
 from sdpcontroller.config.problems import suggestion
 from sdpcontroller.control import (
@@ -256,6 +257,39 @@ class SystemRequests(ClusterRequests):
             The state.
         """
         await self.execute(SetTargetState(state.upper()))
+
+    async def request_request_timeout_hint(
+        self, ctx: RequestContext, request: str | None = None
+    ) -> None:
+        """List how long clients ought to wait for the replies to requests that may take long.
+
+        Hints are what the limits of the controller add up to, a failure's reasons included. They do not count
+        a wait that a configuration asks for (config.shutdown_delay) or that another request of the same
+        product causes. A request that is not listed is answered within seconds.
+
+        Parameters
+        ----------
+        request : str, optional
+            Only this request, whether it has a hint or not; fails if there is none of that name.
+
+        Informs
+        -------
+        request : str
+            Name of the request.
+        timeout : float
+            Seconds after which it has been answered; 0 where there is no hint.
+
+        Returns
+        -------
+        informs : int
+            Number of requests.
+        """
+        found = hints(self.control)
+        if request is not None:
+            if not self.knows(request):
+                raise aiokatcp.FailReply(f"there is no request {request[:80]!r}: see ?help")
+            found = {request: found.get(request, NO_HINT)}
+        ctx.informs(found.items())
 
     async def request_sdp_shutdown(self, ctx: RequestContext) -> str:
         """Take all products down in order, then switch off the machines that can be.

@@ -387,5 +387,8 @@ class ControlPlane(Protocol):
     def system(self) -> SystemRecord:
         """Return the state of the whole."""
 
+    def limits(self) -> Mapping[type[Command[Any]], float]:
+        """Seconds after which a command has certainly been answered, of those that may take long."""
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Register a listener; it is told of what exists at once. The returned function ends it."""

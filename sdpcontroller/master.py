@@ -41,6 +41,7 @@ from sdpcontroller.control import (
 )
 from sdpcontroller.draining import Draining
 from sdpcontroller.errors import CommandError
+from sdpcontroller.limits import limits
 from sdpcontroller.lost_writes import LostWrites
 from sdpcontroller.making_room import MakingRoom
 from sdpcontroller.multicast import DEFAULT_POOL, GROUPS, MulticastPool
@@ -363,6 +364,10 @@ class Master:
             any_product=bool(self._products),
             standbys=self._standbys(),
         )
+
+    def limits(self) -> Mapping[type[Command[Any]], float]:
+        """Seconds after which a command has certainly been answered, of those that may take long."""
+        return limits(self._timeouts)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Register a listener; it is told of what exists at once. The returned function ends it."""

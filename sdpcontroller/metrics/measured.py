@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sdpcontroller.control import (
     AgentRecord,
@@ -68,6 +68,10 @@ class MeasuredControl:
     def system(self) -> SystemRecord:
         """Return the state of the whole."""
         return self._control.system()
+
+    def limits(self) -> Mapping[type[Command[Any]], float]:
+        """Seconds after which a command has certainly been answered, of those that may take long."""
+        return self._control.limits()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Register a listener."""

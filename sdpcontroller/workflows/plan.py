@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from scheduler.graph import LogicalGraph
 from sdpcontroller.workflows.resources import Quantity
+
+LAUNCH_TIMEOUT: Final = 60.0
+"""Seconds that a program may take until it is ready, what it waits for not counted."""
+KILL_GRACE: Final = 10.0
+"""Seconds that a program has to end by itself when it is told to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,13 @@ from sdpcontroller.config.sdp import Flags
 from sdpcontroller.errors import ConfigError
 from sdpcontroller.workflows import refusals, resources
 from sdpcontroller.workflows.bands import Band, endpoint_range, naming_groups, split_band
-from sdpcontroller.workflows.plan import CaptureTask, SimulatedStream, Workflow
+from sdpcontroller.workflows.plan import (
+    KILL_GRACE,
+    LAUNCH_TIMEOUT,
+    CaptureTask,
+    SimulatedStream,
+    Workflow,
+)
 from sdpcontroller.workflows.resources import CBF_NETWORK, SDP_NETWORK, Asked
 from sdpcontroller.workflows.sizes import correlation_size, l0_size
 
@@ -220,6 +226,8 @@ def _task(
         ready=ReadyCheck(ReadyKind.PORTS, program.ports),
         critical=program.kind not in _EXPENDABLE,
         restart=_restart(program, request),
+        launch_timeout=LAUNCH_TIMEOUT,
+        kill_grace=KILL_GRACE,
     )
     overriding = {} if override is None else override.config
     return _Task(template, {**(settings or {}), **overriding}, program, asked)

@@ -187,6 +187,9 @@ class FakeControl:
     def system(self) -> SystemRecord:
         return self.system_record
 
+    def limits(self) -> Mapping[type[Command[Any]], float]:
+        return {ConfigureProduct: 440.0, SetTransmission: 60.0}
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         self.listeners.append(listener)
         for record in self.records.values():
