@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from sdpcontroller.children import with_parent
+
 # Examples have no deadlines: a machine that others use, too, is no fault of ours.
 settings.register_profile("sdp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # CI must say the same twice; everybody else looks at new examples every time.
@@ -187,7 +189,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     directory = tmp_path / "redis"
     directory.mkdir()
     process = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+        with_parent(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]),
         cwd=directory,
         stdout=subprocess.DEVNULL,
     )

@@ -17,6 +17,7 @@ import aiokatcp
 
 from scheduler.embedded.executors import Launch, Outcome, Running
 from scheduler.goahead import TOKEN_ENV, URLS_ENV
+from sdpcontroller.children import with_parent
 
 TERMINATED: Final = Outcome(False, "Command terminated with signal Terminated")
 _REFUSED: Final = Outcome(False, "Command exited with status 126")
@@ -109,7 +110,7 @@ class InProcessTask(ABC):
                 "no",
             ]
             process = await asyncio.create_subprocess_exec(
-                "redis-server", *options, stdout=asyncio.subprocess.DEVNULL
+                *with_parent(["redis-server", *options]), stdout=asyncio.subprocess.DEVNULL
             )
             stack.push_async_callback(process.wait)
             stack.callback(process.kill)

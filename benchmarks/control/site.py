@@ -21,6 +21,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.control import tasks
+from sdpcontroller.children import with_parent
 
 SDP: Final = str(Path(sys.executable).parent / "sdp")
 MIB: Final = 1 << 20
@@ -53,7 +54,7 @@ class Controller:
         self.began = time.monotonic()
         self._log_path = folder / f"controller-{self.port}.log"
         self._log = self._log_path.open("wb")
-        self.process = subprocess.Popen([SDP, "master", *words], stderr=self._log)
+        self.process = subprocess.Popen(with_parent([SDP, "master", *words]), stderr=self._log)
         self.seen = psutil.Process(self.process.pid)
 
     def cpu(self) -> float:
@@ -138,7 +139,7 @@ class Site:
         options = ["--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         options += ["--appendonly", "yes", "--port", str(self.redis_port)]
         self._redis = await asyncio.create_subprocess_exec(
-            "redis-server", *options, stdout=subprocess.DEVNULL
+            *with_parent(["redis-server", *options]), stdout=subprocess.DEVNULL
         )
         self._cluster.start()
         self.mesos: str = await asyncio.to_thread(self._pipe.recv)

@@ -26,6 +26,7 @@ from pipelines.catalogue import n_products
 from pipelines.common import telstate as ts
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import TelstateError
+from sdpcontroller.children import with_parent
 
 RATIO: Final = 4
 """Input dumps per output dump."""
@@ -97,9 +98,9 @@ async def _redis() -> AsyncIterator[Endpoint]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
-        "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+        *with_parent(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]),
         stdout=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     try:
         yield Endpoint("127.0.0.1", port)
     finally:

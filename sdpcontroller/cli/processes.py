@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sdpcontroller.children import with_parent
 from sdpcontroller.errors import ControllerError
 
 _POLL: Final = 0.05
@@ -42,7 +43,7 @@ class Processes:
     """Children, each in a session of its own, with a log file each.
 
     Ctrl-C on the terminal does not reach them: it is this object that ends them, in order, when its
-    context is left for whatever reason.
+    context is left for whatever reason. Where it cannot (``kill -9``), they are told to end all at once.
     """
 
     def __init__(self, log_dir: Path) -> None:
@@ -132,7 +133,7 @@ class Processes:
         with log.open("wb") as output:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *command,
+                    *with_parent(command, signal.SIGTERM),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=asyncio.subprocess.STDOUT,

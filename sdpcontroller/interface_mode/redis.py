@@ -1,4 +1,4 @@
-"""A Redis server of one's own, on loopback, whose data end with it."""
+"""A Redis server of one's own, on loopback, that ends with the process that runs it, and its data with it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from sdpcontroller.children import with_parent
 from sdpcontroller.errors import ControllerError
 
 HOST: Final = "127.0.0.1"
@@ -34,9 +35,9 @@ async def private_redis() -> AsyncIterator[tuple[str, int]]:
     with tempfile.TemporaryDirectory(prefix="sdp-redis-") as folder:
         port = _free_port()
         settings = {"bind": HOST, "port": str(port), "dir": folder, "save": "", "appendonly": "no"}
+        options = (part for name, value in settings.items() for part in (f"--{name}", value))
         process = await asyncio.create_subprocess_exec(
-            program,
-            *(part for name, value in settings.items() for part in (f"--{name}", value)),
+            *with_parent([program, *options]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,

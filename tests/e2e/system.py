@@ -26,6 +26,7 @@ from typing import Any, Final, Self
 import psutil
 
 from scheduler.packing.solve import warm_up
+from sdpcontroller.children import with_parent
 from tests.conftest import PATIENCE, free_port, free_ports, wait_for_port
 
 BIN: Final = Path(sys.executable).parent
@@ -307,7 +308,7 @@ class Stack:
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                command,
+                with_parent(command, signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -23,6 +23,7 @@ import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from scheduler.embedded import AgentSpec, Cluster
+from sdpcontroller.children import with_parent
 from sdpcontroller.cli.cluster import agent_specs
 from tests.conftest import free_port, port_block, wait_for_port
 from tests.faults.bench.patience import Patience, Waits
@@ -246,7 +247,7 @@ class Bench:
         options = ["--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes", "--save", ""]
         with (self.folder / "redis.log").open("ab") as log:
             self._redis = subprocess.Popen(
-                ["redis-server", "--port", str(self.redis_port), *options], stdout=log
+                with_parent(["redis-server", "--port", str(self.redis_port), *options]), stdout=log
             )
         wait_for_port("127.0.0.1", self.redis_port, self._redis)
 

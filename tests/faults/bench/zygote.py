@@ -2,12 +2,14 @@
 
 One JSON object a line on standard input: ``{"argv": […], "env": {…}, "log": PATH}``. On standard output:
 ``PID`` of each controller that was begun, ``-PID STATUS`` when it has ended (negative status: by that signal).
+When standard input ends, as it does with whoever gave the orders, the controllers die with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -21,6 +23,9 @@ from scheduler.collector import calm
 from scheduler.packing.solve import warm_up
 from sdpcontroller.cli.main import main
 
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+"""See prctl(2)."""
 STALL = 0.1
 """Seconds of computing at a stretch that no event loop should see: oracle (g)."""
 
@@ -38,7 +43,10 @@ def _watch_stalls() -> None:
     asyncio.events.Handle._run = timed  # type: ignore[method-assign]
 
 
-def _become(order: dict[str, Any]) -> None:
+def _become(order: dict[str, Any], zygote: int) -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != zygote:  # it died before that
+        os._exit(70)
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -76,6 +84,7 @@ def _say(line: str) -> None:
 
 def serve() -> None:
     """Fork for each order, until standard input ends."""
+    zygote = os.getpid()
     warm_up()
     calm()  # what is there is not looked at again, and so stays one for all
     _say("ready")
@@ -92,7 +101,7 @@ def serve() -> None:
         for line in lines:
             order = json.loads(line)
             if (pid := os.fork()) == 0:
-                _become(order)
+                _become(order, zygote)
             _say(str(pid))
 
 

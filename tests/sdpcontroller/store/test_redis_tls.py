@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sdpcontroller.children import with_parent
 from sdpcontroller.errors import StoreError
 from sdpcontroller.store import Store
 from tests.certificates import Authority
@@ -52,7 +53,7 @@ def redis_over_tls(folder: Path, authority: Authority, *, knows_clients: bool) -
     log = folder / f"redis-{port}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            ["redis-server", settings], cwd=folder, stdout=output, stderr=output
+            with_parent(["redis-server", settings]), cwd=folder, stdout=output, stderr=output
         )
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
