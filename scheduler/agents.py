@@ -20,9 +20,10 @@ import orjson
 
 from scheduler.closures import Closures
 from scheduler.errors import SchedulerError, TopologyError
+from scheduler.offers import reserved_for
 from scheduler.packing import Idle
+from scheduler.places import less, reachable, within_reach
 from scheduler.quantities import Ranges, Resources, millis
-from scheduler.reservations import within_reach
 from scheduler.threads import compute
 from scheduler.topology import AgentSnapshot, merge_offers
 from scheduler.views import AgentView
@@ -48,6 +49,8 @@ class _Agent:
     """With what of that no task uses; None when it is quarantined."""
     fenced: Mapping[str, Resources] = field(default_factory=dict)
     """What of it Mesos reserves for a role and those below it."""
+    unused: Mapping[str, Resources] = field(default_factory=dict)
+    """What of that no task uses."""
 
     @property
     def free(self) -> AgentSnapshot | None:
@@ -68,7 +71,7 @@ class Agents:
 
     def __init__(self, closures: Closures | None = None, roles: Sequence[str] = ()) -> None:
         self._closures = closures or Closures()
-        self._roles = tuple(roles)
+        self.roles = tuple(roles)
         self._agents: dict[str, _Agent] = {}
         self._missing: dict[str, tuple[_Agent, float]] = {}
         """Those that were listed not long ago, and since when they are not."""
@@ -86,7 +89,7 @@ class Agents:
         document
             Answer of ``/slaves``; entries that cannot be read are shown as quarantined.
         """
-        agents = await compute(_read_all, document, self._agents, self._roles)
+        agents = await compute(_read_all, document, self._agents, self.roles)
         before = _facts(self._agents), self._missing.keys()
         changed = not self.current or _views(agents) != _views(self._agents)
         self._miss(agents, at)
@@ -142,6 +145,10 @@ class Agents:
         every = (*self._agents.items(), *((i, agent) for i, (agent, _) in self._missing.items()))
         return {agent_id: agent.fenced for agent_id, agent in every if agent.fenced}
 
+    def unused(self) -> Mapping[str, Mapping[str, Resources]]:
+        """Return what of :meth:`fenced` no task uses."""
+        return {agent_id: agent.unused for agent_id, agent in self._agents.items() if agent.unused}
+
     def away(self) -> frozenset[str]:
         """Return the ids of agents that count among the totals and take no tasks, whatever ends there."""
         out = (agent_id for agent_id, agent in self._agents.items() if agent.view.condition)
@@ -156,7 +163,7 @@ class Agents:
             In these only, if some are named.
         """
         free = [
-            within_reach(agent.free, agent.fenced, roles, agent.total)
+            within_reach(agent.free, agent.unused, roles)
             for agent in self._agents.values()
             if agent.free is not None
         ]
@@ -314,11 +321,7 @@ def _read(agent_id: str, entry: Mapping[str, Any], roles: Sequence[str]) -> _Age
         attributes = _attributes(entry.get("attributes", {}))
         total = _snapshot(agent_id, host, attributes, everything)
         rest = replace(total, free=_snapshot(agent_id, host, attributes, left).free)
-        fenced = {
-            str(role): _snapshot(agent_id, host, attributes, _amounts(amount)).free
-            for role, amount in entry.get("reserved_resources", {}).items()
-        }
-        total, rest = within_reach(total, fenced, roles), within_reach(rest, fenced, roles, total)
+        total, rest, fenced, unused = _reserved(entry, total, rest, roles)
     except (SchedulerError, TypeError, AttributeError, ValueError) as exc:
         view = AgentView(
             agent_id=agent_id, host=host, active=active, condition=condition, quarantine=str(exc)
@@ -332,7 +335,27 @@ def _read(agent_id: str, entry: Mapping[str, Any], roles: Sequence[str]) -> _Age
         active=active,
         condition=condition,
     )
-    return _Agent(entry, view, total, rest, fenced)
+    return _Agent(entry, view, total, rest, fenced, unused)
+
+
+def _reserved(
+    entry: Mapping[str, Any], total: AgentSnapshot, rest: AgentSnapshot, roles: Sequence[str]
+) -> tuple[AgentSnapshot, AgentSnapshot, dict[str, Resources], dict[str, Resources]]:
+    """Return both with what these roles can ever have of them, and what is reserved of both, by role."""
+    fenced = {str(r): _amounts(a) for r, a in entry.get("reserved_resources", {}).items()}
+    used: dict[str, list[Mapping[str, Any]]] = {}
+    for resource in entry.get("used_resources_full", ()):
+        if resource.get("type") in ("SCALAR", "RANGES"):
+            used.setdefault(reserved_for(resource), []).append(resource)
+    # What of a reservation is used no old master tells: then all of it counts as free for that role only.
+    unused = {
+        role: less(amount, Resources.from_mesos(used.get(role, ())))
+        for role, amount in fenced.items()
+    }
+    ours = {role: total.as_ours(amount) for role, amount in fenced.items()}
+    left = {role: total.as_ours(amount) for role, amount in unused.items()}
+    total, rest = within_reach(total, ours, roles), within_reach(rest, left, roles)
+    return total, rest, reachable(ours, roles), reachable(left, roles)
 
 
 def _condition(entry: Mapping[str, Any]) -> str:

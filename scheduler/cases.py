@@ -12,7 +12,8 @@ from scheduler.errors import NeverFitsError
 from scheduler.offers import OfferPool
 from scheduler.packing import Explanation, Shortage, Verdict
 from scheduler.placement import Running
-from scheduler.reservations import Agents, Waiting
+from scheduler.places import Agents
+from scheduler.reservations import Waiting
 
 LEVELS: Final = 4
 """While nothing changes, a graph is searched for so often again, with twice the steps each time."""

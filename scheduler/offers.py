@@ -155,6 +155,13 @@ def _role(offer: Offer) -> str:
     return str(told.get("role", "")) if isinstance(told, Mapping) else ""
 
 
+def reserved_for(resource: Mapping[str, Any]) -> str:
+    """Return the role that a resource is reserved for, as its message says; ``*``: for none."""
+    if reservations := resource.get("reservations"):
+        return str(reservations[-1].get("role", "*"))
+    return str(resource.get("role", "*"))
+
+
 @dataclass(slots=True)
 class _Entry:
     """One offered resource: what is left of it, and what Mesos wants repeated."""

@@ -14,7 +14,8 @@ from scheduler.closures import Closures
 from scheduler.figures import Figures
 from scheduler.packing import FIRST_STEPS, MORE_STEPS, Shortage, pack, place
 from scheduler.placement import Placement, Running
-from scheduler.reservations import Agents, State, Waiting, narrowed
+from scheduler.places import Agents
+from scheduler.reservations import State, Waiting, narrowed
 from scheduler.topology import AgentSnapshot
 
 QUICK: Final = 2000
@@ -56,7 +57,7 @@ class Placing:
                 pack,
                 seed=level,
                 iterations=MORE_STEPS << level - 1 if level else FIRST_STEPS,
-                capacity=narrowed(state, waiting.queue.roles).capacity,
+                capacity=narrowed(state, waiting.queue.roles).ceilings,
                 start=None if before is None else before.partial,
                 running=self.beside(waiting),
             )

@@ -15,11 +15,14 @@ from scheduler.graph import PhysicalGraph
 from scheduler.journal import GraphPhase
 from scheduler.listeners import Listeners
 from scheduler.occupancy import Occupancy
-from scheduler.packing import Circumstances, Explanation, pack_or_explain
-from scheduler.placement import Placement
+from scheduler.packing import Circumstances, Explanation, Idle, pack_or_explain
+from scheduler.placement import Placement, Running
+from scheduler.places import Agents as Places
+from scheduler.places import ceilings, ways
 from scheduler.policy import Queue
 from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
+from scheduler.reservations import State, narrowed, seen_from
 from scheduler.runs import Runs, TaskEntry
 from scheduler.subscription import Subscription
 from scheduler.task import TaskState
@@ -153,20 +156,32 @@ class Questions:
         GraphError
             If there is no such queue.
         """
-        roles = self._queue_named(queue).roles if queue else ()
+        limit = self._queue_named(queue).roles if queue else ()
+        roles = limit or self._agents.roles
         requests = {task.name: task.request for task in graph.logical.tasks}
         if self._subscription is not None:
             await self._subscription.look_at_agents()
         stays = stay(graph.logical.tasks)
         agents = self._agents.free(stays, roles)
         totals = self._agents.totals()
-        around = Circumstances(
+        state = State(
+            waiting=(),
+            agents=[],
             capacity=None if totals is None else totals[1],
             occupants=self._occupancy.occupants(),
-            idle=self._agents.idle({agent.agent_id for agent in agents}, stays),
-            running=[task for _, task in self._occupancy.running()],
+            fenced=self._agents.fenced(),
+            roles=self._agents.roles,
         )
-        return await asyncio.to_thread(pack_or_explain, agents, requests, around)
+        idle = self._agents.idle({agent.agent_id for agent in agents}, stays)
+        running = [task for _, task in self._occupancy.running()]
+        return await asyncio.to_thread(
+            _planned,
+            requests,
+            ways(agents, self._agents.unused(), roles),
+            narrowed(state, limit),
+            idle,
+            running,
+        )
 
     async def homeless(self, graph: PhysicalGraph) -> Mapping[str, Explanation] | None:
         """Say which tasks of a batch graph no agent could run, even if nothing else ran, and why.
@@ -182,7 +197,8 @@ class Questions:
         totals = self._agents.totals()
         if totals is None:
             return None
-        return await asyncio.to_thread(_homeless, totals[1], graph)
+        every = ceilings(totals[1], self._agents.fenced(), self._agents.roles)
+        return await asyncio.to_thread(_homeless, every, graph)
 
     def explanation(self, graph_id: str) -> Explanation | None:
         """Say as data why a graph waits for its place; None when it does not, or it is not known yet."""
@@ -199,6 +215,24 @@ class Questions:
         waiting = [e for e in run.entries.values() if e.life.state not in _AT_REST]
         doing = ", ".join(_doing(e) for e in waiting[:20] if e.held or not why)
         return "; ".join(filter(None, (why, doing)))
+
+
+def _planned(
+    requests: Mapping[str, TaskRequest],
+    alternatives: Sequence[Places],
+    state: State,
+    idle: Sequence[Idle],
+    running: Sequence[Running],
+) -> Placement | Explanation:
+    """Place tasks in one of several ways of giving what agents have to roles; else explain the first."""
+    answers: list[Placement | Explanation] = []
+    for way in alternatives:
+        agents, around = seen_from(state, way, state.occupants)
+        around = replace(around, idle=idle, running=running)
+        answers.append(pack_or_explain(agents, requests, around))
+        if isinstance(answers[-1], Placement):
+            return answers[-1]
+    return answers[0]
 
 
 def _homeless(agents: Sequence[AgentSnapshot], graph: PhysicalGraph) -> Mapping[str, Explanation]:

@@ -32,7 +32,6 @@ from scheduler.figures import Figures, NoFigures
 from scheduler.limits import Held, over
 from scheduler.offers import OfferPool
 from scheduler.packing import (
-    Circumstances,
     Explanation,
     Idle,
     Occupant,
@@ -45,7 +44,7 @@ from scheduler.placing import Placing
 from scheduler.policy import REALTIME, Queue
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
-from scheduler.reservations import Reservation, State, Waiting, narrowed
+from scheduler.reservations import Reservation, State, Waiting, misplaced, narrowed, seen_from
 from scheduler.topology import AgentSnapshot
 from scheduler.turns import Preempt, Shut, Start, Turn, decide
 
@@ -57,6 +56,10 @@ AT_ONCE: Final = 16
 
 class Cluster(Protocol):
     """What is known of the whole cluster, whatever is free."""
+
+    @property
+    def roles(self) -> Sequence[str]:
+        """Ours at Mesos."""
 
     def away(self) -> Collection[str]:
         """Return the ids of agents that take no tasks now, whatever ends there."""
@@ -261,6 +264,18 @@ class LaunchQueue:
             if case.waiting.graph_id == graph_id and not case.claim.done():
                 case.claim.set_exception(error)
 
+    def take_misplaced(self) -> list[str]:
+        """Return the ids of offers, out of the pool, without which somebody might get the same in his role."""
+        if len(self.cluster.roles) < 2:
+            return []
+        for case in sorted(self._cases.values(), key=lambda case: case.waiting.rank):
+            reservation = self._reservations.get(case.waiting.serial)
+            if reservation and (found := misplaced(self.pool.merged().agents, reservation)):
+                ids = [offer_id for place in found for offer_id in place.offer_ids]
+                self.pool.take(ids)
+                return ids
+        return []
+
     # ------------------------------------------------------------------ what is told
 
     def waiting(self) -> dict[str, list[float]]:
@@ -367,6 +382,7 @@ class LaunchQueue:
             failed=self._failed,
             fenced=self.cluster.fenced(),
             held=self._held(),
+            roles=self.cluster.roles,
         )
 
     def _held(self) -> Mapping[str, Held]:
@@ -441,19 +457,15 @@ class LaunchQueue:
         case.explained = shortage
         case.explain_at = asyncio.get_running_loop().time() + EXPLAIN_SECONDS
         closed = self.closures.closed(case.agents, case.waiting.stay, time.time())
-        around = Circumstances(
-            capacity=state.capacity,
-            occupants=_movable(state, case.waiting, placing.shut),
+        movable = _movable(state, case.waiting, placing.shut)
+        agents = placing.open(case.agents, case.waiting)
+        agents, around = seen_from(state, agents, movable)
+        around = replace(
+            around,
             idle=[*closed, *self.cluster.idle(offered, case.waiting.stay)],
             running=placing.beside(case.waiting),
         )
-        found = await asyncio.to_thread(
-            diagnose,
-            placing.open(case.agents, case.waiting),
-            case.waiting.requests,
-            shortage,
-            around,
-        )
+        found = await asyncio.to_thread(diagnose, agents, case.waiting.requests, shortage, around)
         case.explanation = found
         if found.verdict is Verdict.NEVER and not case.claim.done():
             case.refuse(found.hopeless)

@@ -5,20 +5,31 @@ See :mod:`scheduler.turns` for whose turn it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scheduler.limits import Held
-from scheduler.packing import Occupant
+from scheduler.packing import Circumstances, Occupant
 from scheduler.packing.circumstances import pooled, with_freed
 from scheduler.placement import Assignment, Placement
+from scheduler.places import (
+    Agents,
+    apart,
+    beyond_reach,
+    both,
+    can_draw,
+    ceilings,
+    less,
+    pooled_all,
+    reachable,
+    ways,
+    within_reach,
+)
 from scheduler.policy import Order, Queue
-from scheduler.quantities import Ranges, Resources
+from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
-
-Agents = Sequence[AgentSnapshot]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +68,10 @@ class Reservation:
     """By agent id: what others may hold there beside it, of all that would be free."""
     before: frozenset[str]
     """Names of the occupants that ran when it was made: it waits for them, or does without what they hold."""
+    needs_in: Mapping[str, Mapping[str, Resources]] = field(default_factory=dict)
+    """Where we have several roles, by agent id: the roles in which it needs something, with what it needs."""
+    left_in: Mapping[str, Mapping[str, Resources]] = field(default_factory=dict)
+    """By agent id: the same roles, with what is left there."""
     firm: bool = False
     """Whether room is being made for it: then preemptible tasks have no use of it either, lest they come and
     go without end."""
@@ -85,6 +100,18 @@ class State:
     """By agent id, then by role: what Mesos reserves for that role and those below it."""
     held: Mapping[str, Held] = field(default_factory=dict)
     """By queue: what its tasks hold, of those queues that have a limit."""
+    roles: Sequence[str] = ()
+    """Ours at Mesos."""
+
+    @property
+    def ceilings(self) -> Agents | None:
+        """Every place with more than it ever gives; None while that is not known."""
+        return self.capacity and ceilings(self.capacity, self.fenced, self.roles)
+
+    @property
+    def ways(self) -> Sequence[Agents]:
+        """Ways in which all that the agents have can be had; none while that is not known."""
+        return [] if self.capacity is None else ways(self.capacity, self.fenced, self.roles)
 
 
 def reserved(
@@ -94,13 +121,56 @@ def reserved(
     if placement is None:
         return None
     needs = needed_by(waiting, placement.assignments)
+    needs_in = _needed_in_roles(state, waiting, base, placement)
     whole: dict[str, Resources] = {}
+    places: dict[tuple[str, str], Resources] = {}
     for agent in base:
-        whole[agent.mesos_agent_id] = pooled(agent.free, whole.get(agent.mesos_agent_id))
-    if not all(i in whole and whole[i].contains(needed) for i, needed in needs.items()):
+        agent_id = agent.mesos_agent_id
+        whole[agent_id] = pooled(agent.free, whole.get(agent_id))
+        places[agent_id, agent.role] = agent.free
+    every = [(places.get((i, r)), n) for i, of in needs_in.items() for r, n in of.items()]
+    every += [(whole.get(agent_id), needed) for agent_id, needed in needs.items()]
+    if not all(there is not None and there.contains(needed) for there, needed in every):
         return None
-    left = {agent_id: whole[agent_id] - needed for agent_id, needed in needs.items()}
-    return Reservation(needs, left, frozenset(o.name for o in state.occupants))
+    return Reservation(
+        needs,
+        left={agent_id: whole[agent_id] - needed for agent_id, needed in needs.items()},
+        before=frozenset(o.name for o in state.occupants),
+        needs_in=needs_in,
+        left_in={i: {r: places[i, r] - n for r, n in of.items()} for i, of in needs_in.items()},
+    )
+
+
+def _needed_in_roles(
+    state: State, waiting: Waiting, base: Agents, placement: Placement
+) -> dict[str, dict[str, Resources]]:
+    """Add up what the tasks of a graph draw, by agent and role; nothing, where we have one role only."""
+    if len(state.roles) < 2:
+        return {}
+    role_of = {agent.agent_id: agent.role for agent in base}
+    needs: dict[str, dict[str, Resources]] = {}
+    for name, assignment in placement.assignments.items():
+        known = name in waiting.fixed
+        role = assignment.role if known else role_of[assignment.agent_id]
+        of_agent = needs.setdefault(assignment.agent_id.partition("/")[0], {})
+        drawn = assignment.resources(waiting.requests[name])
+        of_agent[role] = of_agent.get(role, Resources()) + drawn
+    return needs
+
+
+def misplaced(agents: Agents, reservation: Reservation) -> list[AgentSnapshot]:
+    """Return places that have what a graph lacks in other roles, if it would fit but for that."""
+    offered: dict[str, dict[str, AgentSnapshot]] = {}
+    for agent in agents:
+        offered.setdefault(agent.mesos_agent_id, {})[agent.role] = agent
+    found: list[AgentSnapshot] = []
+    for agent_id, needed in reservation.needs.items():
+        here, needs_in = offered.get(agent_id, {}), reservation.needs_in.get(agent_id, {})
+        if not pooled_all(place.free for place in here.values()).contains(needed):
+            return []
+        if not all(r in here and here[r].free.contains(n) for r, n in needs_in.items()):
+            found += [place for role, place in here.items() if role not in needs_in]
+    return found
 
 
 def needed_by(waiting: Waiting, assignments: Mapping[str, Assignment]) -> dict[str, Resources]:
@@ -123,7 +193,7 @@ def can_be_kept(state: State, reservation: Reservation) -> bool:
     lost = _held([o for o in state.occupants if o.stuck or _stays(o, reservation)])
     return all(
         agent_id in whole
-        and _less(whole[agent_id], lost.get(agent_id, Resources())).contains(needed)
+        and less(whole[agent_id], lost.get(agent_id, Resources())).contains(needed)
         for agent_id, needed in reservation.needs.items()
     )
 
@@ -139,16 +209,8 @@ def ends(occupant: Occupant) -> bool:
 
 
 def would_be_free(state: State, ended: Sequence[Occupant]) -> list[AgentSnapshot]:
-    """Return what would be free, agent by agent without regard to roles, had these occupants ended."""
-    first: dict[str, AgentSnapshot] = {}
-    rest: list[Occupant] = []
-    for agent in state.agents:
-        agent_id = agent.mesos_agent_id
-        if agent_id in first:
-            rest.append(Occupant(name=agent.agent_id, holds={agent_id: agent.free}))
-        else:
-            first[agent_id] = replace(agent, agent_id=agent_id, role="")
-    return with_freed(list(first.values()), state.capacity, [*rest, *ended])
+    """Return what would be free, place by place, had these occupants ended."""
+    return with_freed(*apart((state.agents, state.capacity, ended), state.fenced))
 
 
 def left_over(
@@ -167,7 +229,7 @@ def left_over(
         free = agent.free
         for share in kept:
             if (left := share.left(agent.mesos_agent_id, agent.role)) is not None:
-                free = _both(free, left)
+                free = both(free, left)
         result.append(agent if free is agent.free else replace(agent, free=free))
     return result
 
@@ -176,15 +238,15 @@ class _Share:
     """What a reservation leaves to others: those who draw in other roles than its owner have more."""
 
     def __init__(self, state: State, roles: Sequence[str], reservation: Reservation) -> None:
-        since = [o for o in state.occupants if o.name not in reservation.before]
+        self._since = [o for o in state.occupants if o.name not in reservation.before]
         self._state, self._roles, self._reservation = state, roles, reservation
-        self._inside = _held([in_roles(occupant, roles) for occupant in since])
+        self._inside = _held([in_roles(occupant, roles) for occupant in self._since])
         """What those hold that came later, in its owner's roles; by agent."""
         self._outside: dict[str, Resources] = {}
         """And in other roles."""
         if roles:
-            inside = self._inside
-            self._outside = {i: _less(h, inside.get(i, _NOTHING)) for i, h in _held(since).items()}
+            held, inside = _held(self._since), self._inside
+            self._outside = {i: less(h, inside.get(i, _NOTHING)) for i, h in held.items()}
 
     def left(self, agent_id: str, role: str) -> Resources | None:
         """Return what others may use of an agent, in one role; None: all of it."""
@@ -193,29 +255,31 @@ class _Share:
         beyond = beyond_reach(self._state.fenced.get(agent_id, {}), self._roles)
         outside = self._outside.get(agent_id, _NOTHING)
         # Others draw what is fenced off first; what they hold beyond that, its owner could have had.
-        left = _less(_less(left, self._inside.get(agent_id, _NOTHING)), _less(outside, beyond))
-        return left if can_draw(self._roles, role) else pooled(left, _less(beyond, outside))
+        left = less(less(left, self._inside.get(agent_id, _NOTHING)), less(outside, beyond))
+        if not can_draw(self._roles, role):
+            left = pooled(left, less(beyond, outside))
+        return self._in_role(agent_id, role, left)
+
+    def _in_role(self, agent_id: str, role: str, left: Resources) -> Resources:
+        """Return what of `left` others may use in a role: not what is left in others only."""
+        needed = self._reservation.left_in.get(agent_id, {})
+        if role in needed:
+            return both(left, less(needed[role], self._held_in(agent_id, lambda r: r == role)))
+        known = (role, *(needed or self._roles))
+        fences = beyond_reach(self._state.fenced.get(agent_id, {}), known if role else ())
+        return less(left, less(fences, self._held_in(agent_id, lambda r: r not in known)))
+
+    def _held_in(self, agent_id: str, which: Callable[[str], bool]) -> Resources:
+        """Return what those that came later hold in some roles."""
+        held = _NOTHING
+        for occupant in self._since:
+            for role, of_role in occupant.by_role.items():
+                if which(role) and agent_id in of_role:
+                    held = pooled(held, of_role[agent_id])
+        return held
 
 
 _NOTHING: Final = Resources()
-
-
-def can_draw(roles: Sequence[str], role: str) -> bool:
-    """Whether a queue that is limited to roles (none: it is not) may use what is offered in a role."""
-    return not roles or role in ("", *roles)
-
-
-def beyond_reach(fenced: Mapping[str, Resources], roles: Sequence[str]) -> Resources:
-    """Return what of an agent can never be drawn in any of these roles: what is reserved for others.
-
-    Mesos gives what is reserved for a role to those below it, too: ``sdp`` to ``sdp/batch``.
-    """
-    found = _NOTHING
-    if roles:
-        for owner, amount in fenced.items():
-            if not any(role == owner or role.startswith(f"{owner}/") for role in roles):
-                found = pooled(found, amount)
-    return found
 
 
 def needs_ahead(
@@ -229,31 +293,11 @@ def needs_ahead(
         if roles and owner.queue.roles and not set(roles) & set(owner.queue.roles):
             # What is fenced off for them they draw first.
             needs = {
-                agent_id: _less(needed, beyond_reach(state.fenced.get(agent_id, {}), roles))
+                agent_id: less(needed, beyond_reach(state.fenced.get(agent_id, {}), roles))
                 for agent_id, needed in needs.items()
             }
         found.append(needs)
     return found
-
-
-def within_reach(
-    agent: AgentSnapshot,
-    fenced: Mapping[str, Resources],
-    roles: Sequence[str],
-    whole: AgentSnapshot | None = None,
-) -> AgentSnapshot:
-    """Return an agent with what can be had of it in these roles, at most.
-
-    Parameters
-    ----------
-    whole
-        The agent with all that it has, where `agent` is what is left of that: nobody tells whose that is.
-    """
-    if not (beyond := beyond_reach(fenced, roles)):
-        return agent
-    if whole is None:
-        return replace(agent, free=_less(agent.free, beyond))
-    return replace(agent, free=_both(agent.free, _less(whole.free, beyond)))
 
 
 def in_roles(occupant: Occupant, roles: Sequence[str]) -> Occupant:
@@ -278,33 +322,26 @@ def narrowed(state: State, roles: Sequence[str]) -> State:
         agents=[agent for agent in state.agents if can_draw(roles, agent.role)],
         capacity=capacity,
         occupants=[in_roles(occupant, roles) for occupant in state.occupants],
+        fenced={agent_id: reachable(of, roles) for agent_id, of in state.fenced.items()},
+        roles=[role for role in state.roles if role in roles],
     )
 
 
-def apart(
-    agents: Agents, capacity: Agents | None, occupants: Sequence[Occupant]
-) -> tuple[Agents, Agents | None, Sequence[Occupant]]:
-    """Return all three role by role, where there are several: no task draws from two."""
-    roles = {agent.role for agent in agents}.union(*(occupant.by_role for occupant in occupants))
-    if len(roles) < 2:
-        return agents, capacity, occupants
-    split = [
-        replace(o, holds={f"{i}/{r}": h for r, held in o.by_role.items() for i, h in held.items()})
-        if o.by_role
-        else o
-        for o in occupants
-    ]
-    used = {place for occupant in split for place in occupant.holds}
-    return (
-        [replace(a, agent_id=f"{a.mesos_agent_id}/{a.role}") for a in agents],
-        capacity
-        and [
-            replace(agent, agent_id=place, role=role)
-            for agent in capacity
-            for role in roles
-            if (place := f"{agent.mesos_agent_id}/{role}") in used
-        ],
-        split,
+def seen_from(
+    state: State, agents: Agents, occupants: Sequence[Occupant]
+) -> tuple[Agents, Circumstances]:
+    """Return agents place by place, and what stands around them.
+
+    Parameters
+    ----------
+    state
+        As it is :func:`narrowed` to the roles in which they are seen.
+    occupants
+        Those that can be ended.
+    """
+    agents, capacity, occupants = apart((agents, state.capacity, occupants), state.fenced)
+    return agents, Circumstances(
+        capacity=capacity, ceilings=state.ceilings, ways=state.ways, occupants=occupants
     )
 
 
@@ -323,20 +360,6 @@ def without(base: Agents, needs: Sequence[Mapping[str, Resources]]) -> list[Agen
         free = agent.free
         for of_one in needs:
             if (needed := of_one.get(agent.mesos_agent_id)) is not None:
-                free = _less(free, needed)
+                free = less(free, needed)
         result.append(agent if free is agent.free else replace(agent, free=free))
     return result
-
-
-def _both(one: Resources, other: Resources) -> Resources:
-    """Return what is in both."""
-    scalars = {name: min(n, other.scalars.get(name, 0)) for name, n in one.scalars.items()}
-    ranges = {name: r & other.ranges.get(name, Ranges()) for name, r in one.ranges.items()}
-    return Resources(scalars, ranges)
-
-
-def _less(one: Resources, other: Resources) -> Resources:
-    """Return what is left of `one`, nothing where `other` is more."""
-    scalars = {name: max(0, n - other.scalars.get(name, 0)) for name, n in one.scalars.items()}
-    ranges = {name: r - other.ranges.get(name, Ranges()) for name, r in one.ranges.items()}
-    return Resources(scalars, ranges)

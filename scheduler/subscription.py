@@ -54,6 +54,8 @@ _ID_RECORDED: Final = CrashPoint("subscribe.recorded", "the framework id is reco
 LONG_REFUSAL: Final = 3600.0
 """Seconds for which offers are refused that nobody waits for; a revive ends that."""
 SHORT_REFUSAL: Final = 1.0
+MOVED_REFUSAL: Final = 30.0
+"""Seconds for which offers are refused in one role, so that they come in another."""
 LEAVE_AGAIN: Final = 60.0
 """Seconds after which Mesos may ask again to leave an agent."""
 AGENTS_SECONDS: Final = 5.0
@@ -365,6 +367,8 @@ class Subscription:
             await self._look_after_tasks(now)
             if old := self._pool.take_older(now - self._timing.offer_hold):
                 self._framework.decline(old, refuse_seconds=SHORT_REFUSAL)
+            if moved := self._queue.take_misplaced():
+                self._framework.decline(moved, refuse_seconds=MOVED_REFUSAL)
             if self._queue.busy and not self._pool and now - self._asked_at > self._timing.revive:
                 self.want_offers(True)
             if now - self._reconciled_at > self._timing.reconcile:

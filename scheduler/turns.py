@@ -21,13 +21,12 @@ from scheduler.packing import Circumstances, Occupant, Shortage
 from scheduler.packing.circumstances import with_freed
 from scheduler.packing.remedies import Trials, smallest_release
 from scheduler.placement import Placement
+from scheduler.places import Agents, apart
 from scheduler.requests import TaskRequest
 from scheduler.reservations import (
-    Agents,
     Reservation,
     State,
     Waiting,
-    apart,
     can_be_kept,
     ends,
     left_over,
@@ -198,7 +197,7 @@ class _Deciding:
         def fits(agents: Agents, tasks: Mapping[str, TaskRequest], steps: int) -> bool:
             return self._quick(replace(waiting, requests=tasks), agents) is not None
 
-        places, capacity, occupants = apart(usable, state.capacity, lower)
+        places, capacity, occupants = apart((usable, state.capacity, lower), state.fenced)
         around = Circumstances(capacity=capacity, occupants=occupants)
         found = smallest_release(places, waiting.requests, around, Trials(fits))
         chosen = {victim.name for victim in found}
@@ -216,8 +215,7 @@ class _Deciding:
         """Reserve: what victims leave, what was reserved before, or what would be free soonest."""
         if act is not None:
             state = self._view(waiting)
-            places, capacity, victims = apart(usable, state.capacity, act.victims)
-            base = with_freed(places, capacity, victims)
+            base = with_freed(*apart((usable, state.capacity, act.victims), state.fenced))
             reservation = reserved(state, waiting, base, self._quick(waiting, base))
             if reservation is not None:
                 reservation = replace(reservation, firm=True)
@@ -235,13 +233,11 @@ class _Deciding:
             return known
         ending = list(filter(ends, state.occupants))
         movable = [occupant for occupant in state.occupants if not occupant.stuck]
-        bases = [would_be_free(state, ending), would_be_free(state, movable)]
-        if state.capacity is not None:
-            bases.append(list(state.capacity))
+        bases = [would_be_free(state, ending), would_be_free(state, movable), *state.ways]
         for beside in (self.ahead, []) if self.ahead else ([],):
             for every in bases:
                 base = [agent for agent in every if not self._shut(waiting, agent)]
-                free = without(base, needs_ahead(state, waiting, beside))
+                free = without(base, needs_ahead(self._state, waiting, beside))
                 placement = self._placed_quickly(waiting, free)
                 if (made := reserved(state, waiting, base, placement)) is not None:
                     return made

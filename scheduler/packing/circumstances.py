@@ -45,10 +45,25 @@ class Circumstances:
 
     capacity: Sequence[AgentSnapshot] | None = None
     """All agents with all that they have; None where that is not known."""
+    ceilings: Sequence[AgentSnapshot] | None = None
+    """The same where agents give role by role, each place with more than it ever gives beside the others; None:
+    as :attr:`capacity`."""
+    ways: Sequence[Sequence[AgentSnapshot]] = ()
+    """And ways in which places give all that they have at once; none: as :attr:`capacity`."""
     occupants: Sequence[Occupant] = ()
     idle: Sequence[Idle] = ()
     running: Sequence[Running] = ()
     """The tasks that run on the agents, for the relations to them and their multicast groups."""
+
+    @property
+    def most(self) -> Sequence[AgentSnapshot] | None:
+        """What does not fit on this never fits; None where that is not known."""
+        return self.capacity if self.ceilings is None else self.ceilings
+
+    @property
+    def empty(self) -> Sequence[Sequence[AgentSnapshot]]:
+        """What fits on one of these fits on the empty cluster."""
+        return self.ways or ([] if self.capacity is None else [self.capacity])
 
 
 def with_freed(

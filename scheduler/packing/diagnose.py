@@ -42,7 +42,7 @@ def diagnose(
         What :func:`~scheduler.packing.pack` said of the same agents and tasks.
     """
     now = relax(agents, tasks)
-    ever, fits_empty = _ever(tasks, shortage, circumstances.capacity)
+    ever, fits_empty = _ever(tasks, shortage, circumstances)
 
     def fits(agents: Sequence[AgentSnapshot], tasks: Mapping[str, TaskRequest], steps: int) -> bool:
         """Whether a placement is found in so many steps, from the partial one on that there is."""
@@ -83,7 +83,7 @@ def pack_or_explain(
         solve.pack,
         agents,
         tasks,
-        capacity=circumstances.capacity,
+        capacity=circumstances.most,
         running=circumstances.running,
     )
     answer = packing(iterations=FIRST_STEPS)
@@ -97,16 +97,18 @@ def pack_or_explain(
 def _ever(
     tasks: Mapping[str, TaskRequest],
     shortage: Shortage,
-    capacity: Sequence[AgentSnapshot] | None,
+    circumstances: Circumstances,
 ) -> tuple[tuple[Binding, ...], bool | None]:
     """Say what binds even with the cluster empty, and whether the tasks fit there, as far as it is known."""
-    if capacity is None:
+    most = circumstances.most
+    if most is None:
         return (), None
     if shortage.never:
         return (), False
-    if solve.place(capacity, tasks, iterations=THOROUGH) is not None:
-        return (), True
-    empty = relax(capacity, tasks)
+    for way in circumstances.empty:
+        if solve.place(way, tasks, iterations=THOROUGH) is not None:
+            return (), True
+    empty = relax(most, tasks)
     return (empty.bindings, False) if empty.infeasible else ((), None)
 
 

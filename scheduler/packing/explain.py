@@ -104,7 +104,7 @@ def _nearest(
         missing = lacks(agent, free[agent.agent_id], request)
         found.append((sum(map(_severity, missing)), n, missing))
     nearest = heapq.nsmallest(_HOSTS, found, key=lambda entry: entry[:2])
-    return tuple(Nearest(agents[n].agent_id, agents[n].host, missing) for _, n, missing in nearest)
+    return tuple(Nearest(agents[n].agent_id, agents[n].place, missing) for _, n, missing in nearest)
 
 
 def _severity(lack: Lack) -> float:
@@ -133,7 +133,7 @@ def _too_big(agents: Sequence[AgentSnapshot], name: str, request: TaskRequest) -
     whole = {agent.agent_id: agent.free for agent in agents}
     nearest = next(iter(_nearest(agents, whole, request)), None)
     admitting = [a for a in agents if not _admission_lack(a, request)]
-    rows = [(agent.host, list(needs(agent, agent.free, request))) for agent in admitting]
+    rows = [(agent.place, list(needs(agent, agent.free, request))) for agent in admitting]
     if not rows:
         return TooBig(name, _admission_lack_of_all(agents, request), "", nearest)
     for column in zip(*(row for _, row in rows), strict=True):
@@ -204,7 +204,7 @@ def _total(resource: str, unit: str, asked: Millis, agents: Sequence[AgentSnapsh
         amount = _free_of(agent, resource)
         free += amount
         if amount > largest:
-            largest, host = amount, agent.host
+            largest, host = amount, agent.place
     return Total(resource, asked, free, largest, host, unit)
 
 

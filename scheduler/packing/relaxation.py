@@ -198,7 +198,7 @@ def _binding(
         unit=unit_of(resource),
         share=share,
         tasks=tuple(task for c in concerned for task in c.tasks),
-        hosts=tuple(agent.host for n in numbers for agent in groups[n].agents),
+        hosts=tuple(agent.place for n in numbers for agent in groups[n].agents),
         asked=sum(asked),
         free=sum(row.pool.free for row in rows if row.pool is not None),
         piece=piece,

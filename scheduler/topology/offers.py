@@ -49,6 +49,11 @@ class AgentSnapshot:
         """The agent's id without a role: Mesos takes no slash in it."""
         return self.agent_id.partition("/")[0]
 
+    @property
+    def place(self) -> str:
+        """What people call it: its host, and the role where it is one of several places of its agent."""
+        return f"{self.host} in role {self.role}" if "/" in self.agent_id else self.host
+
     def fact(self, name: str) -> str | None:
         """Return what the agent tells: its ``host``, ``rack``, ``island``, or an attribute; None: nothing."""
         if name == HOST:
@@ -56,6 +61,10 @@ class AgentSnapshot:
         if name in (RACK, ISLAND):
             return self.topology.rack if name == RACK else self.topology.island
         return self.attributes.get(name)
+
+    def as_ours(self, resources: Resources) -> Resources:
+        """Name resources by our schema, as the agent names them its own way."""
+        return legacy.translate(resources) if self.legacy else resources
 
     def advertised(self, resources: Resources) -> Resources:
         """Name resources as the agent does, for an ACCEPT."""

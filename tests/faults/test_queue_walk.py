@@ -24,6 +24,7 @@ from scheduler.errors import JournalError, NeverFitsError, SchedulerError
 from scheduler.graph import Edge, EdgeKind, PhysicalGraph, TaskTemplate
 from scheduler.journal import MemoryJournal, TaskRecord
 from scheduler.policy import Limits, Queue
+from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
 from scheduler.service import Scheduler
 from scheduler.views import LinkState
@@ -41,10 +42,17 @@ class Setting:
     queues: tuple[Queue, ...]
     reserved: str = UNRESERVED
     """The role that all of the third agent is reserved for."""
+    shared: bool = False
+    """Whether the others have only one CPU that is anybody's, and one for each role."""
 
     def agent(self, host: str) -> AgentSpec:
-        spec = small_agent(HOSTS.index(host))
-        return replace(spec, default_role=self.reserved) if host == HOSTS[2] else spec
+        number = HOSTS.index(host)
+        if host == HOSTS[2]:
+            return replace(small_agent(number), default_role=self.reserved)
+        if not self.shared:
+            return small_agent(number)
+        one = Resources({"cpus": 1000, "mem": 100_000})
+        return replace(small_agent(number, cpus=1), reserved=dict.fromkeys(self.roles, one))
 
     @property
     def observing(self) -> tuple[str, ...]:
@@ -65,6 +73,7 @@ SETTINGS = (
     Setting(("sdp",), PREEMPTING),
     Setting(("a", "b"), PREEMPTING),
     Setting(("a", "b"), LIMITED, reserved="a"),
+    Setting(("a", "b"), PREEMPTING, shared=True),
 )
 ONE, TWO = (TaskRequest.of(cpus=cpus, mem_mib=16) for cpus in (1, 2))
 RUNS = 40.0

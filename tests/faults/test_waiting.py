@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scheduler.errors import GraphError, JournalError, LaunchError
+from scheduler.embedded import AgentSpec
+from scheduler.errors import GraphError, JournalError, LaunchError, NeverFitsError
 from scheduler.graph import Edge, EdgeKind, PhysicalGraph
 from scheduler.journal import MemoryJournal, TaskRecord
+from scheduler.packing import Explanation, Verdict
 from scheduler.placement import Placement
 from scheduler.policy import Queue
+from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
 from scheduler.subscription import Timing
 from scheduler.views import MadeRoom
-from tests.faults.virtual import NEVER, Clockwork, Program, World, in_virtual_time, until
+from tests.faults.virtual import (
+    NEVER,
+    Clockwork,
+    Program,
+    World,
+    in_virtual_time,
+    small_agent,
+    until,
+)
 from tests.scheduler.programs import physical, shell
 
 ONE, TWO = (TaskRequest.of(cpus=cpus, mem_mib=16) for cpus in (1, 2))
@@ -316,6 +328,80 @@ async def test_what_only_another_role_is_offered_starves_nobody(tmp_path: Path) 
         assert world.called("SUPPRESS")[-1] == {"roles": ["b"]}
         await scheduler.stop("b")
         await launch
+
+
+def shared_agent(cpus: int = 0, **reserved: int) -> AgentSpec:
+    """Return an agent with so many CPUs that are anybody's, and so many that are reserved for roles."""
+    return replace(
+        small_agent(0, cpus=cpus),
+        reserved={
+            role: Resources({"cpus": 1000 * of_role, "mem": 100_000})
+            for role, of_role in reserved.items()
+        },
+    )
+
+
+def asking(name: str, cpus: float) -> PhysicalGraph:
+    request = TaskRequest.of(cpus=cpus, mem_mib=16)
+    return physical(name, shell(f"{name}.t", "x", request=request))
+
+
+@in_virtual_time
+async def test_what_only_two_roles_together_have_is_refused_and_not_planned(tmp_path: Path) -> None:
+    """No task draws in two roles; and who needs what one has does not wait behind one who asks for both."""
+    async with (
+        World(tmp_path, agents=[shared_agent(a=4, b=4)]) as world,
+        world.scheduler(roles=("a", "b")) as scheduler,
+    ):
+        await asyncio.sleep(6)
+        await scheduler.plan(asking("x", 6))
+        await asyncio.sleep(6)
+        plan = await scheduler.plan(asking("x", 6))
+        assert isinstance(plan, Explanation) and plan.verdict is Verdict.NEVER
+        assert "the most free on one agent is 4 (agent agent0 in role a)" in str(plan)
+        assert isinstance(await scheduler.plan(asking("y", 4)), Placement)
+        clock = Clockwork()
+        launch = asyncio.create_task(scheduler.launch(asking("x", 6), timeout=600))
+        await asyncio.sleep(0)
+        await scheduler.launch(asking("y", 4), timeout=600)
+        await scheduler.launch(asking("z", 4), timeout=600)
+        with pytest.raises(NeverFitsError, match="in role a"):
+            await launch
+        assert clock.elapsed < 15
+
+
+@in_virtual_time
+async def test_what_is_unreserved_comes_in_the_role_in_which_it_is_needed(tmp_path: Path) -> None:
+    """It is offered in the other role, which has less: there it is refused for a while."""
+    async with (
+        World(tmp_path, agents=[shared_agent(4, b=4)]) as world,
+        world.scheduler(roles=("a", "b")) as scheduler,
+    ):
+        clock = Clockwork()
+        await scheduler.launch(asking("x", 6), timeout=600)
+        assert clock.elapsed < 15
+        view = scheduler.task("x", "x.t")
+        assert view is not None and view.assignment is not None and view.assignment.role == "b"
+        plan = await scheduler.plan(asking("y", 2))
+        assert isinstance(plan, Placement), "in role b, or what is left of it in role a"
+        assert isinstance(await scheduler.plan(asking("y", 3)), Explanation)
+
+
+@in_virtual_time
+async def test_what_others_have_reserved_is_not_missed_twice(tmp_path: Path) -> None:
+    """A queue that is limited to a role, on an agent of which a part is another framework's."""
+    queue = Queue(name="early", roles=("a",))
+    async with (
+        World(tmp_path, agents=[shared_agent(4, others=4)]) as world,
+        world.scheduler(queues=(queue,), roles=("a", "b")) as scheduler,
+    ):
+        await scheduler.launch(asking("x", 3), timeout=60, queue="early")
+        assert isinstance(await scheduler.plan(asking("y", 1), queue="early"), Placement)
+        await asyncio.sleep(6)
+        late = asyncio.create_task(scheduler.launch(asking("y", 3), timeout=60, queue="early"))
+        await asyncio.sleep(20)
+        await scheduler.stop("x")
+        await late
 
 
 @in_virtual_time

@@ -35,6 +35,8 @@ class Everything:
 
     agents: list[AgentSnapshot] | None = None
 
+    roles: Sequence[str] = ()
+
     idle_agents: list[Idle] = field(default_factory=list)
 
     away_ids: set[str] = field(default_factory=set)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from scheduler.limits import Held
 from scheduler.packing import Occupant, Shortage, pack, place
 from scheduler.placement import Assignment, Placement
+from scheduler.places import Agents
 from scheduler.policy import Limits, Order, Queue
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
-from scheduler.reservations import Agents, State, Waiting
+from scheduler.reservations import State, Waiting, misplaced
 from scheduler.topology import AgentSnapshot
 from scheduler.turns import MOST_RESERVED, Preempt, Start, Turn, decide
 from tests.scheduler.packing.machines import make_agent
@@ -463,6 +464,74 @@ def test_what_is_kept_on_an_agent_of_several_roles_leaves_the_others_theirs() ->
     kept = decide(state, placing, quickly).reservations
     since = replace(state, reservations=kept, occupants=[*state.occupants, later])
     assert decide(since, placing, quickly).reservations == kept, "it stays where it is"
+
+
+def test_what_one_role_keeps_for_a_graph_is_not_given_away_because_another_has_enough() -> None:
+    """4 for role a and 8 for role b, where somebody ends: who needs 6 can have them in role b only."""
+    agent = make_agent("x", mem=12_000)
+    for others, starts in ((2, True), (3, False)):
+        state = State(
+            waiting=[wanting(1, 6, BATCH), wanting(2, others, BATCH)],
+            agents=[in_role("b", agent, 4)],
+            capacity=[agent],
+            occupants=[
+                holder("now", "b", agent, 4, ends_by=100.0),
+                holder("long", "a", agent, 4),
+            ],
+            fenced=fenced(**{agent.agent_id: {"a": 4, "b": 8}}),
+            roles=("a", "b"),
+        )
+        turn = decide(state, placing, quickly)
+        assert isinstance(turn.act, Start) == starts, others
+        ((role, needed),) = turn.reservations[1].needs_in[agent.agent_id].items()
+        assert (role, needed.scalars["mem"]) == ("b", 6000)
+
+
+def test_nothing_is_kept_for_what_only_two_roles_together_have() -> None:
+    """4 for role a and 4 for role b: nobody gets 6, and nobody is held up by who asks for them."""
+    agent = make_agent("x", mem=8000)
+    state = State(
+        waiting=[wanting(1, 6, BATCH), wanting(2, 4, BATCH)],
+        agents=[in_role("a", agent, 4), in_role("b", agent, 4)],
+        capacity=[agent],
+        fenced=fenced(**{agent.agent_id: {"a": 4, "b": 4}}),
+        roles=("a", "b"),
+    )
+    turn = decide(state, placing, quickly)
+    assert isinstance(turn.act, Start) and turn.act.waiting.serial == 2
+    assert 1 not in turn.reservations
+
+
+def test_a_third_role_leaves_nothing_to_who_passes_in_another() -> None:
+    """2 unreserved, 4 for each of three roles: who waits for 5 in role a keeps 1 of the 2 from the others."""
+    agent = make_agent("x", mem=14_000)
+    for others, starts in ((5, True), (6, False)):
+        state = State(
+            waiting=[wanting(1, 5, A), wanting(2, others, B)],
+            agents=[in_role("b", agent, 6)],
+            capacity=[agent],
+            occupants=[holder("now", "a", agent, 4, ends_by=100.0)],
+            fenced=fenced(**{agent.agent_id: {"a": 4, "b": 4, "c": 4}}),
+            roles=("a", "b", "c"),
+        )
+        assert isinstance(decide(state, placing, quickly).act, Start) == starts, others
+
+
+def test_offers_stand_in_the_way_where_another_role_would_have_enough_with_them() -> None:
+    agent = make_agent("x", mem=8000)
+    state = State(
+        waiting=[wanting(1, 6, BATCH)],
+        agents=[in_role("a", agent, 4), in_role("b", agent, 4)],
+        capacity=[agent],
+        fenced=fenced(**{agent.agent_id: {"b": 4}}),
+        roles=("a", "b"),
+    )
+    (kept,) = decide(state, placing, quickly).reservations.values()
+    assert [place.role for place in misplaced(state.agents, kept)] == ["a"]
+    less = [in_role("a", agent, 1), in_role("b", agent, 4)]
+    assert misplaced(less, kept) == [], "it would not do"
+    enough = [in_role("a", agent, 2), in_role("b", agent, 6)]
+    assert misplaced(enough, kept) == [], "it is there"
 
 
 def test_nobody_is_ended_whose_place_is_of_no_use_to_the_roles_of_a_queue() -> None:
