@@ -33,7 +33,7 @@ from typing import Any, Final, cast
 import orjson
 
 from benchmarks.packing_scale import plain_first_fit
-from scheduler.claims import Claim, claimed
+from scheduler.claims import Choice, Claim, claimed
 from scheduler.collector import calm
 from scheduler.equipment import Equipment
 from scheduler.goahead import new_token
@@ -49,7 +49,7 @@ from scheduler.runs import GraphRun
 from scheduler.starting import _bind, _task_infos  # what a launch does between its journal's writes
 from scheduler.taskinfo import waits
 from scheduler.tls import GoAheadTls
-from scheduler.topology import Gpu, Nic, NumaNode, Topology
+from scheduler.topology import AgentSnapshot, Gpu, Nic, NumaNode, Topology
 from scheduler.topology.model import _parsed  # with the former, the memory of what agents advertise
 from scheduler.topology.offers import _known_attributes
 
@@ -66,7 +66,8 @@ def offers(n_agents: int) -> bytes:
     ).encode()
 
 
-def _offer(number: int) -> dict[str, Any]:
+def machine(number: int) -> tuple[Resources, Mapping[str, str]]:
+    """Return what an agent with two sockets, four GPUs and four interfaces has, and its attributes."""
     topology = Topology(
         numa=tuple(NumaNode(Ranges(((32 * n, 32 * n + 31),))) for n in range(2)),
         smt=tuple(Ranges(((2 * core, 2 * core + 1),)) for core in range(32)),
@@ -88,7 +89,11 @@ def _offer(number: int) -> dict[str, Any]:
         {"cpus": 64_000, "mem": 1024 * 1024 * 1000, "disk": 10**9},
         {"ports": Ranges(((31000, 32000),))},
     )
-    attributes = topology.to_attributes().items()
+    return shared + topology.resources(), topology.to_attributes()
+
+
+def _offer(number: int) -> dict[str, Any]:
+    resources, attributes = machine(number)
     return {
         "id": {"value": f"offer-{number}"},
         "agent_id": {"value": f"agent-{number}"},
@@ -98,8 +103,10 @@ def _offer(number: int) -> dict[str, Any]:
             "scheme": "http",
             "address": {"ip": f"10.9.{number // 256}.{number % 256}", "port": 5051},
         },
-        "attributes": [{"name": n, "type": "TEXT", "text": {"value": v}} for n, v in attributes],
-        "resources": (shared + topology.resources()).to_mesos(),
+        "attributes": [
+            {"name": n, "type": "TEXT", "text": {"value": v}} for n, v in attributes.items()
+        ],
+        "resources": resources.to_mesos(),
     }
 
 
@@ -204,10 +211,9 @@ async def cycle(event: bytes, run: GraphRun) -> Cycle:
     await asyncio.sleep(0)
     stage("snapshots")
     requests = {task.name: task.request for task in run.graph.logical.tasks}
-    placement = await asyncio.to_thread(pack, agents, requests)
-    assert isinstance(placement, Placement), str(placement)
+    choice = await asyncio.to_thread(_choice, agents, requests)
     stage("packing")
-    claim = claimed(placement, agents, pool)
+    claim = claimed(choice, pool)
     assert claim is not None
     await asyncio.sleep(0)
     stage("claim")
@@ -218,6 +224,13 @@ async def cycle(event: bytes, run: GraphRun) -> Cycle:
     )  # as the calls' thread
     stage("written")
     return Cycle(stages, calls)
+
+
+def _choice(agents: Sequence[AgentSnapshot], requests: Mapping[str, TaskRequest]) -> Choice:
+    """Place a graph."""
+    placement = pack(agents, requests)
+    assert isinstance(placement, Placement), str(placement)
+    return Choice.of(placement, agents, requests)
 
 
 async def longest_busy(event: bytes, run: GraphRun) -> float:

@@ -380,7 +380,7 @@ class _Batch:
         timeout = entry.template.launch_timeout
         try:
             async with asyncio.timeout(timeout):
-                await self._run.until(lambda: entry.life.running or entry.dead)
+                await self._run.until(lambda: entry.life.running or entry.dead, entry)
         except TimeoutError:
             await self._end(entry, f"it did not run within {timeout:g} s")
         if entry.life.running:
@@ -388,7 +388,7 @@ class _Batch:
         entry.ends_by = self._ends_by(entry)
         try:
             async with asyncio.timeout(limit):
-                await self._run.until(lambda: entry.dead)
+                await self._run.until(lambda: entry.dead, entry)
         except TimeoutError:
             await self._end(entry, f"it ran longer than {limit:g} s")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scheduler.limits import Held
-from scheduler.occupancy import by_role, holdings
-from scheduler.packing import Occupant
-from scheduler.placement import Assignment, Placement, Running
+from scheduler.claims import Choice
+from scheduler.placement import Running
 from scheduler.quantities import Resources
 from scheduler.reservations import Waiting
+from scheduler.scene import Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,27 +17,23 @@ class Begun:
     """One of them. Nobody else may count on what it was given."""
 
     waiting: Waiting
-    placement: Placement
+    choice: Choice
 
-    def _drawn(self) -> list[tuple[Assignment, Resources]]:
-        requests = self.waiting.requests
-        return [(a, a.resources(requests[name])) for name, a in self.placement.assignments.items()]
-
-    def occupant(self) -> Occupant:
+    def holder(self) -> Holder:
         """Return it under the name under which it will be known."""
-        drawn = self._drawn()
-        return Occupant(
+        assignments = self.choice.placement.assignments.values()
+        return Holder(
             name=self.waiting.holder,
             priority=self.waiting.queue.priority,
-            holds=holdings(drawn),
-            by_role=by_role(drawn),
+            drawn=[*zip(assignments, self.choice.drawn.values(), strict=True)],
+            in_roles=True,
         )
 
     def running(self) -> Iterator[tuple[str, Running]]:
         """Yield its tasks, with the id of its graph."""
-        for name, assignment in self.placement.assignments.items():
+        for name, assignment in self.choice.placement.assignments.items():
             yield self.waiting.graph_id, Running(self.waiting.requests[name], assignment)
 
-    def held(self) -> Held:
+    def limited(self) -> tuple[str, Sequence[Resources]]:
         """Return what counts against the limit of its queue."""
-        return Held.by(resources for _, resources in self._drawn())
+        return self.waiting.queue.name, [*self.choice.drawn.values()]

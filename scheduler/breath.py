@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
 
 BREATH: Final = 32
 """Steps at a time, of some tenth of a millisecond each."""
@@ -40,6 +40,23 @@ class Breath:
             await asyncio.sleep(0)
 
 
+async def together(acts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Begin these, some at a time; wait for all, whatever becomes of one; then raise the first failure."""
+    breath, begun = Breath(), list[asyncio.Task[None]]()
+    try:
+        for act in acts:
+            begun.append(asyncio.create_task(act))
+            await breath.step()
+    except asyncio.CancelledError:
+        for task in begun:
+            task.cancel()
+        await asyncio.wait(begun)
+        raise
+    for result in await asyncio.gather(*begun, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
 class OneByOne:
     """Calls what it is given one after the other: between two of them others have their turn.
 
@@ -55,6 +72,12 @@ class OneByOne:
         self._waiting.append(act)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._next)
+
+    async def turn(self) -> None:
+        """Wait for one's turn."""
+        its: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.add(lambda: None if its.done() else its.set_result(None))
+        await its
 
     def _next(self) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from scheduler.offers import Offer, OfferPool
 from scheduler.packing import Shortage
@@ -20,13 +20,56 @@ Place: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A placement in Mesos' terms, and what comes with it."""
+
+    placement: Placement
+    agents: Mapping[Place, AgentSnapshot]
+    """Those that the placement uses."""
+    drawn: Mapping[str, Resources]
+    """What each task draws."""
+
+    @classmethod
+    def of(
+        cls,
+        placement: Placement,
+        agents: Sequence[AgentSnapshot],
+        requests: Mapping[str, TaskRequest],
+    ) -> Self:
+        """Look them up; of hundreds of tasks that is nothing for the event loop.
+
+        Parameters
+        ----------
+        agents
+            What the placement was made on: its assignments name these by their `agent_id`.
+        """
+        known = list(placement.assignments.values())
+        by_id = {agent.agent_id: agent for agent in agents}
+        agents_of = [by_id[assignment.agent_id] for assignment in known]
+        named_by_mesos = Assignment.with_columns(
+            known,
+            agent_id=[agent.mesos_agent_id for agent in agents_of],
+            role=[agent.role for agent in agents_of],
+        )
+        assignments = dict(zip(placement.assignments, named_by_mesos, strict=True))
+        return cls(
+            Placement(assignments),
+            {(agent.mesos_agent_id, agent.role): agent for agent in agents_of},
+            {name: a.resources(requests[name]) for name, a in assignments.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A placed graph: its offers are out of the pool and belong to it."""
 
     placement: Placement
     agents: Mapping[Place, AgentSnapshot]
     """Those that the placement uses."""
-    offers: Mapping[Place, Sequence[Offer]]
+    drawn: Mapping[str, Resources]
+    """What each task draws."""
+    offers: dict[Place, Sequence[Offer]]
+    """Empty once its tasks are written: what else is needed of them is their ids."""
     settled: Callable[[], None] = field(default=lambda: None, compare=False)
     """To be called once its tasks are known to hold what they were given, or its offers were given back."""
 
@@ -34,32 +77,23 @@ class Claim:
         """Yield all its offers."""
         return itertools.chain.from_iterable(self.offers.values())
 
+    @property
+    def offer_ids(self) -> list[str]:
+        """Ids of all its offers."""
+        return [i for agent in self.agents.values() for i in agent.offer_ids]
 
-def claimed(placement: Placement, agents: Sequence[AgentSnapshot], pool: OfferPool) -> Claim | None:
-    """Take the offers of a placement out of the pool; None when one of them is not there any more.
 
-    Parameters
-    ----------
-    agents
-        What the placement was made on: its assignments name these by their `agent_id`.
-    """
-    used = {assignment.agent_id for assignment in placement.assignments.values()}
-    chosen = {agent.agent_id: agent for agent in agents if agent.agent_id in used}
-    taken = pool.take(offer_id for agent in chosen.values() for offer_id in agent.offer_ids)
+def claimed(choice: Choice, pool: OfferPool) -> Claim | None:
+    """Take the offers of a placement out of the pool; None when one of them is not there any more."""
+    agents = choice.agents
+    taken = pool.take(offer_id for agent in agents.values() for offer_id in agent.offer_ids)
     if taken is None:
         return None
     by_id = {offer["id"]["value"]: offer for offer in taken}
-    known = list(placement.assignments.values())
-    agents_of = [chosen[assignment.agent_id] for assignment in known]
-    named_by_mesos = Assignment.with_columns(
-        known,
-        agent_id=[agent.mesos_agent_id for agent in agents_of],
-        role=[agent.role for agent in agents_of],
-    )
-    assignments = dict(zip(placement.assignments, named_by_mesos, strict=True))
-    places = {(agent.mesos_agent_id, agent.role): agent for agent in chosen.values()}
-    offers = {place: [by_id[i] for i in agent.offer_ids] for place, agent in places.items()}
-    return Claim(Placement(assignments), places, offers)
+    offers: dict[Place, Sequence[Offer]] = {
+        place: [by_id[i] for i in agent.offer_ids] for place, agent in agents.items()
+    }
+    return Claim(choice.placement, agents, choice.drawn, offers)
 
 
 def in_place(

@@ -41,7 +41,7 @@ class Graphs:
         self._background = background
 
     async def admit(self, graph: PhysicalGraph) -> GraphRun:
-        """Take up a new graph, checked off the event loop.
+        """Take up a new graph, checked and made ready off the event loop.
 
         Raises
         ------
@@ -49,12 +49,12 @@ class Graphs:
             If it cannot be run, or one of that id is not dead.
         """
         await compute(graph.logical.validate, graph.values.keys())
+        run = await compute(GraphRun, graph)
         old = self._runs.get(graph.graph_id)
         if old is not None and not old.dead:
             raise GraphError(f"there is a graph {graph.graph_id} already")
         if old is not None:
             self._runs.forget(graph.graph_id)
-        run = GraphRun(graph)
         self._runs.add(run)
         return run
 

@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 from scheduler import shutdown
@@ -221,18 +222,15 @@ def _died(entry: TaskEntry) -> bool:
 
 async def _watch(run: GraphRun, names: Collection[str]) -> None:
     """Wait for the first death of a critical task."""
-    critical = [
-        (entry, bool(run.edges.sources(entry.name, EdgeKind.FINISHED, EdgeKind.ENDED)))
+    critical = {
+        entry: _dropped
+        if run.edges.sources(entry.name, EdgeKind.FINISHED, EdgeKind.ENDED)
+        else _died
         for entry in map(run.entries.__getitem__, names)
         if entry.template.critical
-    ]
-
-    def first() -> TaskEntry | None:
-        return next((e for e, to_end in critical if (_dropped(e) if to_end else _died(e))), None)
-
-    await run.until(lambda: first() is not None)
-    if (entry := first()) is not None:
-        raise TaskDied(entry)
+    }
+    await run.until_any({entry: partial(fatal, entry) for entry, fatal in critical.items()})
+    raise TaskDied(next(entry for entry, fatal in critical.items() if fatal(entry)))
 
 
 def _dropped(entry: TaskEntry) -> bool:
@@ -250,10 +248,11 @@ async def _bring_up_task(equipment: Equipment, run: GraphRun, entry: TaskEntry) 
     loop = asyncio.get_running_loop()
     began = loop.time()
     budget = entry.template.launch_timeout
-    await _within(entry, budget, run.until(lambda: entry.life.running or entry.dead))
+    await _within(entry, budget, run.until(lambda: entry.life.running or entry.dead, entry))
     budget -= loop.time() - began
     needs = _Needs.of(run, entry)
-    await run.until(lambda: needs.met or needs.missed is not None or entry.dead)
+    decided = partial(needs.decided, entry)
+    await run.until(decided, entry, *needs.ready, *needs.finished, *needs.ended)
     if (dead := needs.missed) is not None:
         raise TaskDied(dead)
     if entry.life.state is TaskState.WAITING:
@@ -266,7 +265,7 @@ async def _bring_up_task(equipment: Equipment, run: GraphRun, entry: TaskEntry) 
     if entry.life.state is TaskState.STARTING:
         await apply_recorded(equipment, entry, ReadyHeld())
         _TASK_READY.reached()
-    await run.until(lambda: _ready(entry) or entry.dead)  # somebody outside may be ending it
+    await run.until(lambda: _ready(entry) or entry.dead, entry)  # somebody outside may be ending it
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +282,10 @@ class _Needs:
         kinds = (EdgeKind.READY, EdgeKind.FINISHED, EdgeKind.ENDED)
         names = (run.edges.targets(entry.name, kind) for kind in kinds)
         return cls(*(tuple(run.entries[n] for n in group) for group in names))
+
+    def decided(self, entry: TaskEntry) -> bool:
+        """Whether a task need not wait for it any more."""
+        return self.met or self.missed is not None or entry.dead
 
     @property
     def met(self) -> bool:

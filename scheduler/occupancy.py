@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
-from scheduler.limits import Held
-from scheduler.packing import Occupant
-from scheduler.packing.circumstances import pooled
-from scheduler.placement import Assignment, Running
+from scheduler.placement import Running
 from scheduler.quantities import Resources
 from scheduler.reservations import Waiting
 from scheduler.runs import GraphRun, Runs, TaskEntry
+from scheduler.scene import Holder
 from scheduler.task import TaskState
 from scheduler.views import Change, MadeRoom
 
@@ -48,9 +46,9 @@ class Occupancy:
         self._tell = tell
         self._several_roles = several_roles
 
-    def occupants(self) -> list[Occupant]:
+    def holders(self) -> list[Holder]:
         """Return batch nodes and tasks that are stuck by themselves, everything else graph by graph."""
-        found: list[Occupant] = []
+        found: list[Holder] = []
         now = asyncio.get_running_loop().time()
         for run in self._runs:
             holding = [entry for entry in run.entries.values() if entry.resources]
@@ -58,34 +56,34 @@ class Occupancy:
             alone = [e for e in holding if run.batch or e.task.task_id in stuck]
             for entry in alone:
                 task_id = entry.task.task_id
-                found.append(self._occupant(run, task_id, [entry], stuck=task_id in stuck))
-            if together := [entry for entry in holding if entry not in alone]:
-                found.append(self._occupant(run, run.graph.graph_id, together))
+                found.append(self._holder(run, task_id, [entry], stuck=task_id in stuck))
+            together = [e for e in holding if e.task.task_id not in stuck] if not run.batch else ()
+            if together:
+                found.append(self._holder(run, run.graph.graph_id, together))
         return found
 
-    def _occupant(
+    def _holder(
         self, run: GraphRun, name: str, entries: Sequence[TaskEntry], *, stuck: bool = False
-    ) -> Occupant:
+    ) -> Holder:
         known = [entry.ends_by for entry in entries if entry.ends_by is not None]
         drawn = [(e.assignment, e.resources) for e in entries if e.assignment is not None]
-        return Occupant(
+        return Holder(
             name=name,
             priority=run.queue.priority,
             preemptible=run.batch and run.queue.preemptible,
-            holds=holdings(drawn),
-            by_role=by_role(drawn) if self._several_roles else {},
+            drawn=drawn,
+            in_roles=self._several_roles,
             ends_by=max(known) if known and len(known) == len(entries) else None,
             stuck=stuck,
         )
 
-    def held(self) -> dict[str, Held]:
-        """Return what the tasks of each queue that has a limit hold."""
-        found: dict[str, Held] = {}
+    def limited(self) -> list[tuple[str, list[Resources]]]:
+        """Return what the tasks of each graph draw whose queue has a limit, with the name of that."""
+        found: list[tuple[str, list[Resources]]] = []
         for run in self._runs:
             if run.queue.limits is not None:
-                held = (entry.resources for entry in run.entries.values())
-                here = Held.by(resources for resources in held if resources)
-                found[run.queue.name] = found.get(run.queue.name, Held()) + here
+                drawn = (entry.resources for entry in run.entries.values())
+                found.append((run.queue.name, [resources for resources in drawn if resources]))
         return found
 
     def running(self) -> list[tuple[str, Running]]:
@@ -126,17 +124,3 @@ def _stuck(entry: TaskEntry, now: float) -> bool:
         return True
     since = life.history[-1].at if life.history else entry.news_at
     return life.state is TaskState.STOPPING and now - since > entry.template.kill_grace + OVERDUE
-
-
-def holdings(drawn: Iterable[tuple[Assignment, Resources]]) -> dict[str, Resources]:
-    """Add up what is drawn, by agent id."""
-    holds: dict[str, Resources] = {}
-    for assignment, resources in drawn:
-        holds[assignment.agent_id] = pooled(resources, holds.get(assignment.agent_id))
-    return holds
-
-
-def by_role(drawn: Sequence[tuple[Assignment, Resources]]) -> dict[str, dict[str, Resources]]:
-    """Add up what is drawn, by role and agent id."""
-    roles = {assignment.role for assignment, _ in drawn}
-    return {r: holdings((a, resources) for a, resources in drawn if a.role == r) for r in roles}

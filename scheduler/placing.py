@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
-from scheduler.cases import Case
-from scheduler.claims import beside_fixed
+from scheduler.begun import Begun
+from scheduler.claims import Choice, beside_fixed
 from scheduler.closures import Closures
 from scheduler.figures import Figures
-from scheduler.packing import FIRST_STEPS, MORE_STEPS, Shortage, pack, place
+from scheduler.packing import (
+    FIRST_STEPS,
+    MORE_STEPS,
+    Explanation,
+    Idle,
+    Occupant,
+    Shortage,
+    diagnose,
+    pack,
+    place,
+)
 from scheduler.placement import Placement, Running
 from scheduler.places import Agents
-from scheduler.reservations import State, Waiting, narrowed
+from scheduler.reservations import State, Waiting, narrowed, seen_from
+from scheduler.scene import Scene
 from scheduler.topology import AgentSnapshot
+from scheduler.turns import Place, Start, Turn, decide
 
 QUICK: Final = 2000
 """Steps of the search for a reservation, and for whose end would make room."""
+
+
+Effort: TypeAlias = tuple[int, Shortage | None]
+"""How often a graph was searched for while nothing changed, and what was short then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +59,57 @@ class Placing:
     closures: Closures
     figures: Figures
 
-    def in_turn(
-        self, state: State, cases: Mapping[int, Case]
-    ) -> Callable[[Waiting, Agents], Placement | Shortage | None]:
+    def decided(self, scene: Scene, efforts: Mapping[int, Effort]) -> tuple[Turn, Begun | None]:
+        """Decide what to do now.
+
+        Parameters
+        ----------
+        efforts
+            What each that waits is worth now, by serial.
+
+        Returns
+        -------
+        turn, begun
+            With all that is to be known of whoever starts, if somebody does.
+        """
+        state = scene.state()
+        turn = decide(state, self._in_turn(state, efforts), self.quick, self.shut)
+        if not isinstance(start := turn.act, Start):
+            return turn, None
+        choice = Choice.of(start.placement, start.agents, start.waiting.requests)
+        return turn, Begun(start.waiting, choice)
+
+    def explained(
+        self,
+        scene: Scene,
+        waiting: Waiting,
+        agents: Agents,
+        shortage: Shortage,
+        idle: Sequence[Idle],
+    ) -> Explanation:
+        """Say why a graph does not fit.
+
+        Parameters
+        ----------
+        agents
+            Those on which it was tried.
+        idle
+            Those that cannot be had.
+        """
+        state = narrowed(scene.state(), waiting.queue.roles)
+        movable = self._movable(state, waiting)
+        seen, around = seen_from(state, self.open(agents, waiting), movable)
+        around = replace(around, idle=idle, running=self.beside(waiting))
+        return diagnose(seen, waiting.requests, shortage, around)
+
+    def _movable(self, state: State, waiting: Waiting) -> list[Occupant]:
+        """Return those whose end can make room for somebody: that of the others is no remedy."""
+        agents = (*(state.capacity or ()), *state.agents)
+        closed = {agent.mesos_agent_id for agent in agents if self.shut(waiting, agent)}
+        return [o for o in state.occupants if not o.stuck and not closed.issuperset(o.holds)]
+
+    def _in_turn(self, state: State, efforts: Mapping[int, Effort]) -> Place:
         """Return how graphs are placed in this turn: with the effort that each is worth now."""
-        efforts = {serial: (e.level, e.shortage) for serial, e in cases.items()}
 
         def placing(waiting: Waiting, agents: Agents) -> Placement | Shortage | None:
             """Place one graph, beginning with what its last try had placed; tell the figures how that went."""

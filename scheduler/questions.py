@@ -24,6 +24,7 @@ from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
 from scheduler.reservations import State, narrowed, seen_from
 from scheduler.runs import Runs, TaskEntry
+from scheduler.scene import Scene
 from scheduler.subscription import Subscription
 from scheduler.task import TaskState
 from scheduler.topology import AgentSnapshot
@@ -168,7 +169,6 @@ class Questions:
             waiting=(),
             agents=[],
             capacity=None if totals is None else totals[1],
-            occupants=self._occupancy.occupants(),
             fenced=self._agents.fenced(),
             roles=self._agents.roles,
         )
@@ -178,7 +178,8 @@ class Questions:
             _planned,
             requests,
             ways(agents, self._agents.unused(), roles),
-            narrowed(state, limit),
+            Scene(state, self._occupancy.holders(), ()),
+            limit,
             idle,
             running,
         )
@@ -220,11 +221,13 @@ class Questions:
 def _planned(
     requests: Mapping[str, TaskRequest],
     alternatives: Sequence[Places],
-    state: State,
+    scene: Scene,
+    limit: Sequence[str],
     idle: Sequence[Idle],
     running: Sequence[Running],
 ) -> Placement | Explanation:
     """Place tasks in one of several ways of giving what agents have to roles; else explain the first."""
+    state = narrowed(scene.state(), limit)
     answers: list[Placement | Explanation] = []
     for way in alternatives:
         agents, around = seen_from(state, way, state.occupants)

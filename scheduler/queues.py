@@ -31,22 +31,16 @@ from scheduler.errors import NeverFitsError, NoFitError, SchedulerError
 from scheduler.figures import Figures, NoFigures
 from scheduler.limits import Held, over
 from scheduler.offers import OfferPool
-from scheduler.packing import (
-    Explanation,
-    Idle,
-    Occupant,
-    Verdict,
-    diagnose,
-    warm_up,
-)
+from scheduler.packing import Explanation, Idle, Verdict, warm_up
 from scheduler.placement import Assignment, Running
-from scheduler.placing import Placing
+from scheduler.placing import Effort, Placing
 from scheduler.policy import REALTIME, Queue
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
-from scheduler.reservations import Reservation, State, Waiting, misplaced, narrowed, seen_from
+from scheduler.reservations import Reservation, State, Waiting, misplaced
+from scheduler.scene import Holder, Scene
 from scheduler.topology import AgentSnapshot
-from scheduler.turns import Preempt, Shut, Start, Turn, decide
+from scheduler.turns import Preempt, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +71,11 @@ class Cluster(Protocol):
 class Tenants(Protocol):
     """What of ours runs."""
 
-    def occupants(self) -> Sequence[Occupant]:
+    def holders(self) -> Sequence[Holder]:
         """Return everything that holds resources."""
 
-    def held(self) -> Mapping[str, Held]:
-        """Return what the tasks of each queue that has a limit hold."""
+    def limited(self) -> Sequence[tuple[str, Sequence[Resources]]]:
+        """Return what tasks of queues that have a limit draw, with the names of the queues."""
 
     def running(self) -> Sequence[tuple[str, Running]]:
         """Return every task that holds something, with the id of its graph."""
@@ -171,7 +165,7 @@ class LaunchQueue:
         stay
             For how many seconds the agents must be there; see :mod:`scheduler.closures`.
         holder
-            The occupant that they will be among (:meth:`Tenants.occupants`); the graph, if nothing is said.
+            The occupant that they will be among (:meth:`Tenants.holders`); the graph, if nothing is said.
 
         Raises
         ------
@@ -339,21 +333,20 @@ class LaunchQueue:
         """Decide and do one turn; tell whether there may be more to do."""
         while self.pool.merge_some(AT_ONCE):  # noqa: ASYNC110 - nothing is waited for
             await asyncio.sleep(0)
-        state = self._state()
-        if not state.waiting or not (state.agents or state.capacity):
+        scene = self._scene()
+        noted = scene.noted
+        if not noted.waiting or not (noted.agents or noted.capacity):
             return False
-        placing = self._placing()
-        place = placing.in_turn(state, self._cases)
-        turn = await asyncio.to_thread(decide, state, place, placing.quick, placing.shut)
+        turn, begun = await asyncio.to_thread(self._placing().decided, scene, self._efforts())
         self._reservations, self._failed = turn.reservations, turn.failed
         self._note(turn)
+        if begun is not None:
+            self._start(begun)
         match turn.act:
-            case Start():
-                self._start(turn.act)
             case Preempt(waiting, victims):
                 names = {victim.name for victim in victims}
                 logger.warning("%s makes room for graph %s", sorted(names), waiting.graph_id)
-                self._leaving = state.leaving | names
+                self._leaving = noted.leaving | names
                 self.figures.made_room(waiting.queue.name, len(names))
                 self.tenants.preempt(names, waiting)
             case None:
@@ -367,30 +360,28 @@ class LaunchQueue:
             running += begun.running()
         return Placing(running, self.cluster.away(), self.closures, self.figures)
 
-    def _state(self) -> State:
+    def _efforts(self) -> Mapping[int, Effort]:
+        """Return how each that waits is tried now."""
+        return {serial: (case.level, case.shortage) for serial, case in self._cases.items()}
+
+    def _scene(self) -> Scene:
         totals = self.cluster.totals()
         version, capacity = totals if totals is not None else (None, None)
-        occupants = [*self.tenants.occupants(), *(b.occupant() for b in self._begun.values())]
-        return State(
+        begun = self._begun.values()
+        holders = [*self.tenants.holders(), *(one.holder() for one in begun)]
+        noted = State(
             waiting=[e.waiting for e in self._cases.values() if not e.claim.done()],
             agents=self.pool.merged().agents,
             capacity=capacity,
-            occupants=occupants,
-            leaving=self._leaving & {occupant.name for occupant in occupants},
+            leaving=self._leaving & {holder.name for holder in holders},
             reservations=self._reservations,
             gained=(self.pool.gained, version, self.closures.version),
             failed=self._failed,
             fenced=self.cluster.fenced(),
-            held=self._held(),
             roles=self.cluster.roles,
         )
-
-    def _held(self) -> Mapping[str, Held]:
-        held = dict(self.tenants.held())
-        for begun in self._begun.values():
-            name = begun.waiting.queue.name
-            held[name] = held.get(name, Held()) + begun.held()
-        return held
+        limited = [*self.tenants.limited(), *(one.limited() for one in begun)]
+        return Scene(noted, holders, limited)
 
     def _note(self, turn: Turn) -> None:
         """Remember why those that were tried in vain do not fit, and who waits for his queue's limit."""
@@ -406,18 +397,17 @@ class LaunchQueue:
             elif agents:
                 case.shortage, case.agents = shortage, agents
 
-    def _start(self, start: Start) -> None:
-        case = self._cases.get(start.waiting.serial)
+    def _start(self, begun: Begun) -> None:
+        serial = begun.waiting.serial
+        case = self._cases.get(serial)
         if case is None or case.claim.done():
             return
-        claim = claimed(start.placement, start.agents, self.pool)
+        claim = claimed(begun.choice, self.pool)
         if claim is None:  # an offer was rescinded meanwhile
             self.poke()
         else:
-            serial = case.waiting.serial
-            self._begun[serial] = Begun(case.waiting, claim.placement)
-            settled = partial(self._settled, serial)
-            case.claim.set_result(replace(claim, settled=settled))
+            self._begun[serial] = begun
+            case.claim.set_result(replace(claim, settled=partial(self._settled, serial)))
 
     def _settled(self, serial: int) -> None:
         self._begun.pop(serial, None)
@@ -449,30 +439,16 @@ class LaunchQueue:
                 self._explaining.discard(graph_id)
 
     async def _explain(self, case: Case) -> None:
-        state, shortage, placing = self._state(), case.shortage, self._placing()
+        scene, shortage, waiting = self._scene(), case.shortage, case.waiting
         if shortage is None:
             return
-        offered = {agent.mesos_agent_id for agent in state.agents}
-        state = narrowed(state, case.waiting.queue.roles)
+        offered = {agent.mesos_agent_id for agent in scene.noted.agents}
         case.explained = shortage
         case.explain_at = asyncio.get_running_loop().time() + EXPLAIN_SECONDS
-        closed = self.closures.closed(case.agents, case.waiting.stay, time.time())
-        movable = _movable(state, case.waiting, placing.shut)
-        agents = placing.open(case.agents, case.waiting)
-        agents, around = seen_from(state, agents, movable)
-        around = replace(
-            around,
-            idle=[*closed, *self.cluster.idle(offered, case.waiting.stay)],
-            running=placing.beside(case.waiting),
-        )
-        found = await asyncio.to_thread(diagnose, agents, case.waiting.requests, shortage, around)
+        closed = self.closures.closed(case.agents, waiting.stay, time.time())
+        idle = [*closed, *self.cluster.idle(offered, waiting.stay)]
+        explained = self._placing().explained
+        found = await asyncio.to_thread(explained, scene, waiting, case.agents, shortage, idle)
         case.explanation = found
         if found.verdict is Verdict.NEVER and not case.claim.done():
             case.refuse(found.hopeless)
-
-
-def _movable(state: State, waiting: Waiting, shut: Shut) -> list[Occupant]:
-    """Return those whose end can make room for somebody: that of the others is no remedy."""
-    agents = (*(state.capacity or ()), *state.agents)
-    closed = {agent.mesos_agent_id for agent in agents if shut(waiting, agent)}
-    return [o for o in state.occupants if not o.stuck and not closed.issuperset(o.holds)]

@@ -28,9 +28,9 @@ async def until_ready(run: GraphRun, entry: TaskEntry) -> None:
     """Wait until the readiness check of a task holds, or the task is dead."""
     check = entry.template.ready
     if check.kind is ReadyKind.EXIT:
-        await run.until(lambda: entry.dead)
+        await run.until(lambda: entry.dead, entry)
         return
-    await run.until(lambda: entry.life.running or entry.dead)
+    await run.until(lambda: entry.life.running or entry.dead, entry)
     names = entry.template.request.ports
     numbers = dict(zip(names, entry.assignment.ports if entry.assignment else (), strict=True))
     await _until_holds(entry, _probe(check), [numbers[name] for name in check.ports])

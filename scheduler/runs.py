@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
+from scheduler.breath import OneByOne
 from scheduler.errors import LaunchError
 from scheduler.graph import EdgeIndex, PhysicalGraph, PhysicalTask, TaskTemplate
 from scheduler.journal import GraphPhase, Journal, TaskRecord
@@ -196,6 +197,8 @@ class GraphRun:
         """Whether its launch goes on: what the journal has lost of it is put back before that only."""
         self.restarting: frozenset[str] = frozenset()
         """Tasks that are being started anew."""
+        self.kills = OneByOne()
+        """Whose time to be killed again has come: hundreds may run out of it together."""
         self._wakes = Wakes()
         self._stop_cause: str | None = None
 
@@ -231,12 +234,22 @@ class GraphRun:
             entry.hurried = True
         self.notify()
 
-    def notify(self) -> None:
-        """Wake those for whom what they wait for holds now."""
-        self._wakes.look()
+    def notify(self, entry: TaskEntry | None = None) -> None:
+        """Wake those for whom what they wait for holds now, since a task has changed, or anything."""
+        self._wakes.look(entry)
 
-    async def until(self, holds: Callable[[], bool], *, though_stopping: bool = False) -> None:
+    async def until(
+        self,
+        holds: Callable[[], bool],
+        *about: TaskEntry,
+        though_stopping: bool = False,
+    ) -> None:
         """Wait until something holds; it is looked at after every change of a task of the graph.
+
+        Parameters
+        ----------
+        about
+            After changes of these only, if any are named; and when the graph is taken down.
 
         Raises
         ------
@@ -244,9 +257,22 @@ class GraphRun:
             If the graph is taken down meanwhile.
         """
         await self._wakes.until(
-            holds if though_stopping else lambda: self._stop_cause is not None or holds()
+            holds if though_stopping else lambda: self._stop_cause is not None or holds(), about
         )
         if not though_stopping and self._stop_cause is not None and not holds():
+            raise LaunchError(f"graph {self.graph.graph_id}: {self._stop_cause}")
+
+    async def until_any(self, each: Mapping[TaskEntry, Callable[[], bool]]) -> None:
+        """Wait until one of these holds, of which each is looked at after changes of its task.
+
+        Raises
+        ------
+        LaunchError
+            If the graph is taken down meanwhile.
+        """
+        stopped: dict[object, Callable[[], bool]] = {self: lambda: self._stop_cause is not None}
+        await self._wakes.until_any(stopped | {**each})
+        if self._stop_cause is not None and not any(holds() for holds in each.values()):
             raise LaunchError(f"graph {self.graph.graph_id}: {self._stop_cause}")
 
 
@@ -385,7 +411,7 @@ class Runs:
     def announce(self, entry: TaskEntry) -> None:
         """Wake whoever waits for the task's graph, and tell whoever listens."""
         if (run := self._runs.get(entry.graph_id)) is not None:
-            run.notify()
+            run.notify(entry)
         self._acts.task_changed(entry)
 
     def views(self, graph_id: str) -> Mapping[str, TaskView]:

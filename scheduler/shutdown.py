@@ -36,7 +36,7 @@ async def until_dead(equipment: Equipment, run: GraphRun, names: Collection[str]
     entries = [run.entries[name] for name in names]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(reasonable(equipment, run, names)):
-            await run.until(lambda: all(e.dead for e in entries), though_stopping=True)
+            await run.until(lambda: all(e.dead for e in entries), *entries, though_stopping=True)
 
 
 def reasonable(equipment: Equipment, run: GraphRun, names: Collection[str]) -> float:
@@ -91,7 +91,10 @@ async def _kill(
     sources = run.edges.sources(entry.name, EdgeKind.KILL)
     first = [run.entries[name] for name in sources if name in among]
     await run.until(
-        lambda: all(e.dead for e in first) or entry.dead or entry.hurried, though_stopping=True
+        lambda: all(e.dead for e in first) or entry.dead or entry.hurried,
+        entry,
+        *first,
+        though_stopping=True,
     )
     await _ask_until_dead(equipment, run, entry, ask)
 
@@ -115,8 +118,10 @@ async def _ask_until_dead(
         _KILLED.reached()
         try:
             async with asyncio.timeout(equipment.kill_interval):
-                await run.until(partial(_ended_or_hurried, entry, hurried), though_stopping=True)
+                changed = partial(_ended_or_hurried, entry, hurried)
+                await run.until(changed, entry, though_stopping=True)
         except TimeoutError:
+            await run.kills.turn()
             logger.warning(
                 "%s is still %s: killed again", entry.task.task_id, entry.life.state.value
             )

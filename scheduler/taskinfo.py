@@ -11,6 +11,7 @@ from scheduler import given, labels
 from scheduler.graph import EdgeIndex, EdgeKind, PhysicalGraph, PhysicalTask, TaskTemplate
 from scheduler.offers import Ledger
 from scheduler.placement import Assignment
+from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
 from scheduler.templates import field_of, resolve, variable_of
 from scheduler.topology import AgentSnapshot, Topology
@@ -29,6 +30,8 @@ class Bound:
     task: PhysicalTask
     assignment: Assignment
     agent: AgentSnapshot
+    drawn: Resources
+    """All that the task takes from it."""
 
     @property
     def what(self) -> tuple[TaskRequest, Assignment, Topology]:
@@ -152,7 +155,6 @@ def task_info(
         If the offers do not hold what the task was given.
     """
     task, template, agent, image = bound.task, bound.task.template, bound.agent, bound.image
-    amount = bound.assignment.resources(template.request)
     carried = labels.written(
         template, graph.graph_id, bound.assignment, agent.address, agent.url, token
     )
@@ -160,7 +162,7 @@ def task_info(
         "task_id": {"value": task.task_id},
         "agent_id": {"value": bound.assignment.agent_id},
         "name": task.name,
-        "resources": ledger.draw(agent.advertised(amount)),
+        "resources": ledger.draw(agent.advertised(bound.drawn)),
         "command": {
             "shell": False,
             "value": command[0],

@@ -76,7 +76,8 @@ def _all_problems(graph: LogicalGraph, values: Collection[str]) -> Iterator[str]
         if templates.VALUE_NAME.fullmatch(value) is None or value in templates.COMMON_FIELDS:
             yield f"{value!r} cannot be the name of a template value"
     for edge in graph.edges:
-        for end in {edge.source, edge.target} - names.keys():
+        # Not the difference of both sets: for that, Python goes through all names.
+        for end in {end: None for end in (edge.source, edge.target) if end not in names}:
             other = edge.target if end == edge.source else edge.source
             yield f"a {edge.kind.name} edge of {other!r} names {end!r}, which is no task"
     yield from _cycles(graph)

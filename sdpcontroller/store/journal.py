@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter
 
+from scheduler.breath import together
 from scheduler.errors import JournalError
 from scheduler.graph import PhysicalGraph
 from scheduler.journal import (
@@ -107,9 +107,7 @@ class StoreJournal:
             for key in await _journalled(self._store.keys(TASKS.table))
             if key.startswith(f"{graph_id}.")
         ]
-        await _journalled(
-            asyncio.gather(*(self._tasks.delete(key, event="forgotten") for key in task_ids))
-        )
+        await _journalled(together(self._tasks.delete(key, event="forgotten") for key in task_ids))
         await _journalled(self._placements.delete(graph_id, event="forgotten"))
         await _journalled(self._phases.delete(graph_id, event="forgotten"))
         await _journalled(self._graphs.delete(graph_id, event="forgotten"))

@@ -99,3 +99,61 @@ async def test_what_has_no_time_left_waits_in_order_until_others_had_their_turn(
     assert ration.full
     clock.now += 0.02
     assert not ration.full, "all is paid back"
+
+
+async def test_acts_are_begun_a_few_at_a_time_and_all_waited_for_though_one_fails() -> None:
+    begun, done, seen = 0, 0, [0]
+
+    async def act(n: int) -> None:
+        nonlocal begun, done
+        begun += 1
+        await asyncio.sleep(0.001)
+        done += 1
+        if n in (40, 50):
+            raise ValueError(str(n))
+
+    async def other() -> None:
+        while begun < 100:
+            await asyncio.sleep(0)
+            seen.append(begun)
+
+    watching = asyncio.create_task(other())
+    with pytest.raises(ValueError, match="40"):
+        await breath.together(map(act, range(100)))
+    await watching
+    assert done == 100
+    assert max(b - a for a, b in itertools.pairwise(seen)) <= breath.BREATH
+
+
+async def test_acts_that_were_begun_are_cancelled_with_whoever_waits_for_them() -> None:
+    ended: list[int] = []
+
+    async def act(n: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(n)
+
+    waiting = asyncio.create_task(breath.together(map(act, range(40))))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended == list(range(40))
+
+
+async def test_those_whose_time_runs_out_together_have_their_turns_one_after_the_other() -> None:
+    turns, had, seen = OneByOne(), 0, [0]
+
+    async def late() -> None:
+        nonlocal had
+        await turns.turn()
+        had += 1
+
+    waiting = [asyncio.create_task(late()) for _ in range(20)]
+    waiting[3].cancel()
+    while had < 19:
+        await asyncio.sleep(0)
+        seen.append(had)
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert max(b - a for a, b in itertools.pairwise(seen)) == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from scheduler.graph import (
     instantiate,
 )
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest, VolumeRequest
-from scheduler.validation import MAX_EDGES, MAX_TASKS
+from scheduler.validation import MAX_EDGES, MAX_TASKS, problems
 
 names = st.from_regex(r"[a-z][a-z0-9_.-]{0,10}", fullmatch=True)
 
@@ -284,6 +285,24 @@ def test_an_endpoint_needs_a_port_edge() -> None:
     LogicalGraph("g", tasks, (Edge("a", "b.0", EdgeKind.PORT),)).validate()
     with pytest.raises(GraphError, match="PORT edge"):
         LogicalGraph("g", tasks, (Edge("a", "b.0", EdgeKind.READY),)).validate()
+
+
+def test_an_edge_costs_the_same_however_many_tasks_there_are() -> None:
+    """The names of all tasks were gone through for every edge: 0.2 s for 2 000 tasks."""
+
+    def seconds(count: int) -> float:
+        tasks = tuple(
+            TaskTemplate(name=f"t{n}", kind="k", command=("run",), request=TaskRequest())
+            for n in range(count)
+        )
+        edges = tuple(Edge("t0", f"t{1 + n % 9}", EdgeKind.READY) for n in range(10_000))
+        graph = LogicalGraph("g", tasks, edges)
+        begun = time.process_time()
+        assert not problems(graph)
+        return time.process_time() - begun
+
+    few = min(seconds(10) for _ in range(3))
+    assert min(seconds(1000) for _ in range(3)) < 5 * few
 
 
 def test_absurd_sizes_are_refused_at_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +18,14 @@ from scheduler.claims import Claim
 from scheduler.errors import LaunchError, NeverFitsError, NoFitError
 from scheduler.limits import Held
 from scheduler.offers import OfferPool
-from scheduler.packing import Idle, Occupant, Verdict
-from scheduler.placement import Running
+from scheduler.packing import Idle, Verdict
+from scheduler.placement import Assignment, Running
 from scheduler.policy import BATCH, REALTIME, Limits, Queue
 from scheduler.quantities import Resources
 from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
 from scheduler.reservations import Waiting
+from scheduler.scene import Holder
 from scheduler.topology import AgentSnapshot, Topology
 from tests.conftest import PATIENCE
 from tests.faults.virtual import in_virtual_time
@@ -54,18 +56,23 @@ class Everything:
         return self.idle_agents
 
 
+def holder(name: str, resources: Resources, **fields: Any) -> Holder:
+    """Return somebody who holds this on the first agent."""
+    return Holder(name=name, drawn=[(Assignment(name, "a0", "host0"), resources)], **fields)
+
+
 @dataclass
 class Others:
     """What runs."""
 
-    holders: list[Occupant] = field(default_factory=list)
+    running_now: list[Holder] = field(default_factory=list)
     told_to_end: list[str] = field(default_factory=list)
 
-    def occupants(self) -> Sequence[Occupant]:
-        return self.holders
+    def holders(self) -> Sequence[Holder]:
+        return self.running_now
 
-    def held(self) -> Mapping[str, Held]:
-        return {}
+    def limited(self) -> Sequence[tuple[str, Sequence[Resources]]]:
+        return ()
 
     def running(self) -> Sequence[tuple[str, Running]]:
         return ()
@@ -153,9 +160,7 @@ def test_what_has_its_place_counts_before_its_records_are_written() -> None:
     async def story() -> None:
         async with at_work() as desk:
             desk.cluster.agents = [whole(0, 10)]
-            desk.tenants.holders = [
-                Occupant(name="now", holds={"a0": Resources({"cpus": 6000})}, ends_by=1e9)
-            ]
+            desk.tenants.running_now = [holder("now", Resources({"cpus": 6000}), ends_by=1e9)]
             desk.offer(0, 4)
             large = desk.place("large", 8)
             await asyncio.sleep(1)
@@ -171,6 +176,29 @@ def test_what_has_its_place_counts_before_its_records_are_written() -> None:
             large.cancel()
 
     in_virtual_time(story)()
+
+
+async def test_what_is_drawn_is_looked_up_and_added_up_beside_the_loop(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[str]] = {}
+    for of, name in ((Holder, "occupant"), (Held, "by"), (Assignment, "resources")):
+        plain = getattr(of, name)
+
+        def noted(*args: Any, name: str = name, plain: Any = plain) -> Any:
+            threads.setdefault(name, set()).add(threading.current_thread().name)
+            return plain(*args)
+
+        monkeypatch.setattr(of, name, noted)
+    few = Queue(name="few", limits=Limits(cpus=3000))
+    desk.tenants.running_now = [holder("now", Resources({"cpus": 6000}), ends_by=1e9)]
+    desk.offer(0, 4)
+    first = await desk.place("small.0", 2, queue=few)
+    desk.offer(1, 4)
+    await desk.place("small.1", 1, queue=few)  # beside the first, which is not settled
+    assert first.drawn["t"] == Resources({"cpus": 2000})
+    assert threads.keys() == {"occupant", "by", "resources"}
+    assert threading.current_thread().name not in set().union(*threads.values())
 
 
 def test_more_than_a_queue_may_ever_hold_is_refused_at_once() -> None:
@@ -333,9 +361,7 @@ async def until_explained(desk: Desk, name: str) -> None:
 
 async def test_who_waits_is_told_what_binds_and_what_would_help(desk: Desk) -> None:
     desk.cluster.agents = [whole(0, 8), whole(1, 8)]
-    desk.tenants.holders = [
-        Occupant(name="image.7", holds={"a0": Resources({"cpus": 4000})}, preemptible=True)
-    ]
+    desk.tenants.running_now = [holder("image.7", Resources({"cpus": 4000}), preemptible=True)]
     desk.offer(0, 4)
     desk.offer(1, 4)
     placed = desk.place("g", 5)
@@ -368,9 +394,7 @@ async def test_at_the_deadline_the_whole_explanation_is_told() -> None:
 
 async def test_what_is_kept_for_one_is_free_for_others_when_it_goes(desk: Desk) -> None:
     desk.cluster.agents = [whole(0, 4), whole(1, 4)]
-    desk.tenants.holders = [
-        Occupant(name="x", holds={"a0": Resources({"cpus": 2000})}, ends_by=1e9)
-    ]
+    desk.tenants.running_now = [holder("x", Resources({"cpus": 2000}), ends_by=1e9)]
     large, small = desk.place("large", 4, 4), desk.place("small", 1, queue=BATCH)
     desk.offer(0, 2)
     desk.offer(1, 4)
@@ -384,8 +408,8 @@ async def test_batch_makes_room_where_a_queue_says_so(desk: Desk) -> None:
     urgent = Queue(name="urgent", priority=10, preempts=True)
     spare = {"preemptible": True, "ends_by": 1e9}
     desk.cluster.agents = [whole(0, 4)]
-    desk.tenants.holders = [
-        Occupant(name=f"image.{n}", holds={"a0": Resources({"cpus": 1000})}, **spare)  # type: ignore[arg-type]
+    desk.tenants.running_now = [
+        holder(f"image.{n}", Resources({"cpus": 1000}), **spare)  # type: ignore[arg-type]
         for n in range(3)
     ]
     placed = desk.place("g", 2, queue=urgent)
@@ -393,7 +417,7 @@ async def test_batch_makes_room_where_a_queue_says_so(desk: Desk) -> None:
     while not desk.tenants.told_to_end:  # noqa: ASYNC110 - a worker thread does not tell us
         await asyncio.sleep(0.001)
     (victim,) = desk.tenants.told_to_end
-    desk.tenants.holders = [o for o in desk.tenants.holders if o.name != victim]
+    desk.tenants.running_now = [o for o in desk.tenants.running_now if o.name != victim]
     desk.offer(1, 2)
     await placed
     assert desk.tenants.told_to_end == [victim], "and nobody else"

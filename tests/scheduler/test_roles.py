@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.claims import claimed
+from scheduler.claims import Choice, claimed
 from scheduler.embedded import Cluster
 from scheduler.journal import MemoryJournal
 from scheduler.offers import Ledger, OfferPool
@@ -66,7 +66,7 @@ def test_a_task_is_never_spread_over_roles_and_a_claim_takes_what_it_uses() -> N
     assert not isinstance(pack(agents, {"t": TaskRequest.of(cpus=3)}), Placement)
     placement = pack(agents, {"t": TaskRequest.of(cpus=2)})
     assert isinstance(placement, Placement)
-    claim = claimed(placement, agents, pool)
+    claim = claimed(Choice.of(placement, agents, {"t": TaskRequest.of(cpus=2)}), pool)
     assert claim is not None
     ((place, offers),) = claim.offers.items()
     assignment = claim.placement.assignments["t"]

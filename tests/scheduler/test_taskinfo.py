@@ -51,7 +51,7 @@ def info(image: str | None, request: TaskRequest, assignment: Assignment) -> dic
         agent_id="S0", host="a", topology=MACHINE, free=everything, address="10.0.0.1"
     )
     ledger = Ledger([{"resources": everything.to_mesos()}])
-    bound = Bound(graph.tasks["t"], assignment, agent)
+    bound = Bound(graph.tasks["t"], assignment, agent, assignment.resources(request))
     return task_info(graph, bound, ledger, list(template.command), shares(bound))
 
 

@@ -99,3 +99,62 @@ async def test_what_held_for_a_moment_only_is_waited_for_again() -> None:
     open_ = True
     wakes.look()
     await waiting
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.frozensets(st.integers(0, 3), max_size=3), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=20),
+)
+def test_a_change_concerns_those_who_wait_for_it_and_nobody_else(
+    waits: list[frozenset[int]], changes: list[tuple[int, bool, bool]]
+) -> None:
+    """Each waits until all of some switches are on, and says which; with none named, for the first one."""
+
+    async def main() -> None:
+        wakes, on, asked = Wakes(), [False] * 4, set[int]()
+
+        def holds(n: int) -> bool:
+            asked.add(n)
+            return all(on[switch] for switch in waits[n] or {0})
+
+        waiting = [
+            asyncio.create_task(wakes.until(lambda n=n: holds(n), waits[n]))
+            for n in range(len(waits))
+        ]
+        await turns()
+        for switch, value, to_all in changes:
+            still = {n for n, task in enumerate(waiting) if not task.done()}
+            on[switch] = value
+            asked.clear()
+            wakes.look(None if to_all else switch)
+            await turns()
+            assert asked == {n for n in still if to_all or not waits[n] or switch in waits[n]}
+            for n in still:
+                assert waiting[n].done() == all(on[switch] for switch in waits[n] or {0})
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not wakes._of
+
+    asyncio.run(main())
+
+
+async def test_of_many_each_is_asked_after_its_own_change_only() -> None:
+    wakes, asked, dead = Wakes(), list[int](), set[int]()
+
+    def died(n: int) -> bool:
+        asked.append(n)
+        return n in dead
+
+    each = {n: (lambda n=n: died(n)) for n in range(100)}
+    waiting = asyncio.create_task(wakes.until_any(each))
+    await turns()
+    asked.clear()
+    for n in (3, 5, 3):
+        wakes.look(n)
+    await turns()
+    assert asked == [3, 5]
+    dead.add(7)
+    wakes.look(7)
+    await waiting
