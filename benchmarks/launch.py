@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from benchmarks.control.site import free_ports
 from benchmarks.cycle import graph, machine
-from scheduler.collector import calm
+from scheduler.collector import calm, keep_looking
 from scheduler.embedded import AgentSpec, Cluster
 from scheduler.embedded.executors.simulated import SimulatedExecutor
 from scheduler.graph import LogicalGraph, instantiate
@@ -184,6 +184,7 @@ async def launch(master: str, logical: LogicalGraph) -> list[tuple[str, list[Tur
         async with scheduler:
             await asyncio.sleep(3)  # compiled parts are loaded, agents are known
             calm()
+            looking = asyncio.create_task(keep_looking())  # as in a controller
             found = []
             for number in range(2):
                 physical = instantiate(logical, f"g{number}")
@@ -197,6 +198,7 @@ async def launch(master: str, logical: LogicalGraph) -> list[tuple[str, list[Tur
                     begun = time.thread_time()
                     await asyncio.create_task(act)
                     found.append((what, loop.longest(8), time.thread_time() - begun))
+            looking.cancel()
             await scheduler.close(teardown=True)
     return found
 
