@@ -26,7 +26,9 @@ def observe(address, config):
     client.start()
     yield client.until_synced(timeout=60)
     seen = {"requests": sorted(client.req)}
-    reply = yield client.req.product_configure("array_1", config, timeout=60)
+    seen["hints"] = {name: client.req[name].timeout_hint for name in client.req}
+    # Without a timeout of its own it waits as long as the hint says.
+    reply = yield client.req.product_configure("array_1", config)
     seen["configure"] = [reply.succeeded, *reply.reply.arguments]
     while "array_1_state" not in client.sensor:  # it is told of new sensors once a second
         yield tornado.gen.sleep(0.1)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from katcp_iface.hints import COMMANDS
+from sdpcontroller.limits import limits
+from sdpcontroller.products.services import Timeouts
 from tests.sdpcontroller.documents import make_config
 from tests.sdpcontroller.interface_mode.test_interface_mode import controller
 
@@ -33,6 +36,9 @@ async def test_a_whole_observation_by_the_old_resource_client() -> None:
     assert process.returncode == 0, err.decode()[-2000:]
     seen = json.loads(out)
     assert {"product_configure", "capture_init", "set_target_state"} <= set(seen["requests"])
+    hints = {name: hint for name, hint in seen["hints"].items() if hint is not None}
+    expected = {name: limits(Timeouts())[command] for name, command in COMMANDS.items()}
+    assert hints == {name.replace("-", "_"): hint for name, hint in expected.items()}
     assert seen["configure"][:3] == [True, "ok", "array_1"]
     (ok, block) = seen["capture_init"]
     assert (ok, seen["capture_done"]) == ("ok", ["ok", block])
