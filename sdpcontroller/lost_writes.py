@@ -17,6 +17,7 @@ from scheduler.views import Change, GraphEnds, StrangerKilled, TasksPutBack
 from sdpcontroller.control import Alarm, Severity
 from sdpcontroller.products.ownership import owner
 from sdpcontroller.products.product import Product
+from sdpcontroller.some import some
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,6 @@ class LostWrites:
         """Return what is to be told."""
         if not self._news or asyncio.get_running_loop().time() >= self._until:
             return ()
-        more = len(self._news) - _NAMED
-        first = list(self._news.values())[:_NAMED]
-        told = "; ".join(first) + (f"; {more} more, see the log" if more > 0 else "")
-        text = f"the database had lost its last writes: {told}"
+        told = some(list(self._news.values()), _NAMED, "; ")
+        text = f"the database had lost its last writes (see the log): {told}"
         return (Alarm("lost-writes", Severity.WARNING, text),)

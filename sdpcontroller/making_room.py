@@ -13,6 +13,7 @@ from scheduler.views import Change, MadeRoom, TaskChanged
 from sdpcontroller.control import Alarm, Severity
 from sdpcontroller.products.ownership import owned, owner
 from sdpcontroller.products.product import Product
+from sdpcontroller.some import some
 
 _ENDED: Final = (TaskState.STOPPING, TaskState.DEAD, TaskState.PLANNED)
 """States of what made room until it has a place again."""
@@ -73,7 +74,5 @@ class MakingRoom:
             self._ending = frozenset()
             return ()
         told = [f"{name} of {graph_id} for {by}" for (graph_id, name), by in self._waiting.items()]
-        more = len(told) - _NAMED
-        rest = f" and {more} more" if more > 0 else ""
-        text = f"batch tasks made room and wait to be run again: {', '.join(told[:_NAMED])}{rest}"
+        text = f"batch tasks made room and wait to be run again: {some(told, _NAMED)}"
         return (Alarm("queues.preempted", Severity.WARNING, text),)

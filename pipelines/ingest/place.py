@@ -15,19 +15,17 @@ Facts on the interface of callback and window: spead2's documentation, "Chunking
 
 from __future__ import annotations
 
-import ctypes
 import enum
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import cfunc, njit, types
-from numba.np.numpy_support import carray, from_dtype
+from numba import cfunc, njit
+from numba.np.numpy_support import carray
 from spead2.numba import intp_to_voidptr
-from spead2.recv.numba import chunk_place_data
 
-HEAP_LENGTH_ID: Final = 0x0002
-"""SPEAD's own item with the length of the heap's payload in bytes."""
+from pipelines.common.placing import bound, signature
+
 TIMESTAMP_BITS: Final = 48
 SEGMENT_SHIFT: Final = 40
 """A chunk id is ``segment << SEGMENT_SHIFT | position``, so that ids only ever grow."""
@@ -107,7 +105,6 @@ _DUPLICATE: Final = int(HeapClass.DUPLICATE)
 _MODULUS: Final = 1 << TIMESTAMP_BITS
 _HALF: Final = 1 << (TIMESTAMP_BITS - 1)
 _N_STATS: Final = len(HeapClass)
-_CAPSULE_NAME: Final = b"void (void *, size_t, void *)"
 
 
 @njit(cache=True, nogil=True)
@@ -197,10 +194,7 @@ def _classify(state: Any, timestamp: int, channel: int, length: int) -> tuple[in
     return _ACCEPTED, chunk_id, index
 
 
-@cfunc(
-    types.void(types.CPointer(chunk_place_data), types.size_t, types.CPointer(from_dtype(STATE))),
-    cache=True,
-)
+@cfunc(signature(STATE), cache=True)
 def _place(data_pointer: Any, data_size: int, state_pointer: Any) -> None:
     data = carray(data_pointer, 1)
     state = carray(state_pointer, 1)[0]
@@ -227,15 +221,5 @@ def new_state(window: int, n_heaps: int) -> tuple[npt.NDArray[Any], npt.NDArray[
 
 
 def place_capsule(state: npt.NDArray[Any]) -> tuple[object]:
-    """Return the callback, bound to `state`, in the form that spead2 takes: a tuple with a ``PyCapsule``.
-
-    The capsule holds addresses only: `state` must outlive the stream.
-    """
-    api = ctypes.pythonapi
-    api.PyCapsule_New.restype = ctypes.py_object
-    api.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    api.PyCapsule_SetContext.restype = ctypes.c_int
-    api.PyCapsule_SetContext.argtypes = [ctypes.py_object, ctypes.c_void_p]
-    capsule = api.PyCapsule_New(_place.address, _CAPSULE_NAME, None)
-    api.PyCapsule_SetContext(capsule, state.ctypes.data)
-    return (capsule,)
+    """Return the callback, bound to `state` as :func:`new_state` makes it, which must outlive the stream."""
+    return bound(_place, state)

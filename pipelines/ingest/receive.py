@@ -27,6 +27,7 @@ import spead2.recv.asyncio
 from pipelines.catalogue import INGEST_SPARE_CHUNKS, INGEST_WINDOW
 from pipelines.common.endpoints import Endpoint
 from pipelines.common.errors import EndpointError
+from pipelines.common.placing import HEAP_LENGTH_ID
 from pipelines.common.sockets import open_socket
 from pipelines.common.spead import FREQUENCY_ID, TIMESTAMP_ID
 from pipelines.ingest import place
@@ -178,7 +179,7 @@ class HeapStream:
             threads,
             config,
             spead2.recv.ChunkStreamConfig(
-                items=[TIMESTAMP_ID, FREQUENCY_ID, place.HEAP_LENGTH_ID],
+                items=[TIMESTAMP_ID, FREQUENCY_ID, HEAP_LENGTH_ID],
                 max_chunks=window,
                 place=self._capsule,
             ),

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sdpcontroller.cli.cam import Cam
 from sdpcontroller.cli.controller import add_command, listing, say
 from sdpcontroller.errors import ControllerError
+from sdpcontroller.some import some
 
 _PERIOD: Final = 1.0
 _SHOWN: Final = 5
@@ -128,5 +129,4 @@ async def _state_of(cam: Cam, host: str) -> str:
 
 
 def _named(tasks: list[str]) -> str:
-    more = f" and {len(tasks) - _SHOWN} more" if len(tasks) > _SHOWN else ""
-    return f"{len(tasks)} tasks: {', '.join(tasks[:_SHOWN])}{more}"
+    return f"{len(tasks)} tasks: {some(tasks, _SHOWN)}"

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sdpcontroller.control import Alarm, Severity
 from sdpcontroller.queues.model import QueuesConfig
+from sdpcontroller.some import some
 from sdpcontroller.store import Store
 from sdpcontroller.store.records import Form, Table
 
@@ -106,7 +107,7 @@ class Agreement:
             logger.warning(
                 "the controller at %s, which led last, had other queues: %s",
                 row.value.by,
-                told(found),
+                some(found, _MOST_TOLD, "; "),
             )
         return found
 
@@ -119,7 +120,9 @@ class Agreement:
             If that could not be recorded.
         """
         found = await self.compare()
-        event = f"{self._name} leads" + (f" with other queues: {told(found)}" if found else "")
+        event = f"{self._name} leads"
+        if found:
+            event += f" with other queues: {some(found, _MOST_TOLD, '; ')}"
         await self._table.put(_KEY, InUse(self._name, plain(self._config)), event=event)
 
     def alarms(self) -> tuple[Alarm, ...]:
@@ -131,9 +134,3 @@ class Agreement:
             "they would hold; start both with the same --queues"
         )
         return (Alarm("queues", Severity.WARNING, text),)
-
-
-def told(found: list[str]) -> str:
-    """Say differences in one line, the first ones."""
-    more = len(found) - _MOST_TOLD
-    return "; ".join(found[:_MOST_TOLD]) + (f"; {more} more" if more > 0 else "")

@@ -17,6 +17,7 @@ from sdpcontroller.config import (
 )
 from sdpcontroller.config.problems import Problem, refuse, suggestion
 from sdpcontroller.config.stream import Stream
+from sdpcontroller.some import some
 
 _NOT_MADE: Final = (Beamformer, BeamformerEngineering)
 """Outputs that the document may name and no workflow makes yet."""
@@ -71,9 +72,8 @@ def images_without_program(config: ProductConfig, realtime: Iterable[str]) -> It
     kinds = {*realtime, *offline_kinds(config)}
     for kind, image in config.config.image_overrides.items():
         if kind not in kinds:
-            rule = (
-                f"it has no program of this kind{suggestion(kind, kinds)} (kinds: {_some(kinds)})"
-            )
+            listed = some(sorted(kinds), _LISTED)
+            rule = f"it has no program of this kind{suggestion(kind, kinds)} (kinds: {listed})"
             yield Problem(("config", "image_overrides", kind), rule, image)
 
 
@@ -86,7 +86,8 @@ def refuse_if_any(found: Iterable[Problem]) -> None:
 def _overridden_tasks(config: ProductConfig, tasks: Collection[str]) -> Iterator[Problem]:
     for name in config.config.service_overrides:
         if name not in tasks:
-            rule = f"there is no task of this name{suggestion(name, tasks)} (tasks: {_some(tasks)})"
+            listed = some(sorted(tasks), _LISTED)
+            rule = f"there is no task of this name{suggestion(name, tasks)} (tasks: {listed})"
             yield Problem(("config", "service_overrides", name), rule, _given(config, name))
 
 
@@ -99,12 +100,6 @@ def offline_kinds(config: ProductConfig) -> frozenset[str]:
     return frozenset(
         kind for output, kinds in _OFFLINE.items() if config.outputs_of(output) for kind in kinds
     )
-
-
-def _some(names: Collection[str]) -> str:
-    """List names; of many, the first."""
-    listed = ", ".join(sorted(names)[:_LISTED])
-    return listed if len(names) <= _LISTED else f"{listed} and {len(names) - _LISTED} more"
 
 
 def _outputs(config: ProductConfig) -> Iterator[Problem]:

@@ -14,22 +14,18 @@ Facts on the callback: spead2's documentation, "Chunking receiver".
 
 from __future__ import annotations
 
-import ctypes
 import enum
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import cfunc, njit, types
-from numba.np.numpy_support import carray, from_dtype
+from numba import cfunc, njit
+from numba.np.numpy_support import carray
 from spead2.numba import intp_to_voidptr
-from spead2.recv.numba import chunk_place_data
 
 from pipelines.common.l0.layout import END_HEAP_BYTES, MAX_DUMPS
+from pipelines.common.placing import HEAP_LENGTH_ID, bound, signature
 from pipelines.common.spead import CAPTURE_BLOCK_ID, DUMP_INDEX_ID, END_DUMP_INDEX, FREQUENCY_ID
-
-HEAP_LENGTH_ID: Final = 0x0002
-"""SPEAD's own item with the length of the heap's payload in bytes."""
 
 FLUSH_ID: Final = 0x6010
 """Item of a flush heap; never sent on a network."""
@@ -102,7 +98,6 @@ _DUPLICATE: Final = int(HeapClass.DUPLICATE)
 _END_REPEATED: Final = int(HeapClass.END_REPEATED)
 _CLOSED: Final = int(HeapClass.CLOSED)
 _N_CLASSES: Final = len(HeapClass)
-_CAPSULE_NAME: Final = b"void (void *, size_t, void *)"
 
 
 @njit(cache=True, nogil=True)
@@ -166,10 +161,7 @@ def _classify(
     return _data(state, dump, sender, length)
 
 
-@cfunc(
-    types.void(types.CPointer(chunk_place_data), types.size_t, types.CPointer(from_dtype(STATE))),
-    cache=True,
-)
+@cfunc(signature(STATE), cache=True)
 def _place(data_pointer: Any, data_size: int, state_pointer: Any) -> None:
     data = carray(data_pointer, 1)
     state = carray(state_pointer, 1)[0]
@@ -189,15 +181,5 @@ def _place(data_pointer: Any, data_size: int, state_pointer: Any) -> None:
 
 
 def place_capsule(state: npt.NDArray[Any]) -> tuple[object]:
-    """Return the callback, bound to `state` (shape (1,) of :data:`STATE`), as spead2 takes it.
-
-    The capsule holds addresses only: `state` and what it points to must outlive the stream.
-    """
-    api = ctypes.pythonapi
-    api.PyCapsule_New.restype = ctypes.py_object
-    api.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    api.PyCapsule_SetContext.restype = ctypes.c_int
-    api.PyCapsule_SetContext.argtypes = [ctypes.py_object, ctypes.c_void_p]
-    capsule = api.PyCapsule_New(_place.address, _CAPSULE_NAME, None)
-    api.PyCapsule_SetContext(capsule, state.ctypes.data)
-    return (capsule,)
+    """Return the callback, bound to `state` ((1,) of :data:`STATE`), which must outlive the stream."""
+    return bound(_place, state)
