@@ -1,12 +1,9 @@
 """The link to Mesos, seen from asyncio: the only module that talks to a master.
 
 The driver (:mod:`scheduler.pymesos_driver`) has a thread of its own; what Mesos says becomes a stream of
-frozen events on the loop, in order (:meth:`Framework.events`). Calls are made in order by a second thread,
-so that the loop never waits for the network.
-
-A call belongs to one subscription (ACCEPT, DECLINE, ACKNOWLEDGE, RECONCILE: offers and updates of an old one
-mean nothing later; updates are sent again by Mesos) or outlives it (KILL, REVIVE, SUPPRESS: kept, newest
-first, until they were sent). No call is made before the framework id is safe: see :meth:`Framework.confirm`.
+frozen events on the loop, in order (:meth:`Framework.events`). Calls are made in order by a second thread
+(:mod:`scheduler.calls`), so that the loop never waits for the network. No call is made before the framework id
+is safe: see :meth:`Framework.confirm`.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import contextlib
 import getpass
 import logging
 import ssl
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +21,7 @@ from typing import Any, Final, TypeAlias
 from orjson import Fragment
 
 from scheduler import pymesos_driver
+from scheduler.calls import Call, Calls
 from scheduler.errors import FrameworkError
 from scheduler.figures import Figures, NoFigures
 from scheduler.task import StatusUpdate, read_status
@@ -41,10 +38,6 @@ CAPABILITIES: Final = (
 )
 MAX_INBOX: Final = 100_000
 """Events that may wait for the loop; above it, updates that Mesos will repeat are dropped."""
-NOT_LEADING: Final = 0.05
-"""Seconds between two looks whether calls may be made."""
-MAX_TRIES: Final = 5
-"""How often a call that outlives its subscription is tried while the link is up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,18 +139,6 @@ LinkEvent: TypeAlias = (
 )
 
 
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One call on its way."""
-
-    what: str
-    send: Callable[[], object]
-    done: Callable[[FrameworkError | None], None]
-    lasting: str | None
-    """None: it belongs to the present subscription. Else a newer one of the same key replaces it."""
-    tries: int = 0
-
-
 class Framework:
     """Our subscription to Mesos, and the calls that we make.
 
@@ -190,23 +171,16 @@ class Framework:
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[LinkEvent] = deque()
         self._arrived = asyncio.Event()
-        self._guard = threading.Condition()
-        self._calls: deque[_Call] = deque()
-        self._subscription = 0
-        """Number of the present subscription, as the driver's thread counts."""
-        self._confirmed = 0
-        """Number of the subscription in which calls may be made."""
+        self._calls = Calls(self._driver, settings.may_act)
         self._seen = 0
         """Number of the subscription, as the reader of the events knows."""
         self._stopping = False
-        self._lost = False
-        self._sender = threading.Thread(target=self._send_calls, name="Mesos calls", daemon=True)
 
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
         """Begin to subscribe; the outcome comes as an event."""
-        self._sender.start()
+        self._calls.start()
         await asyncio.to_thread(self._driver.start)
 
     async def stop(self, *, teardown: bool) -> None:
@@ -222,15 +196,14 @@ class Framework:
                 await self._call("TEARDOWN", self._driver.send_teardown)
         finally:
             self._driver.stop()
-            with self._guard:
-                self._stopping = True
-                self._guard.notify_all()
+            self._stopping = True
+            self._calls.stop()
             await asyncio.to_thread(self._join)
             self._arrived.set()
 
     def _join(self) -> None:
         self._driver.join()
-        self._sender.join()
+        self._calls.join()
 
     async def events(self) -> AsyncIterator[LinkEvent]:
         """Yield what Mesos says, in order, until :meth:`stop`."""
@@ -247,9 +220,7 @@ class Framework:
 
     def confirm(self) -> None:
         """Allow calls in the subscription of the last :class:`Subscribed` that was read."""
-        with self._guard:
-            self._confirmed = self._seen
-            self._guard.notify_all()
+        self._calls.allow(self._seen)
 
     # ------------------------------------------------------------------ calls
 
@@ -292,7 +263,9 @@ class Framework:
         ids, filters = [{"value": inverse_offer_id}], {"refuse_seconds": refuse_seconds}
         answer = self._driver.answer_inverse_offers
         what = "ACCEPT_INVERSE_OFFERS" if accept else "DECLINE_INVERSE_OFFERS"
-        self._post(what, lambda: answer(ids, filters, accept=accept))
+        self._post(
+            what, lambda: answer(ids, filters, accept=accept), key=f"answer {inverse_offer_id}"
+        )
 
     def revive(self, roles: Collection[str] = ()) -> None:
         """Want offers, whatever was refused before.
@@ -309,11 +282,11 @@ class Framework:
                 self._driver.suppressOffers(others)
             self._driver.reviveOffers(sorted(roles))
 
-        self._post("REVIVE", send, lasting="offers")
+        self._post("REVIVE", send, key="offers", lasting=True)
 
     def suppress(self) -> None:
         """Want no offers."""
-        self._post("SUPPRESS", self._driver.suppressOffers, lasting="offers")
+        self._post("SUPPRESS", self._driver.suppressOffers, key="offers", lasting=True)
 
     def kill(self, task_id: str, *, at_once: bool = False) -> None:
         """Ask for the end of a task; `at_once`, without the time of grace that it asked for.
@@ -322,7 +295,7 @@ class Framework:
         """
         task = {"value": task_id}
         kill = self._driver.kill_at_once if at_once else self._driver.killTask
-        self._post("KILL", lambda: kill(task), lasting=f"kill {task_id}")
+        self._post("KILL", lambda: kill(task), key=f"kill {task_id}", lasting=True)
 
     def acknowledge(self, status: StatusUpdate) -> None:
         """Tell that an update is safe; nothing happens for one that the master made."""
@@ -333,7 +306,8 @@ class Framework:
             "task_id": {"value": status.task_id},
             "uuid": status.uuid,
         }
-        self._post("ACKNOWLEDGE", lambda: self._driver.acknowledgeStatusUpdate(update))
+        key = f"acknowledge {status.uuid} {status.task_id}"
+        self._post("ACKNOWLEDGE", lambda: self._driver.acknowledgeStatusUpdate(update), key=key)
 
     def reconcile(self, tasks: Sequence[tuple[str, str]] = ()) -> None:
         """Ask for the states of tasks, given as (task id, agent id); of all tasks, if none is given."""
@@ -341,14 +315,22 @@ class Framework:
         for task_id, agent_id in tasks:
             entry = {"task_id": {"value": task_id}}
             entries.append(entry | ({"agent_id": {"value": agent_id}} if agent_id else {}))
-        self._post("RECONCILE", lambda: self._driver.reconcileTasks(entries))
+        key = None if entries else "reconcile"
+        self._post("RECONCILE", lambda: self._driver.reconcileTasks(entries), key=key)
 
-    def _post(self, what: str, send: Callable[[], object], *, lasting: str | None = None) -> None:
+    def _post(
+        self,
+        what: str,
+        send: Callable[[], object],
+        *,
+        key: str | None = None,
+        lasting: bool = False,
+    ) -> None:
         def done(error: FrameworkError | None) -> None:
             if error is not None:
                 logger.warning("%s was not made: %s", what, error)
 
-        self._enqueue(_Call(what, send, done, lasting))
+        self._calls.enqueue(Call(what, send, done, key, lasting))
 
     async def _call(self, what: str, send: Callable[[], object]) -> None:
         future: asyncio.Future[None] = self._loop.create_future()
@@ -366,67 +348,8 @@ class Framework:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(settle, error)
 
-        self._enqueue(_Call(what, send, done, None))
+        self._calls.enqueue(Call(what, send, done))
         await future
-
-    def _enqueue(self, call: _Call) -> None:
-        with self._guard:
-            if call.lasting is not None:
-                self._drop_older(call.lasting)
-            elif not self._may_call() or self._stopping:
-                call.done(pymesos_driver.CallRefused("there is no subscription"))
-                return
-            self._calls.append(call)
-            self._guard.notify_all()
-
-    def _drop_older(self, key: str) -> None:
-        for old in [call for call in self._calls if call.lasting == key]:
-            self._calls.remove(old)
-
-    # ------------------------------------------------------------------ the calls' thread
-
-    def _send_calls(self) -> None:
-        while (call := self._next_call()) is not None:
-            self._send_one(call)
-        self._driver.close_calls()
-
-    def _send_one(self, call: _Call) -> None:
-        try:
-            call.tries += 1
-            self._driver.make(call.send)
-        except FrameworkError as exc:
-            self._failed(call, exc)
-        except Exception as exc:  # pymesos' own checks: a fault of ours, and not of the link
-            logger.exception("the call %s failed", call.what)
-            call.done(FrameworkError(f"{call.what} failed: {exc!r}"))
-        else:
-            call.done(None)
-
-    def _next_call(self) -> _Call | None:
-        with self._guard:
-            while not self._stopping:
-                if not (self._calls and self._may_call()):
-                    self._guard.wait()
-                elif (
-                    not self._settings.may_act()
-                ):  # now, not when it was asked for: we may have slept
-                    self._guard.wait(timeout=NOT_LEADING)
-                else:
-                    return self._calls.popleft()
-            return None
-
-    def _may_call(self) -> bool:
-        return self._confirmed == self._subscription > 0 and not self._lost
-
-    def _failed(self, call: _Call, error: FrameworkError) -> None:
-        with self._guard:
-            replaced = any(other.lasting == call.lasting for other in self._calls)
-            if call.lasting is not None and call.tries < MAX_TRIES and not replaced:
-                self._calls.appendleft(call)
-                if self._may_call():
-                    self._guard.wait(timeout=0.2 * call.tries)
-                return
-        call.done(error)
 
     # ------------------------------------------------------------------ the driver's thread
 
@@ -442,14 +365,13 @@ class Framework:
 
     def closed(self, reason: str) -> None:
         """Take the driver's word that there is no connection."""
-        self._end_subscription()
+        self._calls.ended()
         self._tell(Disconnected(reason))
 
     def _read(self, kind: str, body: Mapping[str, Any]) -> LinkEvent | None:
         match kind:
             case "subscribed":
-                with self._guard:
-                    self._subscription += 1
+                self._calls.begun()
                 return Subscribed(str(body["framework_id"]["value"]), str(self._driver.master))
             case "offers":
                 return Offered(tuple(body.get("offers", ())))
@@ -472,17 +394,8 @@ class Framework:
         logger.error("Mesos says: %.500s", message)
         if not message.startswith(pymesos_driver.FATAL_ERRORS):
             return None  # the stream ends, which is told then
-        self._end_subscription(lost=True)
+        self._calls.ended()
         return Lost(message)
-
-    def _end_subscription(self, *, lost: bool = False) -> None:
-        with self._guard:
-            self._confirmed = -1
-            self._lost = self._lost or lost
-            gone = [call for call in self._calls if call.lasting is None]
-            self._calls = deque(call for call in self._calls if call.lasting is not None)
-        for call in gone:
-            call.done(pymesos_driver.CallRefused("the subscription has ended"))
 
     def _tell(self, event: LinkEvent) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended

@@ -39,6 +39,9 @@ HANDSHAKE_TIMEOUT: Final = 5.0
 MAX_RECORD: Final = 256 * 2**20
 """Bytes that one event may have (10 000 offers have about 30 MB)."""
 MAX_REFUSAL: Final = 2000
+MAX_HEAD: Final = 64 * 1024
+"""Bytes that the head of the answer to SUBSCRIBE may have."""
+MESOS_PORT: Final = 5050
 READ_SIZE: Final = 64 * 1024
 MAX_LENGTH_DIGITS: Final = 20
 _RECORD: Final = re.compile(rb"([0-9]{1,20})\n")
@@ -52,8 +55,8 @@ class Driver(Protocol):
     def gen_request(self) -> bytes:
         """Return the request for the events."""
 
-    def change_master(self, new_master: str) -> None:
-        """Another master leads."""
+    def redirected(self, leader: str) -> None:
+        """The master says that another one leads."""
 
     def process_event(self, event: Mapping[str, Any]) -> None:
         """Take an event."""
@@ -71,9 +74,17 @@ class Connection(process.Connection):
     _parser: Any
 
     def __init__(self, master: str, driver: Driver, tls: ssl.SSLContext | None) -> None:
-        super().__init__(master, driver)  # type: ignore[no-untyped-call]  # pymesos has no types
+        try:
+            super().__init__(master, driver)  # type: ignore[no-untyped-call]  # pymesos has no types
+        except BaseException:  # it leaves its socket open
+            if (sock := getattr(self, "_sock", None)) is not None:
+                sock.close()
+            raise
         self._tls = tls
         self._come = bytearray()
+        self._said = b""
+        """What came with a refusal."""
+        self._head_size = 0
 
     def handle_connect_event(self) -> str:
         """Note that the connection is made, over TLS with a handshake; return what was wrong.
@@ -103,33 +114,52 @@ class Connection(process.Connection):
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return True
         if not data:
+            self._require_no_refusal()
             return False
         if self._parser.execute(data, len(data)) != len(data):
             raise FrameworkError("the master does not speak HTTP")
-        if self._stream_id is None and self._parser.is_headers_complete() and not self._opened():
-            return False
+        if self._stream_id is None and not self._opened(len(data)):
+            return True
         if self._parser.is_partial_body():
             self._come += self._parser.recv_body()
             for record in self._records():
                 self._callback.process_event(orjson.loads(record))
         return not self._parser.is_message_complete()
 
-    def _opened(self) -> bool:
-        """Look at the head of the answer; False when another master, or this one later, must be asked."""
+    def _opened(self, came: int) -> bool:
+        """Look at the head of the answer, of which some more has come; False while there is none, or a refusal.
+
+        Raises
+        ------
+        FrameworkError
+            If another master, or this one later, must be asked.
+        """
+        if not self._parser.is_headers_complete():
+            self._head_size += came
+            if self._head_size > MAX_HEAD:
+                raise FrameworkError("the master's answer has no end of its head")
+            return False
         head = {name.upper(): value for name, value in self._parser.get_headers().items()}
         status = self._parser.get_status_code()
         if status == http.HTTPStatus.TEMPORARY_REDIRECT:
-            leader = head["LOCATION"]
-            self._callback.change_master(urlsplit(leader).netloc or leader)
-            return False
-        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-            return False
+            leader = leader_of(head.get("LOCATION", ""))
+            self._callback.redirected(leader)
+            raise FrameworkError(f"the master says that {leader} leads")
         if status != http.HTTPStatus.OK:
-            said = self._parser.recv_body().decode(errors="replace")[:MAX_REFUSAL]
-            raise FrameworkError(f"SUBSCRIBE was refused with {status}: {said}")
+            self._said = (self._said + self._parser.recv_body())[:MAX_REFUSAL]
+            if self._parser.is_message_complete() or len(self._said) == MAX_REFUSAL:
+                self._require_no_refusal()
+            return False
         self._stream_id = head.get("MESOS-STREAM-ID", "")
         self._callback.stream_id = self._stream_id
         return True
+
+    def _require_no_refusal(self) -> None:
+        if self._stream_id is None and self._parser.is_headers_complete():
+            said, status = self._said.decode(errors="replace"), self._parser.get_status_code()
+            raise FrameworkError(
+                f"SUBSCRIBE was refused with {status}: {said or 'no reason given'}"
+            )
 
     def _records(self) -> Iterator[bytearray]:
         """Take the complete events out of what has come: length in decimal, line feed, JSON (RecordIO)."""
@@ -145,6 +175,24 @@ class Connection(process.Connection):
             yield record
         if len(self._come) > MAX_LENGTH_DIGITS:
             raise FrameworkError("the master does not send events")
+
+
+def leader_of(location: str) -> str:
+    """Return ``HOST:PORT`` of the master that a redirection names; Mesos leaves the scheme out.
+
+    Raises
+    ------
+    FrameworkError
+        If it names none.
+    """
+    try:
+        to = urlsplit(location if "//" in location else f"//{location}")
+        host, port = to.hostname, to.port or MESOS_PORT
+    except ValueError:
+        host, port = None, 0
+    if not host or ":" in host:  # pymesos knows no addresses of IPv6
+        raise FrameworkError(f"the master says that another one leads, at {location[:100]!r}")
+    return f"{host}:{port}"
 
 
 def _encrypted(

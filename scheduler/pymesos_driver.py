@@ -8,6 +8,9 @@ names what it replaces (found by reading pymesos and by recording it against a r
 * An exception in a callback ends the thread with a TEARDOWN and a ``KeyboardInterrupt`` in the main thread; so
   does an answer to SUBSCRIBE other than 200, 307, 503. Here the connection is made anew, after a back-off.
 * 503, and an ERROR that ends the stream, are retried without pause. Here every reconnection backs off.
+* A master that another one named is asked for ever, though it may be dead. Here it and the one that is
+  configured are asked in turn.
+* ``select()`` ends the thread once the process has a thousand open files. Here it polls.
 * ``stop()`` tears the framework down. Here only :meth:`MendedDriver.send_teardown` does.
 * Whatever has come of an event is copied at every 4 KiB of it. Here a buffer grows.
 * Heartbeats are not supervised. Here a silent connection is closed.
@@ -22,10 +25,10 @@ The connection of the events is in :mod:`scheduler.pymesos_connection`.
 
 from __future__ import annotations
 
-import contextlib
 import http
 import http.client
 import logging
+import math
 import os
 import random
 import select
@@ -36,8 +39,9 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from scheduler.call_connection import CallConnection
 from scheduler.errors import FrameworkError
-from scheduler.pymesos_connection import MAX_REFUSAL, Connection, process, pymesos
+from scheduler.pymesos_connection import Connection, process, pymesos
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +51,9 @@ MISSED_HEARTBEATS: Final = 5
 """After as many the link counts as dead: 75 s at Mesos' defaults."""
 BACK_OFF_FIRST: Final = 0.5
 BACK_OFF_MAX: Final = 15.0
-KEEP_ALIVE: Final = 2.0
-"""Seconds for which an idle connection is trusted to be still open."""
 FREE_REDIRECTIONS: Final = 3
+UNANSWERED_CALLS: Final = 3
+"""After as many calls in a row without an answer the link counts as dead, whatever its events say."""
 FATAL_ERRORS: Final = ("Framework has been removed", "Framework failed over")
 """ERROR events after which another SUBSCRIBE would only do harm: it never succeeds, or starts a fight."""
 
@@ -130,11 +134,17 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         self._silence_limit = http_timeout
         self._failures = 0
         self._reason = ""
+        self._configured: str | None = None
+        """Who leads by what we are told from elsewhere."""
+        self._leader: str | None = None
+        """Who has taken us last."""
+        self._subscribed_at: float | None = None
+        """Since when this connection has a subscription."""
         self._sends = 0
-        self._calls: http.client.HTTPConnection | None = None
+        self._unanswered = 0
+        """Calls without an answer, one after the other."""
+        self._calls = CallConnection(http_timeout, tls)
         """Touched by the thread of the calls only."""
-        self._call_master = ""
-        self._call_used = 0.0
         if "://" not in master:  # else a detector tells
             self._new_master = master if ":" in master else f"{master}:5050"
 
@@ -154,6 +164,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
                 self.stream_id = None
                 if not self.aborted:
                     self._listener.closed(self._reason)
+                    self._choose()
                     self._pause()
         finally:
             with self._lock:
@@ -168,11 +179,37 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             self._reason = "no leading Mesos master is known"
         return bool(self._master)
 
+    def change_master(self, master: str | None) -> None:
+        """Ask that master from now on: it was configured, or ZooKeeper says that it leads."""
+        self._configured = master
+        super().change_master(master)  # type: ignore[no-untyped-call]  # pymesos has no types
+
+    def redirected(self, leader: str) -> None:
+        """Ask that master next, because the present one says that it leads."""
+        with self._lock:
+            self._new_master = leader
+
+    def _choose(self) -> None:
+        """Choose another master where this one did not take us and named no other.
+
+        Where we were taken last, and where we were told to begin, in turn.
+        """
+        begun, self._subscribed_at = self._subscribed_at, None
+        if begun is not None:
+            if time.monotonic() - begun >= BACK_OFF_MAX:
+                self._failures = 0
+            return
+        with self._lock:
+            if self._master == self._new_master:
+                known = [m for m in (self._configured, self._leader) if m and m != self._master]
+                self._new_master = known[0] if known else self._new_master
+
     def _serve_connection(self) -> None:
         self._silence_limit = self._timeout
+        self._unanswered = 0
         connection: Any = Connection(str(self._master), self, self._tls)
         try:
-            heard = time.monotonic()
+            begun = heard = time.monotonic()
             while not self.aborted and self._master == self._new_master:
                 left = heard + self._silence_limit - time.monotonic()
                 # Who was held up himself looks once more: it may all be there.
@@ -187,21 +224,31 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
                     heard = time.monotonic()
                     if not connection.read():
                         return
+                self._require_progress(begun)
         finally:
             connection.close()
+
+    def _require_progress(self, begun: float) -> None:
+        """Believe no connection that is alive and of no use."""
+        if self._unanswered >= UNANSWERED_CALLS:
+            raise FrameworkError(f"the master leaves calls unanswered for {self._timeout:g} s each")
+        if self._subscribed_at is None and time.monotonic() - begun > self._timeout:
+            raise FrameworkError(f"SUBSCRIBE had no answer within {self._timeout:g} s")
 
     def _require_connected(self, connection: Any) -> None:
         if not connection.connected and (error := connection.handle_connect_event()):
             raise ConnectionError(f"cannot connect to {self._master}: {error}")
 
     def _select(self, connection: Any, left: float) -> tuple[bool, bool]:
-        wakeup = self._wakeup()
-        fd = connection.fileno()
+        fd, poll = connection.fileno(), select.poll()  # select() takes no descriptor above 1023
         waiting = not connection.connected or connection.want_write()
-        readers, writers, _ = select.select([wakeup, fd], [fd] if waiting else [], [], left)
-        if wakeup in readers:
-            os.read(wakeup, process.PIPE_BUF)
-        return fd in readers, bool(writers)
+        poll.register(fd, select.POLLIN | (select.POLLOUT if waiting else 0))
+        poll.register(self._wakeup(), select.POLLIN)
+        ready = dict(poll.poll(math.ceil(left * 1000)))
+        if self._wakeup() in ready:
+            os.read(self._wakeup(), process.PIPE_BUF)
+        happened = ready.get(fd, 0)
+        return bool(happened & ~select.POLLOUT), bool(happened & select.POLLOUT)
 
     def _pause(self) -> None:
         """Back off before the next connection; the first redirections cost nothing."""
@@ -211,7 +258,9 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         while not self.aborted and (left := end - time.monotonic()) > 0:
             if self._failures <= FREE_REDIRECTIONS and self._master != self._new_master:
                 return
-            if select.select([self._wakeup()], [], [], left)[0]:
+            poll = select.poll()
+            poll.register(self._wakeup(), select.POLLIN)
+            if poll.poll(math.ceil(left * 1000)):
                 os.read(self._wakeup(), process.PIPE_BUF)
 
     def _wakeup(self) -> int:
@@ -234,10 +283,15 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         self._listener.event(kind, body)
 
     def _on_subscribed(self, body: Mapping[str, Any]) -> None:
-        self.framework_id = body["framework_id"]["value"]
+        given, ours = body["framework_id"]["value"], self.framework_id
+        if not isinstance(given, str) or not given:
+            raise FrameworkError(f"the master gives no framework id: {given!r:.100}")
+        if ours is not None and given != ours:  # whose tasks are recorded, or may be
+            raise FrameworkError(f"the master takes us for framework {given:.100}, and not {ours}")
+        self.framework_id = given
         interval = float(body.get("heartbeat_interval_seconds", 15.0))
         self._silence_limit = max(0.05, min(interval, 3600.0)) * self._missed_heartbeats
-        self._failures = 0
+        self._subscribed_at, self._leader = time.monotonic(), self._master
 
     def on_close(self) -> None:
         """Tell nobody yet: :meth:`_run` does, and once per connection."""
@@ -288,7 +342,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             If no answer came.
         """
         stream_id, master = self.stream_id, self._master
-        if stream_id is None or not master:
+        if stream_id is None or not master or self._unanswered >= UNANSWERED_CALLS:
             raise CallRefused("there is no subscription")
         head = {"Content-Type": "application/json", "Mesos-Stream-Id": stream_id, **(headers or {})}
         if self._basic_credential:
@@ -302,39 +356,16 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
     def _exchange(
         self, master: str, method: str, path: str, data: bytes, headers: Mapping[str, str]
     ) -> tuple[int, str]:
-        """Send one request. It is never repeated: the second of two equal ACCEPTs would do harm."""
-        connection = self._call_connection(master)
+        """Send one request, and count those without an answer."""
         try:
-            connection.request(method, path, body=data, headers=dict(headers))
-            response = connection.getresponse()
-            text = response.read().decode(errors="replace")[:MAX_REFUSAL]
+            answer = self._calls.exchange(master, method, path, data, headers)
         except (OSError, http.client.HTTPException) as exc:
-            self._drop_call_connection()
+            self._unanswered += 1
+            if self._unanswered >= UNANSWERED_CALLS:
+                self._notify()
             raise CallUncertain(f"no answer from {master}: {exc!r}") from exc
-        self._call_used = time.monotonic()
-        return response.status, text
-
-    def _call_connection(self, master: str) -> http.client.HTTPConnection:
-        """Return the kept connection, or a new one if the other side may have closed it."""
-        idle = time.monotonic() - self._call_used
-        if master != self._call_master or idle > KEEP_ALIVE:
-            self._drop_call_connection()
-        if self._calls is None:
-            host, _, port = master.rpartition(":")
-            self._calls = self._open_calls(host, int(port))
-            self._call_master = master
-        return self._calls
-
-    def _open_calls(self, host: str, port: int) -> http.client.HTTPConnection:
-        if self._tls is None:
-            return http.client.HTTPConnection(host, port, timeout=self._timeout)
-        return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._tls)
-
-    def _drop_call_connection(self) -> None:
-        connection, self._calls = self._calls, None
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.close()
+        self._unanswered = 0
+        return answer
 
     def _close(self) -> None:
         """Leave the connection of the calls alone: pymesos closes it from the other thread."""
@@ -378,7 +409,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
 
     def close_calls(self) -> None:
         """Close the connection of the calls; by their thread, at its end."""
-        self._drop_call_connection()
+        self._calls.close()
 
     def send_teardown(self) -> None:
         """Remove the framework from Mesos and kill all its tasks; only when somebody said so."""

@@ -32,6 +32,7 @@ import orjson
 from aiohttp import web
 
 from scheduler import pymesos_driver
+from scheduler.calls import Call, Caller, Calls
 from scheduler.embedded import AgentSpec
 from scheduler.embedded.agent import Agent
 from scheduler.embedded.agents import Agents
@@ -434,12 +435,11 @@ class VirtualFramework(Framework):
         driver = functools.partial(VirtualDriver, world)
         with mock.patch.object(pymesos_driver, "MendedDriver", driver):
             super().__init__(settings, framework_id, figures)
-        self._called = asyncio.Event()
-        self._pump: asyncio.Task[None] | None = None
+        self._calls = self._pumped = VirtualCalls(self._driver, settings.may_act)
 
     async def start(self) -> None:
         self._driver.start()
-        self._pump = asyncio.create_task(self._pump_calls())
+        self._pumped.start()
 
     async def stop(self, *, teardown: bool) -> None:
         try:
@@ -449,24 +449,39 @@ class VirtualFramework(Framework):
             self._stopping = True
             self._arrived.set()
             await self._driver.end()
-            if self._pump is not None:
-                self._pump.cancel()
-                await asyncio.gather(self._pump, return_exceptions=True)
+            await self._pumped.end()
 
-    def confirm(self) -> None:
-        super().confirm()
+
+class VirtualCalls(Calls):
+    """The real thing, with a task in place of the thread."""
+
+    def __init__(self, caller: Caller, may_act: Callable[[], bool]) -> None:
+        super().__init__(caller, may_act)
+        self._called = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._pump = asyncio.create_task(self._pump_calls())
+
+    async def end(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+
+    def allow(self, number: int) -> None:
+        super().allow(number)
         self._called.set()
 
-    def _enqueue(self, call: Any) -> None:
-        super()._enqueue(call)
+    def enqueue(self, call: Call) -> None:
+        super().enqueue(call)
         self._called.set()
 
     async def _pump_calls(self) -> None:
         while True:
             await self._called.wait()
             self._called.clear()
-            while self._calls and self._may_call():
-                self._send_one(self._calls.popleft())
+            while self._waiting and self._may_call():
+                self._make(self._take())
                 await asyncio.sleep(0.001)
 
 
