@@ -32,12 +32,14 @@ from scheduler.figures import Figures, NoFigures
 from scheduler.limits import Held, over
 from scheduler.offers import OfferPool
 from scheduler.packing import Explanation, Idle, Verdict, warm_up
+from scheduler.packing.explanation import Withheld
+from scheduler.packing.shortage import listed
 from scheduler.placement import Assignment, Running
 from scheduler.placing import Effort, Placing
 from scheduler.policy import REALTIME, Queue
 from scheduler.quantities import Resources
 from scheduler.requests import TaskRequest
-from scheduler.reservations import Reservation, State, Waiting, misplaced
+from scheduler.reservations import Reservation, State, Waiting, kept_for_others, misplaced
 from scheduler.scene import Holder, Scene
 from scheduler.topology import AgentSnapshot
 from scheduler.turns import Preempt, Turn
@@ -393,9 +395,15 @@ class LaunchQueue:
                 continue
             if shortage.never:
                 # What is free now does not matter then, and without offers it would look like nothing at all.
-                case.refuse(shortage.hopeless)
+                case.refuse(shortage.hopeless + self._unread())
             elif agents:
                 case.shortage, case.agents = shortage, agents
+
+    def _unread(self) -> str:
+        """Name agents of which nobody knows what they could give, for people."""
+        unread = (agent for agent in self.cluster.idle(()) if agent.agent is None)
+        unknown = [str(Withheld(agent.host, agent.reason)) for agent in unread]
+        return f"\nNot counted: {listed(unknown, 'agent')}" if unknown else ""
 
     def _start(self, begun: Begun) -> None:
         serial = begun.waiting.serial
@@ -446,9 +454,18 @@ class LaunchQueue:
         case.explained = shortage
         case.explain_at = asyncio.get_running_loop().time() + EXPLAIN_SECONDS
         closed = self.closures.closed(case.agents, waiting.stay, time.time())
-        idle = [*closed, *self.cluster.idle(offered, waiting.stay)]
+        kept = kept_for_others(waiting, case.agents, self._ahead_of(waiting))
+        idle = [*closed, *kept, *self.cluster.idle(offered, waiting.stay)]
         explained = self._placing().explained
         found = await asyncio.to_thread(explained, scene, waiting, case.agents, shortage, idle)
         case.explanation = found
         if found.verdict is Verdict.NEVER and not case.claim.done():
-            case.refuse(found.hopeless)
+            case.refuse(found.hopeless + self._unread())
+
+    def _ahead_of(self, waiting: Waiting) -> list[tuple[Waiting, Reservation]]:
+        """Return those before a graph for which something is kept."""
+        return [
+            (case.waiting, reservation)
+            for serial, case in self._cases.items()
+            if case.waiting.rank < waiting.rank and (reservation := self._reservations.get(serial))
+        ]

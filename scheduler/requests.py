@@ -55,6 +55,11 @@ class GpuRequest:
 
     def __post_init__(self) -> None:
         _require_amounts(self, "compute", "mem")
+        if self.compute > MAX_SHARE:
+            raise RequestError(
+                f"compute is {format_millis(self.compute)}: expected a share of one GPU, 0 to 1; several GPUs"
+                " are several requests"
+            )
         if self.name is not None:
             require_text("the name of the GPU", self.name)
         if self.min_capability is not None and not all(0 <= n <= 999 for n in self.min_capability):
@@ -198,6 +203,9 @@ class TaskRequest:
             raise RequestError(f"numa_share is {share}: expected a fraction of one node, 0 to 1")
         if (self.whole_cores or self.one_l3) and not self.cores:
             raise RequestError("it says how its cores are to be, but asks for none")
+        for what, name in (("the host", self.host), ("the subsystem", self.subsystem)):
+            if name is not None:
+                require_text(what, name)
         require_few("cores", self.cores, MAX_CORES)
         require_few("ports", self.ports, MAX_PORTS)
         for what in ("gpus", "nics", "volumes", "constraints", "data", "groups"):

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scheduler.limits import Held
-from scheduler.packing import Circumstances, Occupant
+from scheduler.packing import Circumstances, Idle, Occupant
 from scheduler.packing.circumstances import pooled, with_freed
+from scheduler.packing.shortage import listed
 from scheduler.placement import Assignment, Placement
 from scheduler.places import (
     Agents,
@@ -220,7 +221,7 @@ def left_over(
     kept = [
         _Share(state, owner.queue.roles, reservation)
         for owner, reservation in ahead
-        if reservation.firm or not (owner.queue.preempts and waiting.queue.preemptible)
+        if _is_kept_from(waiting, owner, reservation)
     ]
     result = []
     for agent in state.agents:
@@ -232,6 +233,30 @@ def left_over(
                 free = both(free, left)
         result.append(agent if free is agent.free else replace(agent, free=free))
     return result
+
+
+def kept_for_others(
+    waiting: Waiting, agents: Agents, ahead: Sequence[tuple[Waiting, Reservation]]
+) -> list[Idle]:
+    """Tell of which of these agents a part is kept from a graph, and for whom."""
+    found: dict[str, list[str]] = {}
+    owners = [(owner.graph_id, r) for owner, r in ahead if _is_kept_from(waiting, owner, r)]
+    for agent in agents:
+        graphs = (graph_id for graph_id, r in owners if agent.mesos_agent_id in r.needs)
+        found.setdefault(agent.host, []).extend(graphs)
+    return [
+        Idle(
+            host=host,
+            reason=f"a part is kept for {listed(list(dict.fromkeys(of)))}, which is ahead",
+        )
+        for host, of in found.items()
+        if of
+    ]
+
+
+def _is_kept_from(waiting: Waiting, owner: Waiting, reservation: Reservation) -> bool:
+    """Whether a graph may not use what is reserved for one ahead of it."""
+    return reservation.firm or not (owner.queue.preempts and waiting.queue.preemptible)
 
 
 class _Share:

@@ -37,18 +37,26 @@ class Admission:
 
     def refusal(self, agent: AgentSnapshot) -> str:
         """Say why tasks may not run on the agent, for people; empty if they may."""
+        if (contrary := self.contrary(agent)) is None:
+            return ""
+        asked, told = contrary
+        return f"asks for {asked}, here it is {told}"
+
+    def contrary(self, agent: AgentSnapshot) -> tuple[str, str] | None:
+        """Say what tasks ask of the agent itself, and what it is instead; None if they may run there."""
         if self.host is not None and self.host != agent.host:
-            return f"asks for host {self.host}"
+            return f"host {self.host}", agent.host
         subsystems = agent.topology.subsystems
         if subsystems and self.subsystem not in subsystems:
-            return f"does not serve subsystem {self.subsystem or '(none)'}"
+            asked = f"subsystem {self.subsystem}" if self.subsystem else "an agent of any subsystem"
+            return asked, f"for {', '.join(subsystems)} only"
         for constraint in self.constraints:
             if not _holds(constraint, told := agent.fact(constraint.fact)):
-                return f"asks for {constraint}, here it is {told or 'not told'}"
+                return str(constraint), told or "not told"
         for data in self.data:
-            if data.required and agent.fact(data.fact) not in data.values:
-                return f"asks for {data}"
-        return ""
+            if data.required and (told := agent.fact(data.fact)) not in data.values:
+                return str(data), told or "not told"
+        return None
 
 
 def _holds(constraint: Constraint, value: str | None) -> bool:

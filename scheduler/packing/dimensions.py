@@ -43,6 +43,8 @@ def plain(resource: str) -> str:
         return f"{name} of {where.rpartition(' of ')[2]}"
     if name == "space":
         return where
+    if name in ("cpus with its cores", "cores with those held for it"):
+        return name.partition(" with ")[0]
     return "cores" if on and name == "whole cores" else name
 
 

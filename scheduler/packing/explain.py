@@ -5,13 +5,15 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 
+from scheduler.packing.admission import Admission
 from scheduler.packing.arrays import FIRST
 from scheduler.packing.flat import flatten
 from scheduler.packing.greedy import insert
 from scheduler.packing.lacks import MBITS, MIB, Need, lacks, needs
 from scheduler.packing.placing import remove
-from scheduler.packing.shortage import ADMISSION, Lack, Nearest, Shortage, TooBig, Total
+from scheduler.packing.shortage import ADMISSION, Lack, Nearest, Shortage, TooBig, Total, listed
 from scheduler.placement import Placement
 from scheduler.quantities import Millis, Ranges, Resources
 from scheduler.requests import TaskRequest
@@ -149,7 +151,22 @@ def _admission_lack(agent: AgentSnapshot, request: TaskRequest) -> Lack | None:
 
 
 def _admission_lack_of_all(agents: Sequence[AgentSnapshot], request: TaskRequest) -> Lack | None:
-    return _admission_lack(agents[0], request) if agents else None
+    """Say what is asked of agents that none of them is, and what they are instead."""
+    admission = Admission.of(request)
+    hosts = {agent.host for agent in agents}
+    if request.host is not None and request.host not in hosts:
+        near = get_close_matches(request.host, hosts, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        fact = f"asks for host {request.host}, which is none of the agents{hint}"
+        return Lack(ADMISSION, 0, 0, fact=fact)
+    told: dict[str, dict[str, None]] = {}
+    for agent in agents:
+        if (contrary := admission.contrary(agent)) is not None and contrary[
+            0
+        ] != f"host {request.host}":
+            told.setdefault(contrary[0], {})[contrary[1]] = None
+    said = [f"asks for {a}, there it is {listed(sorted(has))}" for a, has in told.items()]
+    return Lack(ADMISSION, 0, 0, fact="; or ".join(said)) if said else None
 
 
 def _least(column: Sequence[Need], hosts: Sequence[str]) -> tuple[Lack | None, str]:

@@ -6,13 +6,16 @@ import enum
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from scheduler.errors import SchedulerError
 from scheduler.packing.shortage import Shortage, amount_text, listed, some, told_together
 from scheduler.quantities import Millis
+
+TELLING: Final = 0.5
+"""Where nothing is proven, what is emptier than this is not what keeps tasks out."""
 
 
 class Verdict(enum.Enum):
@@ -141,8 +144,10 @@ class AskPart:
 
     def __str__(self) -> str:
         percent = f"{100 * self.part:.3g} %"
+        whole = " (rounded down)" if self.resource in ("cores", "ports") else ""
         return (
-            f"{percent} of the {self.resource} that each asks for, for {listed(self.tasks, 'task')}"
+            f"{percent} of the {self.resource} that each asks for{whole}, "
+            f"for {listed(self.tasks, 'task')}"
         )
 
 
@@ -258,9 +263,7 @@ class Explanation:
     def _lines(self) -> Iterator[str]:
         yield self._headline()
         yield from some([f"Never: {line}" for line in self.hopeless.splitlines()])
-        if self.bindings and self.verdict is not Verdict.NEVER:
-            filled = "" if self.filled is None else f" ({100 * self.filled:.3g} % full at least)"
-            yield from some([f"What binds{filled}: {binding}" for binding in self.bindings])
+        yield from some([f"{self._binds()}: {binding}" for binding in self._telling()])
         if not self.shortage.never:
             yield from some(told_together(self.shortage.too_big))
             yield from self.shortage.nearest_lines()
@@ -274,6 +277,16 @@ class Explanation:
             yield from some([f"  - {remedy}" for remedy in self.remedies])
         elif self.tried:
             yield f"No change was found that would help, nor several together ({self.tried} were tried)."
+
+    def _telling(self) -> tuple[Binding, ...]:
+        """Return what is worth telling of what binds now."""
+        idle = self.filled is not None and self.filled < TELLING
+        return () if idle or self.verdict is Verdict.NEVER else self.bindings
+
+    def _binds(self) -> str:
+        if self.filled is None:
+            return "What binds"
+        return f"Fullest ({100 * self.filled:.3g} % at least, however they are placed)"
 
     def _awaited(self) -> str:
         """Say what they wait for, where they fit with the cluster empty and in service."""

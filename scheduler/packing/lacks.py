@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from scheduler.packing.admission import Admission, GpuService, Multicast, NicService, untouched
 from scheduler.packing.cores import caches, n_held, physical_cores, whole_ones, wholly_free
@@ -15,6 +16,10 @@ from scheduler.requests import GpuRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 
 MIB, MBITS = "MiB", "Mbit/s"
+CPUS_AND_CORES: Final = "cpus with its cores"
+"""Of a task that has pinned cores: each of them is one of the cpus that it draws."""
+CORES_AND_HELD: Final = "cores with those held for it"
+"""Of a task that keeps others off: from siblings of its cores, or from its share of the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ def needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterat
     if refusal := Admission.of(request).refusal(agent):
         yield Need(ADMISSION, 0, 0, absent=refusal)
     scalars, ranges = free.scalars, free.ranges
-    yield Need("cpus", request.cpus + 1000 * len(request.cores), scalars.get("cpus", 0))
+    cpus = CPUS_AND_CORES if request.cores else "cpus"
+    yield Need(cpus, request.cpus + 1000 * len(request.cores), scalars.get("cpus", 0))
     yield Need("mem", request.mem, scalars.get("mem", 0), MIB)
     yield Need("disk", request.disk, scalars.get("disk", 0), MIB)
     yield Need(
@@ -64,17 +70,24 @@ def lacks(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> tuple[
     found = tuple(lack for need in needs(agent, free, request) if (lack := need.lack))
     if found:
         return found
-    combined = "each thing asked for is there, but " + (
-        _node_by_node(agent, free, request) or "not on one NUMA node or not from separate devices"
-    )
-    if request.together or request.apart or request.at_most:
-        combined += ", or not where its relations to other tasks allow it"
+    combined = ", or ".join(_combinations(agent, free, request)) or "not in one place"
+    return (Lack("combination", 0, 0, fact=f"each thing asked for is there, but {combined}"),)
+
+
+def _combinations(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[str]:
+    """Say what of a task can be there thing by thing, and still not as it wants it together."""
+    if said := _node_by_node(agent, free, request):
+        yield said
+    if len(request.gpus) > 1 or len(request.nics) > 1:
+        yield "not from separate devices"
+    relations = (*request.together, *request.apart, *request.at_most)
+    if relations:
+        yield f"not where this holds, too: {listed(list(map(str, relations)))}"
     if groups := _kept_apart(agent, request):
-        combined += (
-            f", or not on an interface of its own: without loopback of multicast, one that sends {groups} by"
-            " ibverbs and one that receives it are kept apart"
+        yield (
+            "not on an interface of its own: without loopback of multicast, one that sends"
+            f" {groups} by ibverbs and one that receives it are kept apart"
         )
-    return (Lack("combination", 0, 0, fact=combined),)
 
 
 def _node_by_node(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> str:
@@ -122,21 +135,22 @@ def _node_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> 
     whole, taken = list[list[frozenset[int]]](), [len(request.cores)] * len(topology.numa)
     if request.whole_cores or request.numa_share:
         for n, node in enumerate(topology.numa):
-            there, width = whole_ones(physical_cores(topology, n))
-            whole.append(there)
+            unbroken, width = whole_ones(physical_cores(topology, n))
+            whole.append(unbroken)
             taken[n] += n_held(request, width, len(node.cores))
-    cores = [count_common(offered, node.cores) for node in topology.numa]
-    most = max(zip(cores, taken, strict=True), key=lambda n: n[0] - n[1], default=None)
+    free_cores = [count_common(offered, node.cores) for node in topology.numa]
+    most = max(zip(free_cores, taken, strict=True), key=lambda n: n[0] - n[1], default=None)
     have, asked = most if most is not None else (0, max(1, len(request.cores)))
-    yield Need("cores on one NUMA node", 1000 * asked, 1000 * have)
+    cores = "cores" if asked <= len(request.cores) else CORES_AND_HELD
+    yield Need(f"{cores} on one NUMA node", 1000 * asked, 1000 * have)
     counted = [
         free.scalars.get(f"numa.{n}.mem", 0) if node.mem_mib is not None else request.mem
         for n, node in enumerate(topology.numa)
     ]
     yield Need("mem on one NUMA node", request.mem, max(counted, default=request.mem), MIB)
     if request.whole_cores:
-        unbroken = max((len(wholly_free(there, offered)) for there in whole), default=0)
-        yield Need("whole cores on one NUMA node", 1000 * len(request.cores), 1000 * unbroken)
+        most_whole = max((len(wholly_free(of_node, offered)) for of_node in whole), default=0)
+        yield Need("whole cores on one NUMA node", 1000 * len(request.cores), 1000 * most_whole)
     if request.one_l3:
         groups = [cache for n in range(len(topology.numa)) for cache in caches(topology, n)]
         in_one = max((count_common(offered, cache) for cache in groups), default=0)
@@ -168,6 +182,12 @@ def _gpu_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> I
         for field, asked, unit in (("compute", gpu.compute, ""), ("mem", gpu.mem, MIB)):
             most = max((amount(n, field) for n in numbers), default=0)
             yield Need(f"gpu.{field} on one GPU", asked, most, unit, absent)
+    if len(request.gpus) > 1:
+        every = range(len(agent.topology.gpus))
+        for field, unit in (("compute", ""), ("mem", MIB)):
+            wanted = sum(getattr(gpu, field) for gpu in request.gpus)
+            there_is = sum(amount(n, field) for n in every)
+            yield Need(f"gpu.{field} on all GPUs together", wanted, there_is, unit)
 
 
 def _nic_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:
@@ -182,6 +202,18 @@ def _nic_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> I
             most = max((free.scalars.get(f"nic.{n}.{field}", 0) for n in numbers), default=0)
             resource = f"bandwidth {field} on one interface of {nic.network}"
             yield Need(resource, asked, most, MBITS, absent)
+    if len(request.nics) > 1:
+        networks = dict.fromkeys(nic.network for nic in request.nics)
+        serving = [
+            n
+            for n, there in enumerate(agent.topology.nics)
+            if not networks.keys().isdisjoint(there.networks)
+        ]
+        for field in ("in", "out"):
+            wanted = sum(getattr(nic, f"bandwidth_{field}") for nic in request.nics)
+            there_is = sum(free.scalars.get(f"nic.{n}.{field}", 0) for n in serving)
+            resource = f"bandwidth {field} on all interfaces of {'/'.join(networks)}"
+            yield Need(resource, wanted, there_is, MBITS)
 
 
 def _volume_need(agent: AgentSnapshot, free: Resources, name: str, disk: Millis) -> Need:

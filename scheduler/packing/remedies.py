@@ -24,7 +24,7 @@ from scheduler.packing.explanation import (
 )
 from scheduler.packing.pools import TaskClass, classes_of, fits_alone
 from scheduler.packing.shortage import Nearest
-from scheduler.quantities import Ranges, Resources
+from scheduler.quantities import Millis, Ranges, Resources
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 
@@ -46,6 +46,8 @@ MOST_MORE: Final = 16
 """Agents that are added at most."""
 PARTS: Final = 16
 """A smaller request is told to this part of what is asked, or to its step."""
+LIKELY: Final = 2
+"""Amounts between two such parts that are tried as well: those that are free somewhere."""
 MOST_VARIANTS: Final = 1000
 """Agents that are looked at with something freed."""
 
@@ -328,13 +330,17 @@ def short_of(case: Case, task_class: TaskClass) -> set[str]:
             short.update(_resources(binding.resource))
     for name in task_class.tasks:
         nearest = case.nearest.get(name, ())
-        short.update(plain(lack.resource) for near in nearest for lack in near.lacks)
+        short.update(
+            r for near in nearest for lack in near.lacks for r in _resources(lack.resource)
+        )
+    if "cpus" in short and task_class.request.cores:
+        short.add("cores")
     return short
 
 
 def _resources(resource: str) -> Iterator[str]:
-    """Name a pool's resource for each network that it serves."""
-    of, way, networks = resource.rpartition(" of ")
+    """Name the resource of a lack or a pool as dimensions do, for each network that it serves."""
+    of, way, networks = plain(resource).rpartition(" of ")
     yield from (f"{of}{way}{network}" for network in networks.split("/"))
 
 
@@ -353,50 +359,77 @@ def _ask_less(
 ) -> Iterator[AskLess]:
     """Look for the largest smaller amount with which all fit."""
 
-    def fits(steps: int) -> bool:
-        request = dimension.ask(steps * step)
-        return trials.fit(case.agents, changed_tasks(case.tasks, [(task_class, request)]))
+    def fits(amount: Millis) -> bool:
+        changed = [(task_class, dimension.ask(amount))]
+        return trials.fit(case.agents, changed_tasks(case.tasks, changed))
 
     asked = dimension.asked
     step = max(dimension.step, asked // PARTS // dimension.step * dimension.step)
-    most = _most(-(-asked // step), fits)
-    if most is not None:
+    most = step * _most(-(-asked // step), lambda steps: fits(steps * step))
+    likely = sorted(_free_of(case, task_class, dimension), reverse=True)
+    between = [amount for amount in likely if most < amount < min(most + step, asked)]
+    enough = next((amount for amount in between[:LIKELY] if fits(amount)), most)
+    if enough:
         unit = unit_of(dimension.resource)
-        yield AskLess(task_class.tasks, dimension.resource, asked, most * step, unit)
+        yield AskLess(task_class.tasks, dimension.resource, asked, enough, unit)
+
+
+def _free_of(case: Case, task_class: TaskClass, dimension: Dimension) -> set[Millis]:
+    """Return what is free where tasks of a class come nearest: the amounts that are most likely enough."""
+    lacks = [
+        lack
+        for name in task_class.tasks
+        for near in case.nearest.get(name, ())
+        for lack in near.lacks
+        if dimension.resource in _resources(lack.resource)
+    ]
+    # What a task asks for beside the dimension itself (cores are cpus, too) it asks for in any case.
+    amounts = [lack.free - max(0, lack.asked - dimension.asked) for lack in lacks]
+    return {amount // dimension.step * dimension.step for amount in amounts if amount > 0}
 
 
 def _ask_part(
     case: Case, competing: Sequence[TaskClass], binding: Binding, trials: Trials
 ) -> Iterator[AskPart]:
     """Look for the largest part of what binds with which all fit, if all that compete for it ask for that."""
-    resources = set(_resources(binding.resource))
-    changeable = [
-        (task_class, dimension)
-        for task_class in competing
-        for dimension in dimensions(task_class.request)
-        if dimension.resource in resources and dimension.asked > 0
-    ]
+    asking = [c for c in competing if any(_asked(c.request, binding.resource))]
 
     def fits(parts: int) -> bool:
         """Whether all fit when each that competes asks for so many of :data:`PARTS` of what it asks for."""
-        smaller = [
-            (
-                task_class,
-                dimension.ask(dimension.asked * parts // PARTS // dimension.step * dimension.step),
-            )
-            for task_class, dimension in changeable
-        ]
+        smaller = [(c, asking_part(c.request, binding.resource, parts / PARTS)) for c in asking]
+        if any(_gives_up(c.request, less, binding.resource) for c, less in smaller):
+            return False
         return trials.fit(case.agents, changed_tasks(case.tasks, smaller))
 
-    most = _most(PARTS, fits) if changeable else None
+    most = _most(PARTS, fits) if asking else 0
     if most:
         yield AskPart(binding.tasks, binding.resource, most / PARTS)
 
 
-def _most(end: int, fits: Callable[[int], bool]) -> int | None:
-    """Return the largest number found, below `end`, for which something holds; None, if not even for 0."""
-    if end <= 0 or not fits(0):
-        return None
+def _asked(request: TaskRequest, resource: str) -> list[Millis]:
+    """Return what is asked for of a pool's resource, for each network that it serves."""
+    names = set(_resources(resource))
+    return [d.asked for d in dimensions(request) if d.resource in names]
+
+
+def _gives_up(request: TaskRequest, less: TaskRequest, resource: str) -> bool:
+    """Whether nothing is left of something that was asked for."""
+    both = zip(_asked(request, resource), _asked(less, resource), strict=True)
+    return any(asked and not left for asked, left in both)
+
+
+def asking_part(request: TaskRequest, resource: str, part: float) -> TaskRequest:
+    """Ask for a part of what is asked for of a pool's resource, rounded down."""
+    for name in _resources(resource):
+        for dimension in dimensions(request):
+            if dimension.resource == name and dimension.asked:
+                amount = int(dimension.asked * part) // dimension.step * dimension.step
+                request = dimension.ask(amount)
+    return request
+
+
+def _most(end: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number found, below `end`, for which something holds; 0, if there is none."""
     low, high = 0, end
     while high - low > 1:
         middle = (low + high) // 2

@@ -374,6 +374,31 @@ async def test_who_waits_is_told_what_binds_and_what_would_help(desk: Desk) -> N
     placed.cancel()
 
 
+async def test_who_is_refused_hears_of_agents_of_which_nobody_knows_what_they_have(
+    desk: Desk,
+) -> None:
+    desk.cluster.agents = [whole(0, 5)]
+    desk.cluster.idle_agents = [Idle(host="gpu1", reason="quarantined: sdp.numa.0.cores=[9-3]")]
+    desk.offer(0, 5)
+    with pytest.raises(NeverFitsError, match=r"Not counted: gpu1 \(quarantined: sdp.numa.0"):
+        await desk.place("g", 6)
+
+
+async def test_who_waits_behind_somebody_is_told_what_is_kept_for_whom(desk: Desk) -> None:
+    """Else it looks as if nothing were free on an agent that has room."""
+    desk.cluster.agents = [whole(0, 8)]
+    desk.tenants.running_now = [holder("g0", Resources({"cpus": 4000}))]
+    desk.offer(0, 4)
+    first = desk.place("large", 6)
+    await until_explained(desk, "large")
+    second = desk.place("small", 3)
+    await until_explained(desk, "small")
+    told = "Not counted: host0 (a part is kept for large, which is ahead)"
+    assert told in desk.queue.explain("small") and told not in desk.queue.explain("large")
+    first.cancel()
+    second.cancel()
+
+
 async def test_a_graph_as_a_whole_that_can_never_run_is_refused(desk: Desk) -> None:
     """Each task fits, and the sums suffice; all together they do not, whatever ends."""
     desk.cluster.agents = [whole(0, 5), whole(1, 5)]

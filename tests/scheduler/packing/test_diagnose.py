@@ -25,13 +25,14 @@ from scheduler.packing.diagnose import ALONE
 from scheduler.packing.dimensions import dimensions, without
 from scheduler.packing.explanation import (
     AskLess,
+    AskPart,
     BringBack,
     Change,
     Drop,
-    FreeTasks,
     MoreAgents,
     Together,
 )
+from scheduler.packing.remedies import asking_part
 from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, TaskRequest
@@ -131,6 +132,29 @@ def test_a_smaller_request_is_the_largest_that_fits() -> None:
     assert "gpu.mem 6 MiB instead of 8 MiB for t0, t1" in str(found)
 
 
+def test_what_is_free_is_told_where_it_is_enough_and_nothing_is_never_told() -> None:
+    whole = [make_agent("a", cpus=4000)]
+    six = explained(whole, {"t": TaskRequest.of(cpus=6)}, Circumstances(capacity=whole))
+    assert [str(remedy) for remedy in six.remedies] == ["cpus 4 instead of 6 for t"]
+    cores = explained(whole, {"t": TaskRequest.of(cpus=2, cores=3)}, Circumstances(capacity=whole))
+    assert {str(remedy) for remedy in cores.remedies} == {
+        "cpus 1 instead of 2 for t",
+        "cores 2 instead of 3 for t",
+    }
+    full = [replace(whole[0], free=Resources())]
+    none = explained(full, {"t": TaskRequest.of(cpus=1)}, Circumstances(capacity=whole))
+    assert [type(remedy) for remedy in none.remedies] == [MoreAgents]
+
+
+def test_a_part_of_one_core_is_none() -> None:
+    """Told were 94 % of the cores, and tried was to ask for no core at all."""
+    whole = [make_agent("a", cores=(8,), gpu_nodes=(), cpus=8000)]
+    tasks = {"a": TaskRequest.of(cores=1), "b": TaskRequest.of(cores=1, numa_share=1)}
+    found = explained(whole, tasks, Circumstances(capacity=whole))
+    assert [str(remedy) for remedy in found.remedies] == ["one more agent like a"]
+    assert "full" not in str(found) and "What binds" not in str(found), "a quarter is not full"
+
+
 def test_a_constraint_that_could_be_given_up() -> None:
     agent = make_agent("a", cores=(2, 2), gpu_nodes=(1,))
     tasks = {
@@ -157,7 +181,10 @@ def test_what_only_a_drained_agent_has_is_not_said_to_wait_for_an_end() -> None:
     around = Circumstances(capacity=[here, drained], idle=idle)
     text = str(explained([here], {"t": TaskRequest.of(subsystem="sdp")}, around))
     assert "they can once agents are back in service" in text
-    assert "t: no agent that takes tasks will do: does not serve subsystem sdp" in text
+    assert (
+        "t: no agent that takes tasks will do: asks for subsystem sdp, there it is for cbf only"
+        in text
+    )
 
 
 def test_the_text_is_bounded() -> None:
@@ -194,6 +221,9 @@ def changed(
                 for name in names
             }
             return list(agents), {**tasks, **less}
+        case AskPart(names, resource, part):
+            parts = {name: asking_part(tasks[name], resource, part) for name in names}
+            return list(agents), {**tasks, **parts}
         case Drop(names, constraint):
             given_up = {name: dict(without(tasks[name]))[constraint] for name in names}
             return list(agents), {**tasks, **given_up}
@@ -252,15 +282,12 @@ def test_every_change_that_is_told_helps(
     found = diagnose(agents, tasks, answer, Circumstances(capacity=agents))
     assert found.left_out <= len(answer.unplaced)
     for remedy in found.remedies:
-        match remedy:
-            case MoreAgents(like, count):
-                model = next(agent for agent in agents if agent.host == like)
-                more = [replace(model, agent_id=f"more{n}", host=f"m{n}") for n in range(count)]
-                assert isinstance(pack([*agents, *more], tasks), Placement)
-            case FreeTasks():
-                raise AssertionError("nothing runs")
-            case AskLess(names, resource, asked, enough):
-                assert 0 <= enough < asked
-                assert set(names) <= set(tasks), resource
+        changes = remedy.changes if isinstance(remedy, Together) else (remedy,)
+        then: tuple[list[AgentSnapshot], dict[str, TaskRequest]] = (list(agents), dict(tasks))
+        for change in changes:
+            then = changed(*then, change)
+            if isinstance(change, AskLess):
+                assert 0 < change.enough < change.asked, "to ask for nothing is no help"
+        assert isinstance(pack(*then, start=answer.partial), Placement), str(remedy)
     assert Explanation.from_json(found.to_json()) == found
     assert str(found)

@@ -168,7 +168,8 @@ def test_several_requests_of_a_task_may_share_an_interface_or_not_fit_on_it() ->
     large = [NicRequest.of("cbf", in_mbps=600), NicRequest.of("sdp", in_mbps=600)]
     answer = pack([agent], {"a": TaskRequest.of(nics=large)})
     assert isinstance(answer, Shortage)
-    assert "combination" in [lack.resource for lack in answer.nearest["a"][0].lacks]
+    (lack,) = answer.nearest["a"][0].lacks
+    assert lack.resource == "bandwidth in on all interfaces of cbf/sdp"
 
 
 def test_a_choice_of_devices_that_leads_nowhere_is_taken_back() -> None:

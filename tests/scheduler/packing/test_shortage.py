@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
+from scheduler.constraints import Constraint, Rule
 from scheduler.packing import Shortage, explain, pack
 from scheduler.packing.lacks import needs
+from scheduler.quantities import Ranges
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 from tests.scheduler.packing.machines import clusters, graphs, make_agent
@@ -67,7 +69,7 @@ def test_a_host_that_is_not_there() -> None:
 def test_a_subsystem_that_nobody_serves() -> None:
     agent = make_agent(subsystems=["cam"])
     found = shortage([agent], {"x": TaskRequest.of(subsystem="sdp")})
-    assert "does not serve subsystem sdp" in str(found)
+    assert "asks for subsystem sdp, there it is for cam only" in str(found)
 
 
 def test_never_apart_from_not_now() -> None:
@@ -189,11 +191,45 @@ def test_devices_that_hang_on_different_nodes_are_told_node_by_node() -> None:
 
 
 def test_a_node_that_lacks_nothing_is_not_blamed() -> None:
-    agent = make_agent(gpu_nodes=(0,), networks=(("cbf",),), gpu_0_compute=900)
+    agent = make_agent(gpu_nodes=(0, 0), networks=(("cbf",),), gpu_0_compute=900, gpu_1_compute=400)
     twice = [GpuRequest.of(0.5, 10, affinity=True)] * 2
     text = str(shortage([agent], {"f": TaskRequest.of(cores=1, gpus=twice)}))
-    assert "not on one NUMA node or not from separate devices" in text
+    assert "each thing asked for is there, but not from separate devices)" in text
     assert "on NUMA node 0" not in text
+
+
+def test_requests_that_one_device_must_serve_together_are_added_up() -> None:
+    agent = make_agent(gpu_nodes=(0,), networks=(("cbf", "sdp"),))
+    gpus = [GpuRequest.of(0.6, 10), GpuRequest.of(0.6, 10)]
+    text = str(shortage([agent], {"f": TaskRequest.of(gpus=gpus)}))
+    assert "gpu.compute on all GPUs together: f asks for 1.2" in text
+    nics = [NicRequest.of("cbf", in_mbps=600), NicRequest.of("sdp", in_mbps=600)]
+    text = str(shortage([agent], {"f": TaskRequest.of(nics=nics)}))
+    assert "bandwidth in on all interfaces of cbf/sdp: f asks for 1200 Mbit/s" in text
+
+
+def test_cores_that_come_along_are_told_apart_from_those_asked_for() -> None:
+    agent = make_agent(cores=(4, 4), cpus=3000)
+    text = str(shortage([agent], {"f": TaskRequest.of(cores=4)}))
+    assert "cpus with its cores: f asks for 4, the most free on one agent is 3" in text
+    taken = make_agent(cores=(3,), gpu_nodes=())
+    taken = replace(taken, free=replace(taken.free, ranges={"cores": Ranges(((0, 1),))}))
+    text = str(shortage([taken], {"f": TaskRequest.of(cores=1, numa_share=1)}))
+    assert "cores with those held for it on one NUMA node: f asks for 3" in text
+
+
+def test_a_host_that_is_none_is_told_with_the_one_that_may_be_meant() -> None:
+    agents = [make_agent("gpu01"), make_agent("cpu01")]
+    text = str(shortage(agents, {"f": TaskRequest.of(host="gpu1")}))
+    assert "asks for host gpu1, which is none of the agents; did you mean gpu01?" in text
+
+
+def test_what_agents_are_instead_is_told_of_all_of_them() -> None:
+    agents = [make_agent(host) for host in "abc"]
+    for constraint, told in (("equal", "a, b, c"), ("like", "a, b, c")):
+        asked = Constraint("host", Rule(constraint), "x")
+        text = str(shortage(agents, {"f": TaskRequest.of(constraints=[asked])}))
+        assert f"asks for host {constraint} x, there it is {told}" in text
 
 
 def test_multicast_that_an_interface_does_not_loop_back_is_told() -> None:
