@@ -25,7 +25,7 @@ def with_parent(
     command
         Program and arguments.
     number
-        What it is sent: SIGTERM to what has something to end itself.
+        What it is sent: SIGTERM where it has something to end itself, and needs nobody else for that.
     """
     setpriv = shutil.which(SETPRIV)
     if setpriv is None or shutil.which(command[0]) is None:  # who runs it is told what is not there

@@ -209,6 +209,7 @@ class Demo:
                 port=mesos_port,
                 timeout=30,
                 patience=40,
+                orphaned=signal.SIGTERM,  # it has tasks to end
             )
         async with self._step("The master controller"):
             await processes.start(

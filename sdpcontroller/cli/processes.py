@@ -43,7 +43,7 @@ class Processes:
     """Children, each in a session of its own, with a log file each.
 
     Ctrl-C on the terminal does not reach them: it is this object that ends them, in order, when its
-    context is left for whatever reason. Where it cannot (``kill -9``), they are told to end all at once.
+    context is left for whatever reason. Where it cannot (``kill -9``), they end all at once.
     """
 
     def __init__(self, log_dir: Path) -> None:
@@ -71,6 +71,7 @@ class Processes:
         port: int,
         timeout: float,
         patience: float = 15,
+        orphaned: signal.Signals = signal.SIGKILL,
     ) -> None:
         """Start a server and wait until it accepts connections.
 
@@ -88,6 +89,8 @@ class Processes:
             Seconds until it must listen.
         patience
             Seconds that it may take to end when it is told to.
+        orphaned
+            What it is sent when this process dies without having ended it.
 
         Raises
         ------
@@ -105,7 +108,7 @@ class Processes:
             raise ProcessError(
                 f"{name} cannot be started: something listens on port {port} already"
             )
-        child = await self._spawn(name, [*command, *arguments], patience)
+        child = await self._spawn(name, [*command, *arguments], patience, orphaned)
         try:
             async with asyncio.timeout(timeout):
                 while not await _listens(port):
@@ -124,16 +127,18 @@ class Processes:
         ProcessError
             If it fails, with the last lines of its log, or there is no such program.
         """
-        child = await self._spawn(name, command, patience=5)
+        child = await self._spawn(name, command, 5, signal.SIGKILL)
         if await child.process.wait():
             child.check_alive()
 
-    async def _spawn(self, name: str, command: Sequence[str], patience: float) -> _Child:
+    async def _spawn(
+        self, name: str, command: Sequence[str], patience: float, orphaned: signal.Signals
+    ) -> _Child:
         log = self._log_dir / f"{name}.log"
         with log.open("wb") as output:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *with_parent(command, signal.SIGTERM),
+                    *with_parent(command, orphaned),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=asyncio.subprocess.STDOUT,

@@ -308,7 +308,7 @@ class Stack:
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                with_parent(command, signal.SIGTERM),
+                with_parent(command, signal.SIGTERM if name == "cluster" else signal.SIGKILL),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.system import SDP, Run, Terminal, listens
+from tests.e2e.system import SDP, Run, Terminal, eventually, listens
 
 pytestmark = pytest.mark.e2e
 
@@ -49,3 +49,12 @@ def test_impatience_changes_nothing(run: Run) -> None:
             terminal.send(signal.SIGTERM)
         assert terminal.wait(timeout=BOUND) == INTERRUPTED, terminal.text[-4000:]
     assert run.left() == []
+
+
+def test_what_a_demonstration_has_started_ends_also_when_it_is_killed(run: Run) -> None:
+    with Terminal(run, [SDP, "demo", "--output", str(run.folder / "output")]) as terminal:
+        terminal.wait_for("Observing Demo field", timeout=300)
+        assert len(run.left()) >= 12  # services and tasks
+        terminal.send(signal.SIGKILL)
+        assert terminal.wait(timeout=BOUND) == -signal.SIGKILL
+        eventually("the end of all processes", lambda: run.left() == [], BOUND)
