@@ -10,7 +10,7 @@ from typing import Any
 import aiokatcp
 
 from katcp_iface.aggregates import RULES, task_counts
-from katcp_iface.bounded import MAX_LINE, BoundedServer
+from katcp_iface.bounded import MAX_LINE, PROTOCOL, BoundedServer
 from katcp_iface.cluster_requests import ClusterRequests, SystemRequests
 from katcp_iface.readings import (
     derived_status,
@@ -32,6 +32,10 @@ itself gives the same texts in answer to `?help` and `?help REQUEST`. A reply be
 `fail` and one line: what was asked, what was found, what to do. A request that failed has changed nothing,
 or was undone. Besides these there are the requests of every KATCP device: `?help`, `?watchdog`,
 `?version-list`, `?client-list`, `?log-level`, `?sensor-list`, `?sensor-value`, `?sensor-sampling`.
+
+It speaks KATCP 5.1 with message ids, bulk sampling of sensors and hints of timeouts (`{protocol}`): a client
+that waits as long as `?request-timeout-hint` says is told how a request ended, also one that failed because
+something took too long.
 
 A request that cannot be read (a line of more than {line} bytes, a character that must be escaped) fails, as
 far as its name and message id can be told; other malformed lines get a `#log error` inform each, five of a
@@ -67,7 +71,8 @@ _ITEM = re.compile(r"(\w+) : (.+)")
 
 def reference_page() -> str:
     """Return the page, in Markdown."""
-    return _INTRODUCTION.format(line=MAX_LINE) + "\n".join((*_sections(), *_sensors())) + "\n"
+    introduction = _INTRODUCTION.format(line=MAX_LINE, protocol=PROTOCOL)
+    return introduction + "\n".join((*_sections(), *_sensors())) + "\n"
 
 
 def _sensors() -> Iterator[str]:
