@@ -50,8 +50,7 @@ from scheduler.starting import _bind, _task_infos  # what a launch does between 
 from scheduler.taskinfo import waits
 from scheduler.tls import GoAheadTls
 from scheduler.topology import AgentSnapshot, Gpu, Nic, NumaNode, Topology
-from scheduler.topology.model import _parsed  # with the former, the memory of what agents advertise
-from scheduler.topology.offers import _known_attributes
+from scheduler.topology.model import _parsed  # the memory of what agents advertise
 
 AGENTS: Final = 60
 FEEDS: Final = {"f": "sim", "xb": "f", "ingest": "xb", "cal": "ingest", "vis_writer": "cal"}
@@ -247,7 +246,6 @@ async def longest_busy(event: bytes, run: GraphRun) -> float:
 
 def unseen(event: bytes) -> float:
     """Return the CPU seconds of making snapshots of agents that were never seen before."""
-    _known_attributes.cache_clear()
     _parsed.cache_clear()
     pool = OfferPool()
     pool.add(json.loads(event)["offers"]["offers"], 0.0)
@@ -274,7 +272,7 @@ async def _infos(run: GraphRun, claim: Claim) -> list[tuple[list[str], list[orjs
     bound = _bind(run, claim, list(run.entries.values()))
     infos = await _task_infos(cast(Equipment, told), run, claim, bound)
     return [
-        ([offer["id"]["value"] for offer in claim.offers[place]], list(written.values()))
+        (list(claim.agents[place].offer_ids), list(written.values()))
         for place, written in infos.items()
     ]
 

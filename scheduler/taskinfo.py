@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any, Final
@@ -163,30 +163,44 @@ def task_info(
         "agent_id": {"value": bound.assignment.agent_id},
         "name": task.name,
         "resources": ledger.draw(agent.advertised(bound.drawn)),
-        "command": {
-            "shell": False,
-            "value": command[0],
-            # Docker is given the value and all arguments; of a process the first argument is its own name.
-            "arguments": command if image is None else command[1:],
-            "environment": {
-                "variables": [{"name": n, "value": v} for n, v in sorted(environment.items())]
-            },
-        },
-        "kill_policy": {"grace_period": {"nanoseconds": int(template.kill_grace * 1e9)}},
+        "command": _command(image, command, environment),
+        "kill_policy": {"grace_period": _duration(template.kill_grace)},
         "labels": {"labels": [{"key": key, "value": value} for key, value in carried.items()]},
     }
     if template.max_run_time is not None:
-        limit = int((template.max_run_time + waits_seconds) * 1e9)
-        info["max_completion_time"] = {"nanoseconds": limit}
+        info["max_completion_time"] = _duration(template.max_run_time + waits_seconds)
     if image is not None:
         info["container"] = _container(image, bound)
-    if ports := bound.ports():
-        info["discovery"] = {
-            "visibility": "CLUSTER",
-            "name": task.name,
-            "ports": {"ports": [{"number": n, "name": name} for name, n in ports.items()]},
-        }
+    if template.request.ports:
+        info["discovery"] = _discovery(bound)
     return info
+
+
+def _duration(seconds: float) -> dict[str, int]:
+    return {"nanoseconds": int(seconds * 1e9)}
+
+
+def _command(
+    image: str | None, command: Sequence[str], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return Mesos' ``CommandInfo``.
+
+    Docker is given the value and all arguments; of a process the first argument is its own name.
+    """
+    return {
+        "shell": False,
+        "value": command[0],
+        "arguments": command if image is None else command[1:],
+        "environment": {
+            "variables": [{"name": n, "value": v} for n, v in sorted(environment.items())]
+        },
+    }
+
+
+def _discovery(bound: Bound) -> dict[str, Any]:
+    """Return Mesos' ``DiscoveryInfo``: whoever asks is told of the ports."""
+    ports = [{"number": number, "name": name} for name, number in bound.ports().items()]
+    return {"visibility": "CLUSTER", "name": bound.task.name, "ports": {"ports": ports}}
 
 
 def _container(image: str, bound: Bound) -> dict[str, Any]:

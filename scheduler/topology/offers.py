@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -220,19 +218,9 @@ def _messages(offer: Offer, name: str) -> list[Mapping[str, Any]]:
 
 
 def _attributes(offer: Offer) -> Mapping[str, str]:
-    # Not orjson: agents read what they advertise with this, and have the standard library.
-    return _known_attributes(json.dumps(_messages(offer, "attributes")))
-
-
-@functools.lru_cache(maxsize=20_000)
-def _known_attributes(written: str) -> Mapping[str, str]:
-    """Read attributes from their JSON: an agent sends them again, unchanged, with every offer."""
-    return _texts(json.loads(written))
-
-
-def _texts(entries: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
+    # Read anew with every offer, as to find out that they are the same costs no less; what follows is kept.
     attributes: dict[str, str] = {}
-    for entry in entries:
+    for entry in _messages(offer, "attributes"):
         name = entry.get("name")
         name = name if isinstance(name, str) else ""
         value = _attribute_text(name, entry)
