@@ -14,8 +14,11 @@ ca=$SDP_GO_AHEAD_CA unverified=$SDP_GO_AHEAD_UNVERIFIED
 unset SDP_GO_AHEAD_TOKEN SDP_GO_AHEAD_URLS SDP_GO_AHEAD_DEADLINE SDP_GO_AHEAD_CA SDP_GO_AHEAD_UNVERIFIED
 umask_before=$(umask)
 umask 077
-answer=${MESOS_SANDBOX:-.}/.go-ahead.$$
-complaint=$answer.err
+# The sandbox is where answers come to, and what clients complain; or what else can be written to.
+for folder in "${MESOS_SANDBOX:-.}" "${TMPDIR:-/tmp}" /dev/shm /tmp /run ''; do
+    answer=$folder/.go-ahead.$$ complaint=$folder/.go-ahead.$$.err
+    (set -C && : >"$answer" && : >"$complaint") 2>/dev/null && break
+done
 pending='' secret='' trust='' checks=yes encrypted=''
 case $urls in *https://*) encrypted=yes ;; esac
 
@@ -39,10 +42,17 @@ now() {
 }
 
 # Each becomes its client, so that the pid of the job is the client's. No command line shows the token.
-# Proxies are for the program, not for the controller.
+# Proxies are for the program, not for the controller. Whoever redirects is no controller, and nobody is told the
+# token who is none (but BusyBox' wget cannot be kept from following). After what is told comes its HTTP status,
+# where the client tells it.
+ask() { # at most 64 KiB of what is told
+    ulimit -c 0
+    ulimit -f 128
+    $client "$1"
+}
 ask_curl() {
     exec curl -q --silent --show-error --noproxy '*' ${trust:+--cacert "$trust"} \
-        --max-time 60 --config - "$1" <<EOF
+        --globoff --connect-timeout 5 --max-time 30 --write-out ' %{http_code}' --config - "$1" <<EOF
 header = "Authorization: Bearer $token"
 EOF
 }
@@ -51,22 +61,31 @@ ask_wget() { # BusyBox' one takes a header from its command line only, a body fr
     exec $wget -O - --post-file="$secret" ${trust:+--ca-certificate="$trust"} "$1"
 }
 ask_python3() {
-    exec python3 -c '
-import sys, urllib.error, urllib.request
+    exec python3 -I -c '
+import socket, sys, urllib.error, urllib.request
 url, trust = sys.argv[1:]
 head = {"Authorization": "Bearer " + sys.stdin.read().strip()}
-ways = [urllib.request.ProxyHandler({})]
+class Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+ways = [urllib.request.ProxyHandler({}), Stay]
+connect = socket.create_connection
+def connect_soon(address, _, *rest):
+    made = connect(address, 5, *rest)
+    made.settimeout(30)
+    return made
+socket.create_connection = connect_soon
 try:
     if url.startswith("https:"):
         import ssl
         ways.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trust or None)))
     try:
         answer = urllib.request.build_opener(*ways).open(
-            urllib.request.Request(url, headers=head), timeout=60
+            urllib.request.Request(url, headers=head), timeout=30
         )
     except urllib.error.HTTPError as error:
         answer = error
-    print(answer.read().decode(), end="")
+    print(answer.read(65536).decode(), answer.status, end="")
 except Exception as error:
     sys.exit(f"python3: {error}")
 ' "$1" "$trust" <<EOF
@@ -78,7 +97,9 @@ EOF
 keep_secret() {
     for folder in "${TMPDIR:-/tmp}" /dev/shm /tmp /run; do
         secret=$folder/.sdp-go-ahead.$$
-        (set -C && echo "token=$token" >"$secret") 2>/dev/null && return 0
+        (set -C && : >"$secret") 2>/dev/null || continue
+        echo "token=$token" 2>/dev/null >"$secret" && return 0
+        rm -f "$secret" # of a full disk
     done
     secret=''
     return 1
@@ -89,13 +110,13 @@ find_wget() {
     command -v wget >/dev/null 2>&1 || return 1
     case $(wget --version 2>/dev/null)$(wget --help 2>&1) in
         *GNU*)
-            wget='wget -nv --tries=1 --timeout=60'
+            wget='wget -nv --tries=1 --timeout=30 --connect-timeout=5 --max-redirect=0 --no-proxy'
             return
             ;;
-        *-T\ SEC*--post-file* | *--post-file*-T\ SEC*) wget='wget -q -T 60' ;;
+        *-T\ SEC*--post-file* | *--post-file*-T\ SEC*) wget='wget -q -T 30' ;;
         *--post-file*)
             wget='wget -q'
-            if command -v timeout >/dev/null 2>&1; then wget='timeout 60 wget -q'; fi
+            if command -v timeout >/dev/null 2>&1; then wget='timeout 30 wget -q'; fi
             ;;
         *) return 1 ;;
     esac
@@ -112,8 +133,11 @@ keep_trust() {
         printf '%s\n' $ca
     ) >"$trust"
 }
-# Sets $why to what a client has said.
+# Sets $why to what a client has said, or to an answer that lets nobody go.
 read_complaint() {
+    why=" ${line# }"
+    case $line in *[![:print:]]*) why=' no text' ;; esac
+    [ "$status" -ne 0 ] || return 0
     why=''
     while IFS= read -r line; do
         why="$why${line:+ $line}"
@@ -121,25 +145,31 @@ read_complaint() {
     done <"$complaint"
     why=${why%% after [0-9]*} # milliseconds, other ones each time
     why=${why%% More details here*}
-    why=$(printf '%.400s' "$why")
+}
+# Asks whom it is given first from now on: another one may be a host that is down, which takes its time.
+prefer() {
+    while [ "${urls%% *}" != "$1" ]; do urls="${urls#* } ${urls%% *}"; done
 }
 
-if command -v curl >/dev/null 2>&1; then
+if ! [ -e "$answer" ]; then
+    say "there is no folder that can be written to: set TMPDIR"
+    leave 125
+elif command -v curl >/dev/null 2>&1; then
     client=ask_curl
 elif command -v python3 >/dev/null 2>&1; then
     client=ask_python3
 elif ! find_wget; then
     say "none of curl, python3, wget (GNU, or BusyBox 1.34 and later) is there to ask with"
-    exit 125
+    leave 125
 elif [ -n "$encrypted" ] && [ -z "$checks$unverified" ]; then
     say "the controllers are asked over TLS, and BusyBox' wget cannot check their certificates:" \
         "put curl, python3 or GNU wget into the image (or start the controllers with --goahead-unverified)"
-    exit 125
+    leave 125
 elif keep_secret; then
     client=ask_wget
 else
     say "there is no folder for the file that wget needs: set TMPDIR"
-    exit 125
+    leave 125
 fi
 if [ -n "$ca" ] && [ -n "$encrypted" ] && [ -n "$checks" ]; then keep_trust; fi
 
@@ -149,7 +179,7 @@ while :; do
     failed=yes troubles=''
     for url in $urls; do
         pending=yes
-        $client "$url" >"$answer" 2>"$complaint" &
+        ask "$url" >"$answer" 2>"$complaint" &
         wait "$!"
         status=$?
         pending=
@@ -167,14 +197,15 @@ while :; do
                 say "the controller says: $line"
                 leave 126
                 ;;
-            '{"verdict": "not yet"'*) failed= ;;
-            '') [ "$status" -ne 0 ] || failed= ;; # not yet, too
+            '{"verdict": "not yet"'* | ' 204'*) failed= ;;
         esac
-        [ -n "$failed" ] || break
-        if [ "$status" -ne 0 ]; then
-            read_complaint
-            troubles="$troubles ${url%/tasks/*}:${why:- status $status of ${client#ask_}};"
+        if [ -z "$failed" ]; then
+            prefer "$url"
+            break
         fi
+        read_complaint
+        why=$(printf '%.400s' "${why:- status $status of ${client#ask_}}")
+        troubles="$troubles ${url%/tasks/*}:$why;"
     done
     if [ -n "$failed" ] && [ "$troubles" != "$said" ]; then # not at every try, for an hour
         said=$troubles
