@@ -3,9 +3,9 @@
 A command ends by the limits of its steps. Their sums are given here, those of a failure included: whoever
 gave up before would not be told why. Most commands take a thousandth of that. Not in the sums are a database
 or a Mesos master that is away, a task whose agent does not answer (it is waited for until Mesos gives the
-agent up), another command of the same product that a forced deconfigure waits for, and the delay that a
-configuration wants before its tasks end (``config.shutdown_delay``): clients ask once, before there is a
-product.
+agent up), what a fresh machine has to compile first, another command of the same product that a forced
+deconfigure waits for, and the delay that a configuration wants before its tasks end
+(``config.shutdown_delay``): clients ask once, before there is a product.
 """
 
 from __future__ import annotations
