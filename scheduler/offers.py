@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final
 
 from scheduler.errors import QuantityError
+from scheduler.packing import read_all
 from scheduler.quantities import (
     Millis,
     Ranges,
@@ -138,7 +139,10 @@ class OfferPool:
         """
         for agent_id in list(islice(self._changed, limit)):
             del self._changed[agent_id]
-            self._known[agent_id] = merge_agent(agent_id, list(self._of_agent[agent_id].values()))
+            found = merge_agent(agent_id, list(self._of_agent[agent_id].values()))
+            if not isinstance(found, Quarantined):
+                read_all(found)
+            self._known[agent_id] = found
         return bool(self._changed)
 
     def merged(self) -> MergedOffers:

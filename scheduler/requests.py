@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Self
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from scheduler.constraints import (
     Apart,
@@ -22,6 +23,7 @@ from scheduler.constraints import (
 )
 from scheduler.errors import RequestError
 from scheduler.quantities import Millis, format_millis, millis
+from scheduler.request_rows import TaskRow, WantRow, gpu_row, nic_row, task_row
 
 MAX_CORES: Final = 8192
 """Linux' own limit of logical CPUs (``NR_CPUS``)."""
@@ -36,8 +38,28 @@ def _require_amounts(owner: object, *names: str) -> None:
             raise RequestError(f"{name} is {format_millis(-amount)} below zero")
 
 
+Row = TypeVar("Row", TaskRow, WantRow)
+
+
+class _Written(Generic[Row]):
+    """Frozen data that has a row of itself ready: no field, since it says nothing that these do not."""
+
+    __slots__ = ("row",)
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    row: Row
+    """What packing reads."""
+
+    def _write(self, row: Row) -> None:
+        object.__setattr__(self, "row", row)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy by making anew: so the row is there again."""
+        return partial(type(self), **{f.name: getattr(self, f.name) for f in fields(self)}), ()
+
+
 @dataclass(frozen=True, slots=True)
-class GpuRequest:
+class GpuRequest(_Written[WantRow]):
     """A share of one GPU."""
 
     compute: Millis
@@ -68,6 +90,7 @@ class GpuRequest:
             raise RequestError(
                 f"an exclusive GPU is asked for with compute 1, not {format_millis(self.compute)}"
             )
+        self._write(gpu_row(self))
 
     @classmethod
     def of(
@@ -93,7 +116,7 @@ def _capability(text: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class NicRequest:
+class NicRequest(_Written[WantRow]):
     """Bandwidth of one interface on a logical network."""
 
     network: str
@@ -116,6 +139,7 @@ class NicRequest:
         for groups in (self.sends, self.receives):
             require_few("multicast groups of one interface", groups, 4096)
             require_distinct("multicast group", groups)
+        self._write(nic_row(self))
 
     @classmethod
     def of(
@@ -153,7 +177,7 @@ class VolumeRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRequest:
+class TaskRequest(_Written[TaskRow]):
     """Everything that one task needs from the one agent it runs on.
 
     Raises
@@ -216,6 +240,7 @@ class TaskRequest:
         named["volume"] = tuple(volume.name for volume in self.volumes)
         for what, names in named.items():
             require_distinct(what, names)
+        self._write(task_row(self))
 
     @classmethod
     def of(

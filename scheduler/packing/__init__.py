@@ -6,6 +6,7 @@ from scheduler.packing.check import missing, violations
 from scheduler.packing.circumstances import Circumstances, Idle, Occupant
 from scheduler.packing.diagnose import FIRST_STEPS, MORE_STEPS, diagnose, pack_or_explain, warm_up
 from scheduler.packing.explanation import Explanation, Verdict
+from scheduler.packing.readings import read_all
 from scheduler.packing.shortage import Lack, Nearest, Shortage, TooBig, Total
 from scheduler.packing.solve import ITERATIONS, pack, place
 
@@ -28,6 +29,7 @@ __all__ = [
     "pack",
     "pack_or_explain",
     "place",
+    "read_all",
     "violations",
     "warm_up",
 ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, islice
-from operator import attrgetter
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from scheduler.packing.arrays import (
     Kind,
 )
 from scheduler.packing.cores import CoreDemand, Granted, grant
-from scheduler.packing.counting import Pools, deal
+from scheduler.packing.counting import Pools, deal, starts
 from scheduler.packing.flat import Problem
 from scheduler.packing.slots import port_pools
 from scheduler.placement import Assignment
@@ -139,15 +138,15 @@ def _cut(numbers: Ints, lengths: Ints) -> _Numbers:
     if lengths.max() == 1:
         alone = zip(numbers.tolist())
         return [next(alone) if n else () for n in lengths.tolist()]
-    rest = iter(numbers.tolist())
-    return [tuple(islice(rest, n)) if n else () for n in lengths.tolist()]
+    flat = tuple(numbers.tolist())
+    return [flat[begin:end] for begin, end in pairwise(starts(lengths).tolist())]
 
 
 def _volumes(
     problem: Problem, spots: _Spots, requests: _Requests
 ) -> dict[str, Sequence[tuple[int, ...]]]:
     """Return what assignments say of volumes: their numbers, and whether their space is counted."""
-    if not any(map(attrgetter("volumes"), requests)):
+    if not problem.volumes:
         return {}
     numbers: _Numbers = []
     counted: list[tuple[bool, ...]] = []
@@ -164,8 +163,7 @@ def _whole_gpu_mem(
     problem: Problem, spots: _Spots, requests: _Requests, gpus: _Numbers
 ) -> dict[str, _Numbers]:
     """Return what assignments say of the memory of those GPUs that are exclusive: all of it."""
-    asked = chain.from_iterable(map(attrgetter("gpus"), requests))
-    if not any(map(attrgetter("exclusive"), asked)):
+    if not problem.exclusive:
         return {}
     found: _Numbers = []
     for agent, request, numbers in zip(spots.agent, requests, gpus, strict=True):

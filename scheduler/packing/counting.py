@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scheduler.packing.arrays import NOWHERE, Ints
 from scheduler.packing.compiled import compiled
@@ -33,46 +32,26 @@ def starts(lengths: Ints) -> Ints:
     return found
 
 
-def laid(sets: Sequence[Intervals]) -> tuple[Ints, Ints]:
+class Sets(NamedTuple):
+    """Sets of integers, packed: 64 bits for each number."""
+
+    intervals: bytes
+    """Begin and end of the intervals of one set after the other."""
+    counts: bytes
+    """How many each has."""
+
+
+def packed(*sets: Intervals) -> Sets:
+    """Pack sets."""
+    numbers = [number for intervals in sets for pair in intervals for number in pair]
+    return Sets(array("q", numbers).tobytes(), array("q", map(len, sets)).tobytes())
+
+
+def laid(sets: Sequence[Sets]) -> tuple[Ints, Ints]:
     """Return the intervals of all sets (any, 2), and where those of each begin (sets + 1,)."""
-    lengths = np.fromiter(map(len, sets), np.int64, len(sets))
-    flat = chain.from_iterable(chain.from_iterable(sets))
-    return np.fromiter(flat, np.int64).reshape(-1, 2), starts(lengths)
-
-
-@compiled
-def interleave(
-    one: Ints, n_one: Ints, other: Ints, n_other: Ints
-) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Put together the rows of two tables of which each member of a list owns some.
-
-    Parameters
-    ----------
-    n_one, n_other
-        (members,) how many of the next rows of a table are its own.
-
-    Returns
-    -------
-    first
-        (members + 1,) where the rows of each begin.
-    rows
-        Those of `one`, then those of `other`, member by member.
-    from_other
-        (rows,)
-    """
-    n, i, j = 0, 0, 0
-    first = np.zeros(len(n_one) + 1, np.int64)
-    rows = np.empty((len(one) + len(other), one.shape[1]), np.int64)
-    from_other = np.empty(len(rows), np.bool_)
-    for member in range(len(n_one)):
-        for _ in range(n_one[member]):
-            rows[n], from_other[n] = one[i], False
-            n, i = n + 1, i + 1
-        for _ in range(n_other[member]):
-            rows[n], from_other[n] = other[j], True
-            n, j = n + 1, j + 1
-        first[member + 1] = n
-    return first, rows, from_other
+    intervals = np.frombuffer(b"".join([of.intervals for of in sets]), np.int64)
+    counts = np.frombuffer(b"".join([of.counts for of in sets]), np.int64)
+    return intervals.reshape(-1, 2), starts(counts)
 
 
 @compiled

@@ -34,9 +34,9 @@ from scheduler.packing.arrays import (
 from scheduler.packing.counting import Pools, starts
 from scheduler.packing.layout import lay_out
 from scheduler.packing.names import Names
+from scheduler.packing.readings import Reading, read
 from scheduler.packing.relations import Tickets, Ties, device_tickets, ties, zone_tickets
 from scheduler.packing.rows import CACHES, Rows, rows_of
-from scheduler.packing.shapes import Frame, frames_of
 from scheduler.packing.siblings import Zones, rule_out, take_tickets
 from scheduler.packing.sizes import sizes
 from scheduler.packing.ties import keep_together
@@ -63,6 +63,10 @@ class Problem:
     """(tasks,) how many of its wants are for GPUs: the first ones."""
     cores: Pools
     """Of each node those of its logical CPUs that are free."""
+    volumes: bool
+    """Whether anybody asks for a volume."""
+    exclusive: bool
+    """Whether anybody asks for a GPU for itself."""
 
     @property
     def n_caches(self) -> int:
@@ -100,9 +104,11 @@ def flatten(
     tied, by_zone = ties(everyone), zone_tickets(everyone)
     names = Names(Traffic.of(running))
     rows = rows_of([request for _, request in items], names, tied)
-    frames = frames_of([agent.topology for agent in agents])
-    by_device = _device_tickets(rows, names, frames)
-    cluster, free, by_kind, cores = lay_out(agents, frames, names, (by_zone, by_device), tied.facts)
+    readings = list(map(read, agents))
+    by_device = _device_tickets(rows, names, readings)
+    cluster, free, by_kind, cores = lay_out(
+        agents, readings, names, (by_zone, by_device), tied.facts
+    )
     demand = _demand(rows, by_kind, cluster, (by_zone, by_device), tied)
     if siblings:
         places = Zones(agents, (*agents, *known), [task.agent_id for task in siblings])
@@ -110,12 +116,16 @@ def flatten(
         rule_out(cluster, demand, tied, places, len(items))
     if tied.facts:
         cluster, demand = keep_together(cluster, demand, free, tied)
-    return Problem(agents, items, cluster, demand, free, names.families(), rows.n_gpus, cores)
+    return Problem(
+        *(agents, items, cluster, demand, free, names.families(), rows.n_gpus, cores),
+        volumes=bool(names.volumes),
+        exclusive=names.exclusive,
+    )
 
 
-def _device_tickets(rows: Rows, names: Names, frames: Sequence[Frame]) -> Tickets:
+def _device_tickets(rows: Rows, names: Names, readings: Sequence[Reading]) -> Tickets:
     """Return the tickets of devices; in most graphs, nobody asks for anything that needs them."""
-    silent = names.multicast and any(frame.shape.silent for frame in frames)
+    silent = names.multicast and any(of.frame.shape.silent for of in readings)
     if not silent and not names.exclusive:
         return Tickets()
     return device_tickets(rows.asked(), loopback_off=silent)

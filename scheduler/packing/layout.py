@@ -10,8 +10,9 @@ from scheduler.packing.admission import Admission, GpuService, Multicast, NicSer
 from scheduler.packing.arrays import DEVICE, NO, YES, Bytes, Cluster, Floats, Ints, Kind
 from scheduler.packing.counting import Pools
 from scheduler.packing.names import Names
+from scheduler.packing.readings import Reading
 from scheduler.packing.relations import Tickets
-from scheduler.packing.shapes import Frame, Shape
+from scheduler.packing.shapes import Shape
 from scheduler.packing.sizes import weigh
 from scheduler.packing.slots import (
     Agents,
@@ -29,7 +30,7 @@ from scheduler.topology import Gpu, Nic
 
 def lay_out(
     agents: Agents,
-    frames: Sequence[Frame],
+    readings: Sequence[Reading],
     names: Names,
     tickets: tuple[Tickets, Tickets],
     tie_facts: Sequence[str],
@@ -38,8 +39,8 @@ def lay_out(
 
     Parameters
     ----------
-    frames
-        What follows from the topology of each agent.
+    readings
+        What is known of each agent.
     tickets
         Those of zones and those of devices.
     tie_facts
@@ -56,8 +57,8 @@ def lay_out(
         Of each node those of its logical CPUs that are free.
     """
     by_zone, by_device = tickets
-    fleet = Fleet(frames)
-    main = main_slots(agents, frames, fleet)
+    fleet = Fleet(readings)
+    main = main_slots(readings, fleet)
     if names.whole_cores:
         count_whole_cores(agents, main)
     more = MoreSlots(len(main.free))
@@ -74,20 +75,20 @@ def lay_out(
         serves=_services(agents, fleet, main, names),
         device_ticket=device_ticket,
         volume_slot=volume_slot,
-        admits=_admissions(agents, frames, names),
+        admits=_admissions(agents, readings, names),
         zone=np.array([zones(agents, fact) for fact in tie_facts], np.int64).reshape(
             len(tie_facts), len(agents)
         ),
-        rank=np.array([frame.priority for frame in frames], np.int64),
+        rank=np.array([reading.frame.priority for reading in readings], np.int64),
         weight=weight,
     )
     return cluster, free, by_kind, main.cores
 
 
-def _admissions(agents: Agents, frames: Sequence[Frame], names: Names) -> Bytes:
+def _admissions(agents: Agents, readings: Sequence[Reading], names: Names) -> Bytes:
     """Return `Cluster.admits`."""
     rows = np.empty((len(names.admissions), len(agents)), np.uint8)
-    anywhere = np.array([YES if frame.for_all else NO for frame in frames], np.uint8)
+    anywhere = np.array([YES if reading.frame.for_all else NO for reading in readings], np.uint8)
     for row, key in zip(rows, names.admissions, strict=True):
         row[:] = anywhere if key == Admission() else [key.grade(agent) for agent in agents]
     return rows

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from scheduler.packing.arrays import Ints
 from scheduler.packing.flat import Problem
-from scheduler.packing.greedy import each_fits_alone
-from scheduler.packing.totals import short_of_devices, short_of_own
+from scheduler.packing.totals import show
 
 
 def hopeless(problem: Problem, missing: Ints) -> bool:
@@ -20,9 +19,5 @@ def hopeless(problem: Problem, missing: Ints) -> bool:
     missing
         The numbers of those that were hard to place.
     """
-    cluster, demand, free = problem.cluster, problem.demand, problem.free
-    if short_of_own(cluster, demand, free) or short_of_devices(
-        cluster, demand, free, problem.family
-    ):
-        return True
-    return not each_fits_alone(cluster, demand, problem.empty_plan(), missing)
+    plan = problem.empty_plan()
+    return bool(show(problem.cluster, problem.demand, plan, problem.family, missing))

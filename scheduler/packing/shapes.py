@@ -6,7 +6,7 @@ of one kind share it. Numbers of nodes, slots and devices count from the agent's
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -24,7 +24,7 @@ from scheduler.packing.arrays import (
     Ints,
     Kind,
 )
-from scheduler.packing.counting import Intervals
+from scheduler.packing.counting import Sets, packed
 from scheduler.quantities import Millis
 from scheduler.topology import Gpu, Nic, Topology
 
@@ -63,8 +63,8 @@ class Frame(NamedTuple):
     """All that is used of a topology in every layout."""
 
     shape: Shape
-    cores: tuple[Intervals, ...]
-    """By node: its logical CPUs."""
+    cores: Sets
+    """A set for each node: its logical CPUs."""
     priority: Millis
     for_all: bool
     """Whether the agent serves tasks of no subsystem."""
@@ -75,14 +75,11 @@ _frames: Final[dict[int, tuple[Topology, Frame]]] = {}
 _shapes: Final[dict[Hashable, Shape]] = {}
 
 
-def frames_of(topologies: Sequence[Topology]) -> list[Frame]:
-    """Return what follows from each of these topologies."""
-    return [
-        found[1]
-        if (found := _frames.get(id(topology))) is not None and found[0] is topology
-        else _frame(topology)
-        for topology in topologies
-    ]
+def frame_of(topology: Topology) -> Frame:
+    """Return what follows from a topology."""
+    if (found := _frames.get(id(topology))) is not None and found[0] is topology:
+        return found[1]
+    return _frame(topology)
 
 
 def _frame(topology: Topology) -> Frame:
@@ -98,7 +95,7 @@ def _frame(topology: Topology) -> Frame:
     )
     if (shape := _shapes.get(key)) is None:
         shape = _shapes[key] = _shape(topology)
-    cores = tuple([node.cores.intervals for node in topology.numa])
+    cores = packed(*[node.cores.intervals for node in topology.numa])
     frame = Frame(shape, cores, topology.effective_priority, not topology.subsystems)
     _frames[id(topology)] = topology, frame
     return frame

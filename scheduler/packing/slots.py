@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, repeat
 from typing import Final, TypeVar
 
 import numpy as np
@@ -26,16 +25,10 @@ from scheduler.packing.arrays import (
     Kind,
 )
 from scheduler.packing.cores import caches, physical_cores, whole_ones, wholly_free
-from scheduler.packing.counting import (
-    Intervals,
-    Pools,
-    count_all,
-    count_common,
-    count_within,
-    laid,
-)
+from scheduler.packing.counting import Pools, count_all, count_common, count_within, laid
+from scheduler.packing.readings import Reading, amounts, read
 from scheduler.packing.relations import EXCLUSIVE, MULTICAST, Tickets
-from scheduler.packing.shapes import NOTHING, Frame, Shape
+from scheduler.packing.shapes import NOTHING, Shape
 from scheduler.packing.spreading import Catalogue, spread
 from scheduler.quantities import Ranges
 from scheduler.topology import AgentSnapshot
@@ -52,14 +45,6 @@ def zones(agents: Agents, fact: str) -> list[int]:
     numbers: dict[str, int] = {}
     told = [agent.fact(fact) for agent in agents]
     return [NOWHERE if v is None else numbers.setdefault(v, len(numbers)) for v in told]
-
-
-def bounded(amounts: Sequence[int], most: int) -> Ints:
-    """Return amounts as an array, none larger than `most`."""
-    try:
-        return np.minimum(np.fromiter(amounts, np.int64, len(amounts)), most)
-    except OverflowError:  # more than 64 bits hold
-        return np.array([min(amount, most) for amount in amounts], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +68,9 @@ class MainSlots:
 class Fleet:
     """The shapes of agents, and which of them each agent has."""
 
-    def __init__(self, frames: Sequence[Frame]) -> None:
+    def __init__(self, readings: Sequence[Reading]) -> None:
         numbers: dict[Shape, int] = {}
-        found = [numbers.setdefault(frame.shape, len(numbers)) for frame in frames]
+        found = [numbers.setdefault(one.frame.shape, len(numbers)) for one in readings]
         self.shapes: Final = tuple(numbers) or (NOTHING,)
         self.which: Final[Ints] = np.array(found, np.int64)
 
@@ -106,15 +91,16 @@ def joined(arrays: Sequence[NDArray[N]]) -> NDArray[N]:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def main_slots(agents: Agents, frames: Sequence[Frame], fleet: Fleet) -> MainSlots:
-    """Lay out agents, of which the topologies are known, one behind the other."""
+def main_slots(readings: Sequence[Reading], fleet: Fleet) -> MainSlots:
+    """Lay out agents one behind the other."""
     nodes, own, device, part, kinds, free, named = spread(fleet.catalogue(), fleet.which)
-    free[named] = bounded(_amounts(agents, frames), MOST - 1)
-    of_nodes = laid(list(chain.from_iterable([frame.cores for frame in frames])))
+    free[named] = amounts(readings)
+    of_nodes = laid([reading.frame.cores for reading in readings])
     nodes[:, NODE_CORES] = count_within(*of_nodes, 0, _MOST)
-    cores = Pools(*laid(_intervals(agents, "cores")), nodes[:, AGENT].copy(), *of_nodes)
+    free_cores = laid([reading.cores for reading in readings])
+    cores = Pools(*free_cores, nodes[:, AGENT].copy(), *of_nodes)
     free[nodes[:, CORES]] = count_all(cores)
-    ports = laid(_intervals(agents, "ports"))
+    ports = laid([reading.ports for reading in readings])
     free[own[:, OWN] + Kind.PORTS] = count_within(*ports, *PORTS.intervals[0])
     return MainSlots(free, kinds, nodes, own, device, part, cores)
 
@@ -123,25 +109,13 @@ def port_pools(agents: Agents) -> Pools:
     """Return the port numbers of each agent that a task can be given."""
     numbers = np.arange(len(agents))
     ports = np.repeat(np.array(PORTS.intervals, np.int64), len(agents), axis=0)
-    return Pools(*laid(_intervals(agents, "ports")), numbers, ports, np.arange(len(agents) + 1))
-
-
-def _amounts(agents: Agents, frames: Sequence[Frame]) -> list[int]:
-    """Return what is free of the scalar resources that are counted, agent by agent."""
-    amounts: list[int] = []
-    for agent, frame in zip(agents, frames, strict=True):
-        amounts += map(agent.free.scalars.get, frame.shape.names, repeat(0))
-    return amounts
+    free = laid([read(agent).ports for agent in agents])
+    return Pools(*free, numbers, ports, np.arange(len(agents) + 1))
 
 
 _NOTHING: Final = Ranges()
 _MOST: Final = 1 << 62
 """No member of a range is larger."""
-
-
-def _intervals(agents: Agents, name: str) -> list[Intervals]:
-    """Return what each agent has free of a resource that is a set of integers."""
-    return [agent.free.ranges.get(name, _NOTHING).intervals for agent in agents]
 
 
 def count_whole_cores(agents: Agents, main: MainSlots) -> None:

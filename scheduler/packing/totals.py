@@ -1,4 +1,4 @@
-"""Compiled: what all tasks ask for together, beside all that there is."""
+"""Compiled: what all tasks ask for together, beside all that there is, and each of them alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from scheduler.packing.arrays import (
     Cluster,
     Demand,
     Ints,
+    Plan,
 )
 from scheduler.packing.compiled import compiled, inlined
+from scheduler.packing.greedy import each_fits_alone
 
 
 @compiled
@@ -70,3 +72,21 @@ def short_of_devices(cluster: Cluster, demand: Demand, free: Ints, family: Ints)
         first[f] -= demand.want[w, 0]
         second[f] -= demand.want[w, 1]
     return any_below_zero(first) or any_below_zero(second)
+
+
+@compiled
+def show(cluster: Cluster, demand: Demand, plan: Plan, family: Ints, missing: Ints) -> bool:
+    """Whether the totals, or one of the missing tasks alone, show that not everything can be placed.
+
+    Parameters
+    ----------
+    plan
+        With nothing placed.
+    family
+        As in :class:`~scheduler.packing.flat.Problem`.
+    """
+    if short_of_own(cluster, demand, plan.free):
+        return True
+    if short_of_devices(cluster, demand, plan.free, family):
+        return True
+    return not each_fits_alone(cluster, demand, plan, missing)

@@ -18,8 +18,16 @@ Offer = Mapping[str, Any]
 """An ``Offer`` message of Mesos' v1 scheduler API, in its JSON form."""
 
 
+class _Readable:
+    """Room for what packing has read of a snapshot; no field, since it says nothing that these do not."""
+
+    __slots__ = ("reading",)
+
+    reading: object
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSnapshot:
+class AgentSnapshot(_Readable):
     """One agent as it is known at one moment: what it is made of, and what of it is offered."""
 
     agent_id: str

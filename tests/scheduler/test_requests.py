@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -97,3 +99,27 @@ def test_the_reference_has_exactly_the_fields_that_there_are(kind: type) -> None
     assert section is not None, f"{kind.__name__} has no section in {REFERENCE.name}"
     told = re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE)
     assert told == [field.name for field in fields(kind)]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda task: pickle.loads(pickle.dumps(task))])  # noqa: S301
+def test_a_copy_of_a_request_has_its_row(copied: Callable[[TaskRequest], TaskRequest]) -> None:
+    task = TaskRequest.of(cores=2, gpus=[GpuRequest.of(0.5, 1)], nics=[NicRequest.of("cbf")])
+    assert copied(task) == task
+    assert copied(task).row == task.row
+
+
+def test_requests_that_other_devices_serve_are_told_apart() -> None:
+    wants: list[GpuRequest | NicRequest] = [
+        GpuRequest(1000, 1),
+        GpuRequest(1000, 1, name="None"),
+        GpuRequest(1000, 1, name="None None"),
+        GpuRequest(1000, 1, min_capability=(8, 0)),
+        GpuRequest(1000, 1, exclusive=True),
+        NicRequest("cbf", 1, 1),
+        NicRequest("cbf", 1, 1, ibverbs=True),
+        NicRequest("cbf", 1, 1, sends=("239.0.0.1",)),
+        NicRequest("cbf", 1, 1, receives=("239.0.0.1",)),
+    ]
+    assert len({want.row.service for want in wants}) == len(wants)
+    assert GpuRequest(5, 5, affinity=True).row.service == wants[0].row.service
+    assert NicRequest("cbf", 5, 5, affinity=True).row.service == wants[5].row.service

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from scheduler.packing import Shortage, pack, shapes
 from scheduler.packing.arrays import NODE_CORES, NOWHERE
-from scheduler.packing.counting import Pools, count_all, count_common, deal, laid
+from scheduler.packing.counting import Pools, count_all, count_common, deal, laid, packed
 from scheduler.packing.flat import Problem, flatten
-from scheduler.packing.shapes import Frame, frames_of
+from scheduler.packing.readings import read, read_all
+from scheduler.packing.shapes import frame_of
 from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, TaskRequest
-from scheduler.topology import AgentSnapshot, NumaNode, Topology
+from scheduler.topology import AgentSnapshot, NumaNode
 from tests.scheduler.packing.machines import clusters, graphs, make_agent
 
 Cluster = tuple[AgentSnapshot, ...]
@@ -25,10 +26,6 @@ Tasks = dict[str, TaskRequest]
 
 intervals = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=4)
 ranges = st.builds(lambda found: Ranges.of((b, b + n) for b, n in found), intervals)
-
-
-def _frame_of(topology: Topology) -> Frame:
-    return frames_of([topology])[0]
 
 
 def _forget() -> None:
@@ -63,6 +60,16 @@ def test_what_is_free_is_read_anew_each_time() -> None:
     assert isinstance(pack([less], tasks), Shortage)
 
 
+def test_an_agent_is_read_once_and_another_snapshot_of_it_anew() -> None:
+    agent = make_agent()
+    read_all([agent])
+    assert read(agent) is read(agent)
+    other = replace(agent, free=replace(agent.free, scalars={**agent.free.scalars, "mem": 1000}))
+    assert agent == replace(agent)  # what was read is no part of it
+    assert read(other).amounts != read(agent).amounts
+    assert read(other).frame is read(agent).frame
+
+
 def test_machines_that_differ_are_laid_out_differently() -> None:
     agent = make_agent(node_mem=3)
     topology = agent.topology
@@ -76,14 +83,14 @@ def test_machines_that_differ_are_laid_out_differently() -> None:
         replace(topology, nics=(replace(nic, multicast_loopback=False), *topology.nics[1:])),
         replace(topology, numa=(replace(node, mem_mib=None), *topology.numa[1:])),
     )
-    assert len({_frame_of(other).shape for other in (topology, *others)}) == 1 + len(others)
+    assert len({frame_of(other).shape for other in (topology, *others)}) == 1 + len(others)
     fewer = replace(topology, numa=(NumaNode(Ranges(((0, 2),)), 3), *topology.numa[1:]))
-    assert _frame_of(fewer).shape is _frame_of(topology).shape
-    assert _frame_of(fewer).cores[0] == ((0, 2),)
+    assert frame_of(fewer).shape is frame_of(topology).shape
+    assert frame_of(fewer).cores == packed(((0, 2),), topology.numa[1].cores.intervals)
     laid_out = flatten([replace(agent, topology=fewer)], {}).cluster.places
     assert laid_out[:2, NODE_CORES].tolist() == [3, 4]
     named = replace(topology, gpus=(replace(gpu, uuid="u", device="/dev/g"), *topology.gpus[1:]))
-    assert _frame_of(named).shape is _frame_of(topology).shape
+    assert frame_of(named).shape is frame_of(topology).shape
 
 
 def test_no_more_topologies_are_kept_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +112,8 @@ def test_what_sets_have_in_common_is_counted_and_dealt_out(
 ) -> None:
     others = [other for _, of_one in sets for other in of_one]
     owner = np.repeat(np.arange(len(sets)), [len(of_one) for _, of_one in sets])
-    one = laid([one.intervals for one, _ in sets])
-    pools = Pools(*one, owner, *laid([other.intervals for other in others]))
+    one = laid([packed(one.intervals) for one, _ in sets])
+    pools = Pools(*one, owner, *laid([packed(other.intervals) for other in others]))
     common = [sorted(set(one) & set(other)) for one, of_one in sets for other in of_one]
     assert count_all(pools).tolist() == [len(members) for members in common]
     pairs = [(one, other) for one, of_one in sets for other in of_one]
