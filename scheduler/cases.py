@@ -19,6 +19,8 @@ LEVELS: Final = 4
 """While nothing changes, a graph is searched for so often again, with twice the steps each time."""
 EXPLAIN_SECONDS: Final = 5.0
 """Between two explanations of the same case, however often it is tried in vain."""
+NO_OFFERS: Final = 3.0
+"""Seconds without offers after which it is told what the whole cluster lacks: they may be on their way."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +33,7 @@ class Case:
     """Since when it waits; time of the event loop's clock."""
     shortage: Shortage | None = None
     agents: Agents = ()
-    """What the shortage is of."""
+    """What the shortage is of; none: no offers have come yet."""
     explanation: Explanation | None = None
     explained: Shortage | None = None
     """What the explanation is of: it holds until there is another, even if it is not of the last attempt."""
@@ -51,7 +53,8 @@ class Case:
 
     def explainable(self, now: float) -> bool:
         """Whether there is something new to explain."""
-        return self.shortage is not self.explained and now >= self.explain_at
+        due = self.explain_at if self.agents else max(self.explain_at, self.since + NO_OFFERS)
+        return self.shortage is not self.explained and now >= due
 
     @property
     def claimed(self) -> Claim | None:
@@ -78,7 +81,7 @@ class Case:
             return self.limited
         if self.explanation is not None:
             return str(self.explanation)
-        if self.shortage is not None:
+        if self.shortage is not None and self.agents:
             return str(self.shortage)
         if self.waiting.fixed:
             fixed, requests = self.waiting.fixed, self.waiting.requests

@@ -29,7 +29,8 @@ class Closing:
 
     async def drain(self, host: str, reason: str) -> None:
         """Let a host get no new tasks; raises ``JournalError`` if that could not be written."""
-        await self._record({**self.closures.drained, host: reason[:MAX_REASON]})
+        said = "".join(c if c.isprintable() else " " for c in reason[:MAX_REASON])
+        await self._record({**self.closures.drained, host: said})
 
     async def undrain(self, host: str) -> None:
         """Let a host get new tasks again; raises as :meth:`drain`."""

@@ -25,6 +25,7 @@ from scheduler.packing import (
 )
 from scheduler.placement import Placement, Running
 from scheduler.places import Agents
+from scheduler.quantities import Resources
 from scheduler.reservations import State, Waiting, narrowed, seen_from
 from scheduler.scene import Scene
 from scheduler.topology import AgentSnapshot
@@ -92,12 +93,20 @@ class Placing:
         Parameters
         ----------
         agents
-            Those on which it was tried.
+            Those on which it was tried; none, if nothing was offered: then nothing is free.
         idle
             Those that cannot be had.
         """
         state = narrowed(scene.state(), waiting.queue.roles)
         movable = self._movable(state, waiting)
+        if not agents:
+            agents = [
+                replace(a, free=Resources())
+                for a in state.ceilings or ()
+                if not self.shut(waiting, a)
+            ]
+            found = pack(agents, waiting.requests, iterations=1, capacity=state.ceilings)
+            shortage = found if isinstance(found, Shortage) else shortage
         seen, around = seen_from(state, self.open(agents, waiting), movable)
         around = replace(around, idle=idle, running=self.beside(waiting))
         return diagnose(seen, waiting.requests, shortage, around)

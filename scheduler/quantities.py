@@ -222,6 +222,8 @@ def read_resource(entry: Mapping[str, Any]) -> tuple[str, Millis | Ranges]:
             return name, Ranges.of([(_whole(r["begin"]), _whole(r["end"])) for r in pairs])
     except (KeyError, TypeError, AttributeError) as exc:
         raise QuantityError(f"malformed resource {entry!r}: {exc!r}") from exc
+    except QuantityError as exc:
+        raise QuantityError(f"{name[:80]}: {exc}") from exc
     if kind != "SET":  # sets exist in Mesos; nothing of ours is one
         raise QuantityError(f"resource {name!r} has unknown type {kind!r}")
     return name, 0

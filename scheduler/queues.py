@@ -396,7 +396,7 @@ class LaunchQueue:
             if shortage.never:
                 # What is free now does not matter then, and without offers it would look like nothing at all.
                 case.refuse(shortage.hopeless + self._unread())
-            elif agents:
+            elif agents or (case.shortage is None and self.cluster.totals() is not None):
                 case.shortage, case.agents = shortage, agents
 
     def _unread(self) -> str:

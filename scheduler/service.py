@@ -43,6 +43,7 @@ from scheduler.runs import GraphRun, LateValues, Runs, TaskEntry
 from scheduler.shutdown import kill_until_dead
 from scheduler.subscription import Subscription, Timing
 from scheduler.tls import GoAheadTls
+from scheduler.validation import require_seconds
 from scheduler.views import AgentsChanged, BatchResult
 
 logger = logging.getLogger(__name__)
@@ -307,6 +308,7 @@ class Scheduler(Questions):
             If there has been no Mesos master for longer than one takes to fail over.
         """
         _, graphs = self._ready(with_master=True)
+        require_seconds(timeout)
         waits_in = self._queue_named(queue)
         if self._images is not None:
             graph = await pinned(graph, self._images)
@@ -400,6 +402,7 @@ class Scheduler(Questions):
             If the intent could not be written.
         """
         equipment, graphs = self._ready(with_master=True)
+        require_seconds(timeout)
         run = self._runs.get(graph_id)
         if run is None:
             raise RestartError(f"there is no graph {graph_id}")
@@ -447,6 +450,7 @@ class Scheduler(Questions):
         """
         equipment, graphs = self._ready()
         batch.check(graph)
+        require_seconds(timeout)
         waits_in = self._queue_named(queue)
         if self._images is not None:
             graph = await pinned(graph, self._images)

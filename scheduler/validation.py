@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from scheduler import templates
 from scheduler.constraints import Relation
+from scheduler.errors import GraphError
 from scheduler.graph import EdgeKind, LogicalGraph, ReadyKind, TaskTemplate
 
 MAX_TASKS = 5000
@@ -39,6 +40,12 @@ _ORDERS = (
     ("order of resolution (RESOLVED)", (EdgeKind.RESOLVED,)),
     ("killing order (KILL)", (EdgeKind.KILL,)),
 )
+
+
+def require_seconds(timeout: float) -> None:
+    """Refuse what is no time to wait for: nothing is ever later than NaN."""
+    if math.isnan(timeout):
+        raise GraphError("its timeout is not a number of seconds")
 
 
 def problems(graph: LogicalGraph, values: Collection[str] = ()) -> list[str]:

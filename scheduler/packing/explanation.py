@@ -276,7 +276,7 @@ class Explanation:
             )
             yield from some([f"  - {remedy}" for remedy in self.remedies])
         elif self.tried:
-            yield f"No change was found that would help, nor several together ({self.tried} were tried)."
+            yield f"No change was found that would help, nor several together ({self.tried} tried)."
 
     def _telling(self) -> tuple[Binding, ...]:
         """Return what is worth telling of what binds now."""

@@ -11,9 +11,11 @@ what asks for k·t or more counts k times (a Chvátal-Gomory cut).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
 
 from scheduler.packing.flat import needs_node
 from scheduler.packing.pools import Devices, Group, Pool, TaskClass, own_of
@@ -22,6 +24,8 @@ from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 
 MOST_CUTS: Final = 400
 """Rows for pieces, over all pools; those that lose most room are taken."""
+MOST_ENTRIES: Final = 400_000
+"""Entries of all these rows: where thousands of different tasks draw on each pool, there are fewer."""
 FEW: Final = 8
 """A threshold is worth a cut only if fewer pieces than this go into the largest slot."""
 
@@ -34,6 +38,19 @@ class Item(NamedTuple):
     column: int
     amount: Millis
     times: int
+
+
+class _Cut(NamedTuple):
+    """A row for pieces that could be made."""
+
+    loss: float
+    """The part of the pool that is no use for them."""
+    group: int
+    pool: Pool
+    items: Sequence[Item]
+    piece: Millis
+    room: int
+    """For how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +119,8 @@ def formulate(classes: Sequence[TaskClass], groups: Sequence[Group]) -> Programm
         placed.append(everywhere[1:])
     programme.equations += links
     programme.limits += _zones(classes, groups, placed)
-    cuts: list[tuple[float, Row]] = []
-    for g, pool, items in programme.draws.values():
-        programme.limits.append(_amounts_row(g, pool, items))
-        cuts += _cuts(g, pool, items)
-    cuts.sort(key=lambda cut: -cut[0])
-    programme.limits += [row for _, row in cuts[:MOST_CUTS]]
+    programme.limits += [_amounts_row(*drawn) for drawn in programme.draws.values()]
+    programme.limits += _cuts(cut for drawn in programme.draws.values() for cut in _pieces(*drawn))
     return programme
 
 
@@ -221,17 +234,28 @@ def _amounts_row(g: int, pool: Pool, items: Sequence[Item]) -> Row:
     return Row(coefficients, pool.free / scale, (g,), pool)
 
 
-def _cuts(g: int, pool: Pool, items: Sequence[Item]) -> Iterator[tuple[float, Row]]:
-    """Yield rows for pieces, each with the part of the pool that is no use for them."""
-    largest = max(pool.members, default=0)
-    for piece in {item.amount for item in items}:
-        if not largest < FEW * piece:
-            continue
-        room = sum(free // piece for free in pool.members)
-        if not room * piece < pool.free:
-            continue
+def _pieces(g: int, pool: Pool, items: Sequence[Item]) -> Iterator[_Cut]:
+    """Yield the pieces for which a part of the pool is no use."""
+    pieces = np.array(sorted({item.amount for item in items}), np.int64)
+    sizes, counts = np.unique(np.array(pool.members, np.int64), return_counts=True)
+    pieces = pieces[pieces * FEW > max(pool.members, default=0)]
+    room = np.zeros(len(pieces), np.int64)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        room += count * (size // pieces)
+    for piece, n in zip(pieces.tolist(), room.tolist(), strict=True):
+        if n * piece < pool.free:
+            yield _Cut(1 - n * piece / pool.free, g, pool, items, piece, n)
+
+
+def _cuts(every: Iterable[_Cut]) -> Iterator[Row]:
+    """Yield rows for pieces, those first that lose most room."""
+    left = MOST_ENTRIES
+    for cut in sorted(every, key=lambda cut: -cut.loss)[:MOST_CUTS]:
+        if len(cut.items) > left:
+            return
+        left -= len(cut.items)
         coefficients: dict[int, float] = {}
-        for item in items:
-            if pieces := item.amount // piece * item.times:
+        for item in cut.items:
+            if pieces := item.amount // cut.piece * item.times:
                 coefficients[item.column] = coefficients.get(item.column, 0.0) + pieces
-        yield 1 - room * piece / pool.free, Row(coefficients, room, (g,), pool, piece)
+        yield Row(coefficients, cut.room, (cut.group,), cut.pool, cut.piece)

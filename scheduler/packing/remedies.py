@@ -42,6 +42,8 @@ ROOMY: Final = 100_000
 """Tasks times agents up to which all these trials end within a second; of more, fewer are made."""
 KINDS: Final = 4
 """Kinds of agents of which more are tried, and kinds of tasks of which smaller ones are."""
+MOST_KINDS: Final = 500
+"""Different requests of which a part is tried together."""
 MOST_MORE: Final = 16
 """Agents that are added at most."""
 PARTS: Final = 16
@@ -318,7 +320,7 @@ def _smaller(case: Case, trials: Trials) -> Iterator[Remedy]:
                 yield from _ask_less(case, task_class, dimension, trials)
     for binding in case.bindings[:KINDS]:
         competing = [c for c in classes if set(binding.tasks).intersection(c.tasks)]
-        if len(competing) > 1:
+        if 1 < len(competing) <= MOST_KINDS:
             yield from _ask_part(case, competing, binding, trials)
 
 

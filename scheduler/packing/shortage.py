@@ -73,7 +73,11 @@ class TooBig:
         """Say it for people, of several tasks of which the same is true."""
         names = listed(tasks)
         if self.lack is None:
-            near = f"no agent has room, {self.nearest}" if self.nearest else "there is no agent"
+            near = (
+                f"no agent has room, {self.nearest}"
+                if self.nearest
+                else "there is no agent that takes tasks"
+            )
             return f"{names}: {near}"
         if self.lack.resource == ADMISSION:
             return f"{names}: no agent that takes tasks will do: {self.lack.fact}"

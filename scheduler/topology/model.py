@@ -12,6 +12,8 @@ from scheduler.quantities import Millis, Ranges, Resources, format_millis
 from scheduler.topology import legacy, schema
 from scheduler.topology.parts import Gpu, Nic, NumaNode, Volume, mesos_text, refuse, require_text
 
+_RANGES = frozenset(("cores", "ports"))
+_SCALARS = frozenset(("cpus", "mem", "disk"))
 _COUNTED = re.compile(r"(numa|gpu|nic|volume)\.([0-9]+)\.(mem|compute|in|out|disk)")
 
 
@@ -173,6 +175,10 @@ class Topology:
         TopologyError
             If a core is in no node, a device does not exist, or more is free than there is.
         """
+        for name in _RANGES.intersection(free.scalars):
+            refuse(name, format_millis(free.scalars[name]), "expected ranges, as [0-7]")
+        for name in _SCALARS.intersection(free.ranges):
+            refuse(name, free.ranges[name], "expected a number")
         if stray := free.ranges.get("cores", Ranges()) - self.cores:
             raise TopologyError(f"cores={stray}: in no NUMA node (see sdp.numa.N.cores)")
         for name, amount in free.scalars.items():

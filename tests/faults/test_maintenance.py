@@ -96,6 +96,18 @@ async def test_inverse_offers_are_answered_by_what_we_hold(tmp_path: Path) -> No
 
 
 @in_virtual_time
+async def test_a_reason_is_one_line(tmp_path: Path) -> None:
+    """It is told in explanations and logs, and on terminals."""
+    async with World(tmp_path, agents=1) as world, world.scheduler() as scheduler:
+        await scheduler.drain("agent0", "a fan\nis loud \x1b[31m, s’il vous plaît")
+        await until(
+            lambda: (
+                [v.drained for v in scheduler.agents()] == ["a fan is loud  [31m, s’il vous plaît"]
+            )
+        )
+
+
+@in_virtual_time
 async def test_a_drained_host_gets_nothing_new_and_that_is_remembered(tmp_path: Path) -> None:
     journal = MemoryJournal()
     async with World(tmp_path, agents=2) as world:

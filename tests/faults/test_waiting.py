@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.embedded import AgentSpec
-from scheduler.errors import GraphError, JournalError, LaunchError, NeverFitsError
+from scheduler.errors import GraphError, JournalError, LaunchError, NeverFitsError, NoFitError
 from scheduler.graph import Edge, EdgeKind, PhysicalGraph
 from scheduler.journal import MemoryJournal, TaskRecord
 from scheduler.packing import Explanation, Verdict
@@ -385,6 +385,44 @@ async def test_what_is_unreserved_comes_in_the_role_in_which_it_is_needed(tmp_pa
         plan = await scheduler.plan(asking("y", 2))
         assert isinstance(plan, Placement), "in role b, or what is left of it in role a"
         assert isinstance(await scheduler.plan(asking("y", 3)), Explanation)
+
+
+@in_virtual_time
+async def test_where_nothing_is_offered_it_is_told_what_would_have_to_end(tmp_path: Path) -> None:
+    """Everything of every agent is in use: then no offers come, and that alone helps nobody."""
+    everything = TaskRequest.of(cpus=2, mem_mib=1024)
+    async with World(tmp_path, agents=2) as world, world.scheduler() as scheduler:
+        await scheduler.launch(
+            physical("g", *(shell(f"t{n}", "x", request=everything) for n in range(2))), timeout=60
+        )
+        launch = asyncio.create_task(scheduler.launch(asking("x", 1), timeout=30))
+        await until(lambda: "With any one of these" in scheduler.explain("x"))
+        told = scheduler.explain("x")
+        assert "cpus: x.t asks for 1, the most free on one agent is 0" in told
+        assert "they can once enough has ended" in told and "the end of g" in told
+        with pytest.raises(NoFitError, match="the end of g"):
+            await launch
+        for host in ("agent0", "agent1"):
+            world.operations.deactivate(world.agents[host].info.id)
+        await asyncio.sleep(10)
+        with pytest.raises(NoFitError, match=r"Not counted: agent0 \(deactivated\)"):
+            await scheduler.launch(asking("y", 1), timeout=30)
+
+
+@in_virtual_time
+async def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
+    """Nothing is ever later than NaN: it waited for ever."""
+    async with World(tmp_path, agents=1) as world, world.scheduler() as scheduler:
+        await asyncio.sleep(5)
+        nan = float("nan")
+        for request in (
+            scheduler.launch(asking("x", 9), timeout=nan),
+            scheduler.run_batch(asking("x", 9), timeout=nan),
+            scheduler.restart_task("x", "x.t", timeout=nan),
+        ):
+            with pytest.raises(GraphError, match="not a number of seconds"):
+                await request
+        assert scheduler.graphs() == ()
 
 
 @in_virtual_time

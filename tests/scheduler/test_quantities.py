@@ -149,6 +149,13 @@ def test_any_message_is_resources_or_refused(messages: list[object]) -> None:
     assert all(value > 0 for value in amount.scalars.values())
 
 
+@pytest.mark.parametrize("value", [-1.0, float("nan"), 1e300, "x"])
+def test_a_malformed_resource_is_named(value: object) -> None:
+    message = {"name": "gpu.0.mem", "type": "SCALAR", "scalar": {"value": value}}
+    with pytest.raises(QuantityError, match=r"^gpu\.0\.mem: .* is not a quantity"):
+        Resources.from_mesos([message])
+
+
 @pytest.mark.parametrize("end", [1.5, "3", -1, 10**18, None])
 def test_members_of_ranges_are_whole_numbers(end: object) -> None:
     message = {"name": "cores", "type": "RANGES", "ranges": {"range": [{"begin": 0, "end": end}]}}

@@ -243,6 +243,8 @@ def test_contradictions_are_refused_with_attribute_value_and_rule(
         (Resources({"gpu.0.compute": 1001}), "gpu.0.compute=1.001: more than its capacity 1"),
         (Resources({"nic.0.in": 40_000_001}), "nic.0.in=40000.001: more than its capacity 40000"),
         (Resources({}, {"cores": Ranges(((7, 9),))}), "cores=[8-9]: in no NUMA node"),
+        (Resources({"cores": 8000}), "cores=8: expected ranges, as [0-7]"),
+        (Resources({}, {"cpus": Ranges(((0, 7),))}), "cpus=[0-7]: expected a number"),
     ],
 )
 def test_free_resources_that_the_machine_cannot_have_are_refused(

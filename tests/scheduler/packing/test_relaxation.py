@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 
 from scheduler.constraints import Apart
-from scheduler.packing import Shortage, pack, pools, relaxation
+from scheduler.packing import Shortage, pack, pools, programme, relaxation
 from scheduler.packing.pools import classes_of, groups_of
+from scheduler.packing.programme import formulate
 from scheduler.packing.relaxation import relax
 from scheduler.placement import Placement
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
@@ -145,6 +146,25 @@ def test_what_is_alike_is_looked_at_together() -> None:
     (group,) = groups
     assert len(group.agents) == 50
     assert group.copies == [400, 400]
+
+
+def test_many_different_tasks_make_no_more_rows_than_can_be_solved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of each amount as many rows as there are amounts, each with all tasks: that grew with the square."""
+    tasks = {f"t{n}": TaskRequest.of(mem_mib=400 + n) for n in range(60)}
+    agents = [make_agent(host) for host in "abcd"]
+    classes = classes_of(tasks)
+    groups = groups_of(agents, classes)
+    assert groups is not None and len(classes) == 60
+
+    def pieces() -> list[int]:
+        return [len(row.coefficients) for row in formulate(classes, groups).limits if row.piece]
+
+    assert len(pieces()) > 20 and sum(pieces()) > 1000
+    monkeypatch.setattr(programme, "MOST_ENTRIES", 1000)
+    assert 0 < sum(pieces()) <= 1000
+    assert relax(agents, tasks).infeasible, "those rows are left that lose most"
 
 
 def test_what_would_take_too_long_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
