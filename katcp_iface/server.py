@@ -9,7 +9,7 @@ from typing import Final
 from katcp_iface.bounded import Limits, Observed
 from katcp_iface.cluster_requests import SystemRequests
 from katcp_iface.mirror import SensorMirror
-from scheduler.listening import stop_accepting
+from scheduler.listening import begin, stop_accepting
 from sdpcontroller.control import ControlPlane
 
 DEFAULT_PORT: Final = 5001
@@ -84,7 +84,7 @@ class KatcpServer:
             self._unlisten = self._control.listen(self._mirror)
         try:
             await self._mirror.catch_up()
-            await self._server.start()
+            await begin(self._server.start(), self._server.stop)
         except BaseException:
             self._stop_listening()
             raise

@@ -93,7 +93,8 @@ class Calls:
 
     def join(self) -> None:
         """Wait until no call is being made."""
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     # ------------------------------------------------------------------ subscriptions
 

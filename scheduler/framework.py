@@ -24,6 +24,7 @@ from scheduler import pymesos_driver
 from scheduler.calls import Call, Calls
 from scheduler.errors import FrameworkError
 from scheduler.figures import Figures, NoFigures
+from scheduler.listening import begin
 from scheduler.task import StatusUpdate, read_status
 
 logger = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class Framework:
     async def start(self) -> None:
         """Begin to subscribe; the outcome comes as an event."""
         self._calls.start()
-        await asyncio.to_thread(self._driver.start)
+        await begin(asyncio.to_thread(self._driver.start))
 
     async def stop(self, *, teardown: bool) -> None:
         """End the link; with `teardown`, Mesos forgets us and kills all our tasks.

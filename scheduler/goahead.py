@@ -43,6 +43,7 @@ from aiohttp import web
 
 from scheduler.errors import LaunchError
 from scheduler.https import site
+from scheduler.listening import begin
 from scheduler.tls import GoAheadTls
 
 POLL_SECONDS: Final = 20.0
@@ -145,7 +146,7 @@ class GoAhead:
         application.router.add_post("/tasks/{task_id}/go-ahead", self._ask_by_form)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        await site(self._runner, self._host, self._port, self._tls).start()
+        await begin(site(self._runner, self._host, self._port, self._tls).start(), self.stop)
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -152,7 +152,11 @@ class Scheduler(Questions):
     # ------------------------------------------------------------------ life
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.close(teardown=False)
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -226,11 +230,12 @@ class Scheduler(Questions):
         FrameworkError
             If Mesos could not be told to tear down. Everything else is closed all the same.
         """
-        if self._background.closed or self._framework is None:
+        if self._background.closed:
             return
         await self._background.close()
         try:
-            await self._framework.stop(teardown=teardown)
+            if self._framework is not None:
+                await self._framework.stop(teardown=teardown)
             if teardown:
                 await self._journal.record_framework_id(None)
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -17,6 +17,7 @@ import aiokatcp
 
 from scheduler.embedded.executors import Launch, Outcome, Running
 from scheduler.goahead import TOKEN_ENV, URLS_ENV
+from scheduler.listening import begin
 from sdpcontroller.children import with_parent
 
 TERMINATED: Final = Outcome(False, "Command terminated with signal Terminated")
@@ -91,7 +92,7 @@ class InProcessTask(ABC):
     async def listen(self, stack: contextlib.AsyncExitStack) -> None:
         """Listen on all ports: with KATCP, a Redis, or something that hangs up on whoever comes."""
         for name, port in self.ports.items():
-            await _whole(self._serve(stack, name, port))
+            await begin(self._serve(stack, name, port))
 
     async def _serve(self, stack: contextlib.AsyncExitStack, name: str, port: int) -> None:
         if name == "katcp":
@@ -145,16 +146,6 @@ class InProcessTask(ABC):
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
         return outcome
-
-
-async def _whole(begin: Coroutine[Any, Any, None]) -> None:
-    """Begin something to its end, also when cancelled: a server cut in its beginning listens for ever."""
-    beginning = asyncio.ensure_future(begin)
-    try:
-        await asyncio.shield(beginning)
-    except asyncio.CancelledError:
-        await asyncio.gather(beginning, return_exceptions=True)
-        raise
 
 
 def session() -> aiohttp.ClientSession:

@@ -32,7 +32,7 @@ from scheduler.embedded.recovery import Recover, recover
 from scheduler.embedded.registry import Registry, RegistryKind
 from scheduler.embedded.scheduler_api import SchedulerApi
 from scheduler.errors import ClusterError
-from scheduler.listening import SocketSite
+from scheduler.listening import SocketSite, begin
 
 logger = logging.getLogger(__name__)
 
@@ -301,7 +301,7 @@ class Cluster:
             )
             await self._runner.setup()
             self._site = SocketSite(self._runner, listener)
-            await self._site.start()
+            await begin(self._site.start(), self._runner.cleanup)
         except BaseException:
             listener.close()
             raise

@@ -8,7 +8,7 @@ from typing import Any, Final
 import aiokatcp
 
 from pipelines.catalogue import CORRELATOR, EXPORTED_SENSORS
-from scheduler.listening import stop_accepting
+from scheduler.listening import begin, stop_accepting
 
 HEAPS: Final = "input-heaps-total"
 """The sensor that grows while a capture is on, where there is one."""
@@ -48,6 +48,10 @@ class StandInProgram(aiokatcp.DeviceServer):
         for name, description in EXPORTED_SENSORS.get(kind, {}).items():
             whole = not name.endswith(("fraction", "rate", "rms"))
             self.sensors.add(_sensor(int if whole else float, name, description))
+
+    async def start(self) -> None:
+        """Begin to listen; it is as if nothing had been when that is cancelled."""
+        await begin(super().start(), self.stop)
 
     async def stop(self, cancel: bool = True) -> None:
         """Stop, and take leave of all clients."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from scheduler.https import site
+from scheduler.listening import begin
 from sdpcontroller.control import ControlPlane
 from sdpcontroller.metrics.counted import Metrics
 from sdpcontroller.metrics.exported import Exported
@@ -52,7 +53,7 @@ async def serve(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:
-        await site(runner, host, port, tls).start()
+        await begin(site(runner, host, port, tls).start())
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
