@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Final
 
 from scheduler.errors import ImageError
 from scheduler.images.names import DOCKER_HUB
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 2**20
 _HUB_KEYS: Final = frozenset(("https://index.docker.io/v1/", "index.docker.io", DOCKER_HUB))
@@ -33,7 +36,8 @@ class Credentials:
 def read_credentials(path: Path) -> Mapping[str, Credentials]:
     """Read credentials by registry (``HOST[:PORT]``).
 
-    Credential helpers are not run; entries without credentials of their own are passed over.
+    Credential helpers are not run, which is logged; entries without credentials of their own are passed over.
+    Where a registry has several entries, by path, that of the whole registry counts.
 
     Raises
     ------
@@ -55,11 +59,24 @@ def read_credentials(path: Path) -> Mapping[str, Credentials]:
     auths = document.get("auths", {}) if isinstance(document, dict) else None
     if not isinstance(auths, dict):
         raise ImageError(f"{path}: expected an object with 'auths' by registry")
+    if helped := _helped(document):
+        logger.warning(
+            "%s: the credentials for %s are kept by helpers, which are not run here: put them into the file",
+            path,
+            ", ".join(helped),
+        )
     found = {}
-    for key, entry in auths.items():
+    for key, entry in sorted(auths.items(), key=lambda item: -item[0].count("/")):
         if (credentials := _read(path, key, entry)) is not None:
             found[_host(key)] = credentials
     return found
+
+
+def _helped(document: Mapping[str, object]) -> list[str]:
+    """Return for which registries others keep the credentials."""
+    helpers = document.get("credHelpers")
+    found = [str(key)[:100] for key in helpers] if isinstance(helpers, Mapping) else []
+    return found + (["all others"] if document.get("credsStore") else [])
 
 
 def _host(key: str) -> str:
@@ -78,8 +95,8 @@ def _read(path: Path, key: str, entry: object) -> Credentials | None:
     if not auth:
         return None
     try:
-        text = base64.b64decode(auth, validate=True).decode()
-    except (TypeError, ValueError, binascii.Error):
+        text = base64.b64decode(auth.strip(), validate=True).decode()
+    except (AttributeError, TypeError, ValueError, binascii.Error):
         raise wrong from None
     user, colon, secret = text.partition(":")
     if not colon:

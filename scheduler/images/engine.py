@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -46,15 +47,19 @@ class EngineImages:
             raise ImageError(f"the Docker engine does not tell of {name}: {exc.message}") from exc
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
             raise ImageError(f"the Docker engine does not tell of {name}: {exc!r}") from exc
+        if not isinstance(found, Mapping):
+            raise ImageError(f"the Docker engine tells something else of {name}")
         return _read(name, asked, found)
 
 
 def _read(name: str, asked: ImageName, found: Mapping[str, Any]) -> ResolvedImage:
     labels = read_labels(found.get("Config"))
-    for text in found.get("RepoDigests") or ():
-        known = ImageName.parse(text)
-        if (known.host, known.path) == (asked.host, asked.path) and known.digest:
-            return ResolvedImage(name, str(asked.at(known.digest)), known.digest, labels)
+    digests = found.get("RepoDigests")
+    for text in digests if isinstance(digests, list) else ():
+        with contextlib.suppress(ImageError, TypeError):  # «<none>@<none>», from old engines
+            known = ImageName.parse(text)
+            if (known.host, known.path) == (asked.host, asked.path) and known.digest:
+                return ResolvedImage(name, str(asked.at(known.digest)), known.digest, labels)
     image_id = found.get("Id")
     if not isinstance(image_id, str) or DIGEST.fullmatch(image_id) is None:
         raise ImageError(f"the Docker engine tells no id of {name}")

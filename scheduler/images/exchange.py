@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -28,6 +30,12 @@ MAX_REDIRECTS: Final = 3
 MAX_TOKEN: Final = 64 * 1024
 MAX_TOKENS: Final = 1000
 CONNECT_SECONDS: Final = 5.0
+BUSY: Final = (429, 500, 502, 503, 504)
+"""Statuses that may be others a moment later."""
+PAUSES: Final = (0.5, 1.5)
+"""Seconds before a question that met one of them is asked again."""
+MAX_PAUSE: Final = 10.0
+"""Seconds for which a registry may ask us to wait; who asks for more is asked by somebody else later."""
 _CHALLENGE: Final = re.compile(r'([A-Za-z_]{1,40})="([^"\\]{0,1000})"')
 
 
@@ -41,6 +49,8 @@ class Answer:
     """``Docker-Content-Digest``, unchecked; empty if it does not say."""
     challenge: str = ""
     """``WWW-Authenticate``."""
+    retry_after: float = 0.0
+    """Seconds after which it wants to be asked again; 0 if it does not say."""
 
 
 class Exchange:
@@ -98,14 +108,16 @@ class Exchange:
         scheme = "http" if image.host in self._plain else "https"
         url = f"{scheme}://{image.api_host}/v2/{image.path}/{path}"
         key = image.host, image.path
-        answer = await self._send(method, url, most, accept, self._tokens.get(key))
+        answer = await _patiently(
+            lambda: self._send(method, url, most, accept, self._tokens.get(key))
+        )
         if answer.status == 401:
             self._tokens.pop(key, None)
             authorization = await self._authorize(image, answer.challenge, scheme)
             if len(self._tokens) >= MAX_TOKENS:
                 self._tokens.clear()
             self._tokens[key] = authorization
-            answer = await self._send(method, url, most, accept, authorization)
+            answer = await _patiently(lambda: self._send(method, url, most, accept, authorization))
         if answer.status in (401, 403):
             who = "with" if image.host in self._credentials else "without"
             raise ImageError(f"{image.host} does not let us see {image}, {who} credentials")
@@ -140,7 +152,9 @@ class Exchange:
         if kind.lower() == "basic" and credentials is not None:
             return credentials.basic
         if kind.lower() != "bearer":
-            raise ImageError(f"{image.host} wants credentials for {image}, and there are none")
+            raise ImageError(
+                f"{image.host} wants credentials for {image}, and there are none (helpers are not run)"
+            )
         asked = {key.lower(): value for key, value in _CHALLENGE.findall(rest)}
         realm = urlsplit(asked.get("realm", ""))
         if not realm.netloc or realm.scheme not in ("https", scheme) or realm.username is not None:
@@ -154,10 +168,14 @@ class Exchange:
         if service := asked.get("service"):
             query["service"] = service
         headers = {} if credentials is None else {"Authorization": credentials.basic}
-        async with self._session.get(
-            asked["realm"], params=query, headers=headers, allow_redirects=False
-        ) as response:
-            answer = await _read(response, MAX_TOKEN)
+
+        async def fetch() -> Answer:
+            async with self._session.get(
+                asked["realm"], params=query, headers=headers, allow_redirects=False
+            ) as response:
+                return await _read(response, MAX_TOKEN)
+
+        answer = await _patiently(fetch)
         where = urlsplit(asked["realm"]).netloc
         if answer.status != 200:
             raise ImageError(f"{where} gives no token for {image}: it answers {answer.status}")
@@ -169,6 +187,16 @@ class Exchange:
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise ImageError(f"{where} gives something that is no token for {image}")
         return f"Bearer {token}"
+
+
+async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask again where a registry is busy, after as long as it says; the answer is the last one."""
+    for pause in PAUSES:
+        answer = await ask()
+        if answer.status not in BUSY or answer.retry_after > MAX_PAUSE:
+            return answer
+        await asyncio.sleep(max(pause, answer.retry_after))
+    return await ask()
 
 
 def _next_url(url: str, location: str) -> str:
@@ -193,4 +221,12 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> Answer:
         bytes(body),
         headers.get("Docker-Content-Digest", ""),
         headers.get("WWW-Authenticate", "")[:4000],
+        _seconds(headers.get("Retry-After", "")),
     )
+
+
+def _seconds(text: str) -> float:
+    """Return how long ``Retry-After`` says; a date, which some send, is longer than anybody waits."""
+    if not text.strip():
+        return 0.0
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else inf

@@ -9,6 +9,7 @@ from typing import Final, Self
 from scheduler.errors import ImageError
 
 DOCKER_HUB: Final = "docker.io"
+_HUB_NAMES: Final = (DOCKER_HUB, "index.docker.io")
 _HUB_HOST: Final = "registry-1.docker.io"
 """Where Docker Hub's registry answers."""
 MAX_NAME: Final = 1000
@@ -49,7 +50,7 @@ class ImageName:
         host, path = match["host"], match["path"]
         if host is not None and not _is_host(host):  # the first part of a path on Docker Hub
             host, path = None, f"{host}/{path}"
-        if host is None:
+        if host is None or host in _HUB_NAMES:
             host, path = DOCKER_HUB, path if "/" in path else f"library/{path}"
         return cls(host, path, match["tag"] or "latest", match["digest"] or "")
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import ssl
 from collections.abc import Collection, Mapping
+from math import isfinite
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,9 +22,11 @@ import aiohttp
 from scheduler.errors import ImageError
 from scheduler.images.credentials import Credentials
 from scheduler.images.engine import read_labels
-from scheduler.images.exchange import MANIFEST_TYPES, Answer, Exchange
+from scheduler.images.exchange import BUSY, MANIFEST_TYPES, Answer, Exchange
 from scheduler.images.names import DIGEST, ImageName
 from scheduler.images.resolver import ResolvedImage
+
+logger = logging.getLogger(__name__)
 
 SECONDS: Final = 20.0
 MAX_MANIFEST: Final = 4 * 2**20
@@ -33,6 +37,10 @@ _INDEXES: Final = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+
+
+class _NotNowError(ImageError):
+    """A registry cannot answer at the moment."""
 
 
 class RegistryImages:
@@ -106,8 +114,20 @@ class RegistryImages:
 
     async def _resolve(self, exchange: Exchange, name: str, image: ImageName) -> ResolvedImage:
         digest = image.digest or await self._digest(exchange, image)
-        labels = await self._read_labels(exchange, image, digest) if self._labels else {}
+        labels = await self._known_labels(exchange, image, digest) if self._labels else {}
         return ResolvedImage(name, str(image.at(digest)), digest, labels)
+
+    async def _known_labels(
+        self, exchange: Exchange, image: ImageName, digest: str
+    ) -> dict[str, str]:
+        """Return the labels; none where nobody answers: what is to be run is known without them."""
+        try:
+            async with asyncio.timeout(self._seconds / 2):
+                return await self._read_labels(exchange, image, digest)
+        except (TimeoutError, aiohttp.ClientError, _NotNowError) as exc:
+            why = str(exc) or type(exc).__name__
+            logger.warning("the labels of %s cannot be read: %.300s", image.at(digest), why)
+            return {}
 
     async def _digest(self, exchange: Exchange, image: ImageName) -> str:
         """Ask for the digest alone; read the manifest where the registry does not tell it so."""
@@ -157,6 +177,10 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
 def _require_found(answer: Answer, image: ImageName) -> None:
     if answer.status == 404:
         raise ImageError(f"{image.host} has no image {image}")
+    if answer.status in BUSY:
+        when = f"in {answer.retry_after:g} s" if isfinite(answer.retry_after) else "much later"
+        later = f", and wants to be asked {when}" if answer.retry_after else ""
+        raise _NotNowError(f"{image.host} answers {answer.status} when asked for {image}{later}")
     if answer.status != 200:
         raise ImageError(f"{image.host} answers {answer.status} when asked for {image}")
 

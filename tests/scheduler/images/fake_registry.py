@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -38,6 +39,12 @@ class FakeRegistry:
     redirect_to: str = ""
     status: int = 0
     """Answered to everything, where not 0."""
+    busy: list[int] = field(default_factory=list)
+    """Answered to the next questions; 0: nothing is wrong."""
+    retry_after: str = ""
+    """``Retry-After`` of these."""
+    blob_fault: str = ""
+    """What is wrong with the blobs: they are where nobody is, or are never sent, or not now."""
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """Type and body by tag and by digest."""
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -82,8 +89,9 @@ class FakeRegistry:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         authorization = request.headers.get("Authorization", "")
         self.requests.append((request.method, request.path, authorization))
-        if self.status:
-            return web.Response(status=self.status)
+        if status := (self.busy.pop(0) if self.busy else 0) or self.status:
+            headers = {"Retry-After": self.retry_after} if self.retry_after else {}
+            return web.Response(status=status, headers=headers)
         if request.path == "/token":
             return self._give_token(request, authorization)
         if refusal := self._refusal(authorization):
@@ -92,6 +100,8 @@ class FakeRegistry:
         if request.path.startswith("/v2/sdp/cal/manifests/"):
             return self._manifest(request, parts[-1])
         if request.path.startswith("/v2/sdp/cal/blobs/"):
+            if self.blob_fault == "silent":
+                await asyncio.sleep(3600)
             return self._blob(request, parts[-1])
         return web.Response(status=404)
 
@@ -129,6 +139,8 @@ class FakeRegistry:
         return web.Response(body=body, headers=headers)
 
     def _blob(self, request: web.Request, digest: str) -> web.Response:
+        if self.blob_fault == "busy":
+            return web.Response(status=503)
         if self.redirects:
             self.redirects -= 1
             location = self.redirect_to or str(request.url)
@@ -143,7 +155,7 @@ async def serving(
     """Let it listen on a free port of this machine."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", registry.answer)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "localhost", 0, ssl_context=tls)
     await site.start()

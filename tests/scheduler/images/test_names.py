@@ -21,7 +21,10 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
     [
         ("ubuntu", "docker.io", "library/ubuntu", "latest"),
         ("ska/cal:1.0", "docker.io", "ska/cal", "1.0"),
+        ("docker.io/ubuntu", "docker.io", "library/ubuntu", "latest"),
+        ("index.docker.io/ska/cal", "docker.io", "ska/cal", "latest"),
         ("localhost/cal", "localhost", "cal", "latest"),
+        ("Registry/cal", "Registry", "cal", "latest"),
         ("registry.kat.ac.za:5000/katsdpcal:x", "registry.kat.ac.za:5000", "katsdpcal", "x"),
         ("[::1]:5000/a/b__c", "[::1]:5000", "a/b__c", "latest"),
     ],
@@ -70,6 +73,26 @@ def test_credentials_are_read_and_never_shown(tmp_path: Path) -> None:
     assert found["registry:5000"] == Credentials("sdp", "top:secret")
     assert found["registry:5000"].basic == f"Basic {auth}"
     assert "secret" not in repr(found)
+
+
+def test_forms_that_docker_and_others_write_are_read(tmp_path: Path) -> None:
+    auth = base64.b64encode(b"u:p").decode()
+    auths = {
+        "r:5000": {"auth": auth + "\n"},
+        "r:5000/team": {"username": "team", "password": "t"},
+        "https://s/v2/": {"auth": auth},
+    }
+    found = read_credentials(write(tmp_path, {"auths": auths}))
+    assert found == {"r:5000": Credentials("u", "p"), "s": Credentials("u", "p")}
+
+
+def test_helpers_are_not_run_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    document = {"auths": {"r": {}}, "credHelpers": {"r": "ecr-login"}, "credsStore": "desktop"}
+    assert read_credentials(write(tmp_path, document)) == {}
+    assert "r, all others" in caplog.text
+    assert "not run" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scheduler.errors import ImageError
-from scheduler.images import Credentials, RegistryImages
+from scheduler.images import Credentials, RegistryImages, exchange
 from tests.scheduler.images.fake_registry import OCI_MANIFEST, FakeRegistry, serving, sha256
 
 
@@ -96,12 +96,63 @@ async def test_what_is_not_there_and_what_fails_is_told(registry: FakeRegistry) 
     registry.add("v1")
     with pytest.raises(ImageError, match=r"has no image .*sdp/cal:v2"):
         await resolve(registry, "v2")
-    registry.status = 503
-    with pytest.raises(ImageError, match="answers 503"):
+    registry.status, registry.retry_after = 503, "60"
+    with pytest.raises(ImageError, match=r"answers 503 .* in 60 s"):
         await resolve(registry)
     registry.port = 1
     with pytest.raises(ImageError, match="localhost:1 does not tell"):
         await resolve(registry)
+
+
+# ---------------------------------------------------------------------- registries that are busy, or half there
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "PAUSES", (0.01, 0.02))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("status", exchange.BUSY)
+async def test_a_registry_that_is_busy_for_a_moment_is_asked_again(
+    registry: FakeRegistry, status: int
+) -> None:
+    """Also where it is the place of tokens."""
+    registry.bearer = "t0ken"
+    digest = registry.add("v1")
+    registry.busy = [status, status, 0, status]
+    assert (await resolve(registry)).digest == digest
+
+
+async def test_who_asks_us_to_wait_is_waited_for(registry: FakeRegistry) -> None:
+    digest = registry.add("v1")
+    registry.busy, registry.retry_after = [429], "1"
+    began = asyncio.get_running_loop().time()
+    assert (await resolve(registry)).digest == digest
+    assert asyncio.get_running_loop().time() - began >= 1
+
+
+@pytest.mark.parametrize("later", ["3600", "Fri, 31 Dec 2999 23:59:59 GMT", "-1"])
+async def test_who_asks_us_to_wait_for_long_is_told(registry: FakeRegistry, later: str) -> None:
+    registry.add("v1")
+    registry.status, registry.retry_after = 429, later
+    with pytest.raises(ImageError, match=r"answers 429 .*wants to be asked (in 3600 s|much later)"):
+        await resolve(registry)
+    assert len(registry.requests) == 2, "HEAD and GET, once each"
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("how", ["nobody", "busy", "silent"])
+async def test_where_labels_cannot_be_had_the_image_is_run_all_the_same(
+    registry: FakeRegistry, how: str, unused_port: int
+) -> None:
+    """Blobs are often somewhere else, where a controller may have no way to."""
+    digest = registry.add("v1", index=False, version="1")
+    registry.blob_fault = how
+    if how == "nobody":
+        registry.redirects, registry.redirect_to = 1, f"http://localhost:{unused_port}/x"
+    found = await resolve(registry, seconds=1.0)
+    assert (found.digest, found.labels) == (digest, {})
 
 
 # ---------------------------------------------------------------------- hostile registries

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.errors import ImageError
-from scheduler.images import CachedImages, EngineImages, ImageName, ResolvedImage, pinned
+from scheduler.images import CachedImages, EngineImages, ImageName, ResolvedImage, engine, pinned
 from scheduler.images import resolver as resolver_module
 from scheduler.requests import GpuRequest, TaskRequest
 from tests.scheduler.programs import physical, shell
@@ -182,6 +182,12 @@ async def test_the_engine_tells_of_what_it_has(image: tuple[str, str]) -> None:
     assert found.digest in (image_id, found.reference, found.reference.rpartition("@")[2])
     with pytest.raises(ImageError, match="has no image"):
         await EngineImages().resolve(name + "-not")
+
+
+@pytest.mark.parametrize("digests", [["<none>@<none>"], [5, None], {"a": 1}, None])
+def test_digests_of_an_engine_that_are_none_are_passed_over(digests: object) -> None:
+    found = {"Id": DIGEST, "RepoDigests": digests}
+    assert engine._read("cal", ImageName.parse("cal"), found).digest == DIGEST
 
 
 async def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
