@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scheduler.errors import JournalError
 from scheduler.graph import PhysicalGraph
-from scheduler.placement import Placement
+from scheduler.placement import Assignment, Placement
 from scheduler.task import Death, TaskState
 
 
@@ -53,10 +53,14 @@ class TaskRecord:
     """What its go-ahead carries; None before it was let through."""
     preempted: bool = False
     """Whether it was told to end to make room: that uses up no attempt, whoever sees it end."""
+    assignment: Assignment | None = None
+    """Its place; None before it has one, and in what was recorded before task records told it."""
 
     def to_json(self) -> dict[str, Any]:
         """Write as plain data that :meth:`from_json` reads back to an equal record."""
-        data: dict[str, Any] = _TASK.dump_python(self, mode="json")
+        data: dict[str, Any] = _TASK.dump_python(self, mode="json", exclude={"assignment"})
+        if self.assignment is not None:
+            data["assignment"] = self.assignment.unusual()
         return data
 
     @classmethod
@@ -80,14 +84,8 @@ _TASK: TypeAdapter[TaskRecord] = TypeAdapter(TaskRecord)
 _PLACEMENT: TypeAdapter[Placement] = TypeAdapter(Placement)
 
 
-def placement_to_json(placement: Placement) -> dict[str, Any]:
-    """Write as plain data that :func:`placement_from_json` reads back to an equal placement."""
-    data: dict[str, Any] = _PLACEMENT.dump_python(placement, mode="json")
-    return data
-
-
 def placement_from_json(data: object) -> Placement:
-    """Read what :func:`placement_to_json` wrote.
+    """Read the record of a graph's placement, as it was written before task records told their places.
 
     Raises
     ------
@@ -108,7 +106,7 @@ class JournalState:
     graphs: Mapping[str, PhysicalGraph] = field(default_factory=dict)
     """By graph id."""
     placements: Mapping[str, Placement] = field(default_factory=dict)
-    """By graph id."""
+    """By graph id, of graphs that were placed before task records told their places."""
     tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
     """By task id."""
     phases: Mapping[str, GraphPhase] = field(default_factory=dict)
@@ -134,9 +132,6 @@ class Journal(Protocol):
     async def record_phase(self, graph_id: str, phase: GraphPhase) -> None:
         """Keep what is being done with a graph."""
 
-    async def record_placement(self, graph_id: str, placement: Placement) -> None:
-        """Keep where a graph goes, in place of an older placement of it."""
-
     async def record_task(self, record: TaskRecord) -> None:
         """Keep the newest state of a task, by its task id."""
 
@@ -144,7 +139,7 @@ class Journal(Protocol):
         """Keep which hosts get no new tasks, and why, in place of all that was kept of this."""
 
     async def forget_graph(self, graph_id: str) -> None:
-        """Drop a graph with its phase, its placement and all its task records."""
+        """Drop a graph with its phase and all its task records."""
 
     async def load(self) -> JournalState:
         """Return everything that was kept."""
@@ -173,11 +168,6 @@ class MemoryJournal:
         """Keep the hosts that get no new tasks."""
         self._state = replace(self._state, drained=dict(drained))
 
-    async def record_placement(self, graph_id: str, placement: Placement) -> None:
-        """Keep a placement."""
-        placements = {**self._state.placements, graph_id: placement}
-        self._state = replace(self._state, placements=placements)
-
     async def record_task(self, record: TaskRecord) -> None:
         """Keep a task record."""
         self._state = replace(self._state, tasks={**self._state.tasks, record.task_id: record})
@@ -188,7 +178,6 @@ class MemoryJournal:
         self._state = replace(
             state,
             graphs={k: v for k, v in state.graphs.items() if k != graph_id},
-            placements={k: v for k, v in state.placements.items() if k != graph_id},
             tasks={k: v for k, v in state.tasks.items() if v.graph_id != graph_id},
             phases={k: v for k, v in state.phases.items() if k != graph_id},
         )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -36,8 +36,6 @@ MAX_LABEL: Final = 16 * 1024
 _ASSIGNMENT: Final = TypeAdapter(Assignment)
 _ELSEWHERE: Final = ("task", "agent_id")
 """Fields of an assignment that Mesos tells."""
-_USUAL: Final = {f.name: f.default for f in fields(Assignment) if f.name not in _ELSEWHERE}
-"""What the others are as a rule: that is not told."""
 _IN_ORDER: Final = json.JSONEncoder(sort_keys=True).encode
 """Writes what is digested: in another form, no task that runs would be known as the program that it is."""
 _ID: Final = re.compile(r"(?P<graph>[^.]+)\.(?P<name>.+)\.(?P<attempt>[0-9]{1,9})")
@@ -66,12 +64,7 @@ def written(
     token
         Secret of its go-ahead; empty when it waits for nothing.
     """
-    place = {
-        name: value
-        for name, usual in _USUAL.items()
-        if (value := getattr(assignment, name)) != usual
-    }
-    place["address"], place["url"] = address, url
+    place = assignment.unusual(*_ELSEWHERE) | {"address": address, "url": url}
     labels = {
         GRAPH: graph_id,
         TASK: template.name,

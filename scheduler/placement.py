@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import repeat
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from scheduler.quantities import Millis, Ranges, Resources
 from scheduler.requests import TaskRequest
@@ -69,6 +69,14 @@ class Assignment:
         }
         return cls.of_columns(len(known), **same, **columns)
 
+    def unusual(self, *left_out: str) -> dict[str, Any]:
+        """Return the fields that are not as they are by default; what is left out of a record is so."""
+        return {
+            name: value
+            for name, usual in _DEFAULTS.items()
+            if (value := getattr(self, name)) != usual and name not in left_out
+        }
+
     @property
     def cpuset(self) -> tuple[int, ...]:
         """All logical CPUs that are the task's own, in order."""
@@ -118,6 +126,9 @@ class Assignment:
         )
         held = ", ".join((*node, *devices))
         return f"{self.task} on {self.host}" + (f": {held}" if held else "")
+
+
+_DEFAULTS: Final = {field.name: field.default for field in fields(Assignment)}
 
 
 @dataclass(frozen=True, slots=True)

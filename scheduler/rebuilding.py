@@ -26,7 +26,6 @@ from scheduler.graphs import Graphs
 from scheduler.journal import GraphPhase
 from scheduler.labels import GATE, GRAPH, PROGRAM, TASK, Found, Place, attempt, place_of, program
 from scheduler.launch import TaskDied, bring_up
-from scheduler.placement import Placement
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import Accepted, DeclaredLost, LetThrough, Placed, TaskState
 from scheduler.views import Change, GraphEnds, StrangerKilled, TasksPutBack
@@ -217,10 +216,7 @@ class Rebuilding:
         )
         entry.token = found.labels.get(GATE, "")
         entry.shared = _endpoints(run, entry)
-        known = run.placement.assignments if run.placement is not None else {}
-        placement = Placement({**known, name: place.assignment})
-        await insist(inf, lambda: equipment.journal.record_placement(run.graph.graph_id, placement))
-        run.placement = placement
+        run.placed[name] = place.assignment
         if entry.token:
             equipment.gates.open(found.task_id, entry.token)
         if entry.life.state is TaskState.PLANNED:

@@ -21,11 +21,16 @@ async def restore(state: JournalState) -> list[GraphRun]:
     runs: list[GraphRun] = []
     for graph_id, graph in state.graphs.items():
         run = GraphRun(graph)
-        run.placement = state.placements.get(graph_id)
+        if (old := state.placements.get(graph_id)) is not None:
+            run.placed.update(old.assignments)
         for entry in run.entries.values():
-            if (record := state.tasks.get(entry.task.task_id)) is not None:
-                _restore_task(run, entry, record)
             earlier = _earlier(state, entry)
+            record = state.tasks.get(entry.task.task_id)
+            for one in (*earlier, *([] if record is None else [record])):
+                if one.assignment is not None:
+                    run.placed[entry.name] = one.assignment
+            if record is not None:
+                _restore_task(run, entry, record)
             entry.spent = sum(map(_counts, earlier))
             entry.made_room = bool(earlier) and earlier[-1].preempted
         run.phase = state.phases.get(graph_id) or _guessed_phase(run)
@@ -35,8 +40,8 @@ async def restore(state: JournalState) -> list[GraphRun]:
 
 
 def _restore_task(run: GraphRun, entry: TaskEntry, record: TaskRecord) -> None:
-    if run.placement is not None and record.agent_id:
-        entry.assignment = run.placement.assignments.get(entry.name)
+    if record.agent_id:
+        entry.assignment = run.placed.get(entry.name)
     entry.address, entry.agent_url = record.address, record.agent_url
     entry.token, entry.shared, entry.late_values = record.token, record.shared, record.late_values
     entry.recorded, entry.preempted = record, record.preempted

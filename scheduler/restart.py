@@ -161,11 +161,11 @@ def _refusal(run: GraphRun, name: str) -> str | None:
         return run.stop_cause
     if run.phase is not GraphPhase.UP:
         return f"the graph is {run.phase.value}"
-    return None if run.placement and name in run.placement.assignments else "it was never placed"
+    return None if name in run.placed else "it was never placed"
 
 
 async def _restart(equipment: Equipment, run: GraphRun, plan: RestartPlan, deadline: float) -> None:
-    placed = run.placement.assignments if run.placement is not None else {}
+    placed = dict(run.placed)
     had = {name: placed[name] for name in plan.in_place if name in placed}
     await _end(equipment, run, plan, deadline)
     graph = run.graph.again(plan.names)

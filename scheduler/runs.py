@@ -16,7 +16,7 @@ from scheduler.breath import OneByOne
 from scheduler.errors import LaunchError
 from scheduler.graph import EdgeIndex, PhysicalGraph, PhysicalTask, TaskTemplate
 from scheduler.journal import GraphPhase, Journal, TaskRecord
-from scheduler.placement import Assignment, Placement
+from scheduler.placement import Assignment
 from scheduler.policy import REALTIME
 from scheduler.quantities import Resources
 from scheduler.task import (
@@ -134,6 +134,7 @@ class TaskEntry:
             shared=self.shared,
             late_values=self.late_values,
             preempted=self.preempted,
+            assignment=self.assignment,
         )
 
     def view(self) -> TaskView:
@@ -179,7 +180,8 @@ class GraphRun:
     def __init__(self, graph: PhysicalGraph) -> None:
         self.graph = graph
         self.edges = EdgeIndex(graph.logical)
-        self.placement: Placement | None = None
+        self.placed: dict[str, Assignment] = {}
+        """Where each task is, or was at last, also while it is started anew."""
         self.entries: dict[str, TaskEntry] = {}
         self.renew(graph)
         self.phase = GraphPhase.LAUNCHING

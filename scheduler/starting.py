@@ -1,7 +1,7 @@
 """From a claim to tasks: a placed graph, or a part of one, becomes ``TaskInfo`` messages and ACCEPT calls.
 
-Everything is recorded before the calls are made: the placement, then every task as launching. What fails
-before the calls gives the offers back.
+Everything is recorded before the calls are made: every task with its place, then every task as launching. What
+fails before the calls gives the offers back.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from orjson import Fragment, JSONEncodeError
 from scheduler.breath import Breath, together
 from scheduler.claims import Claim, Place
 from scheduler.crash_points import CrashPoint
-from scheduler.equipment import Equipment, apply_recorded, insist
+from scheduler.equipment import Equipment, apply_recorded
 from scheduler.errors import FrameworkError, GraphError, LaunchError, QuantityError
 from scheduler.goahead import new_token, wrapped, wrapper_environment
 from scheduler.offers import Ledger
-from scheduler.placement import Placement
 from scheduler.pymesos_driver import CallUncertain, part
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.task import Accepted, LetThrough, Placed, StatusUpdate
@@ -44,7 +43,7 @@ Written: TypeAlias = dict[str, Fragment]
 _SHORT_STEPS: Final = 256
 """Of a hundredth of a millisecond and less, at a time: a turn of the loop costs more than some of them."""
 
-_PLACED: Final = CrashPoint("launch.placed", "the placement is recorded, no task is")
+_PLACED: Final = CrashPoint("launch.placed", "all tasks are recorded with their places")
 _MARKED: Final = CrashPoint("launch.marked", "all tasks are recorded as launching, none is")
 _ACCEPTED: Final = CrashPoint("launch.accepted", "offers of one more agent are accepted")
 _ALL_ACCEPTED: Final = CrashPoint("launch.all-accepted", "offers of all agents are accepted")
@@ -64,7 +63,7 @@ async def start_tasks(
     Parameters
     ----------
     deadline
-        Until when the placement must be in the journal; time of the event loop's clock.
+        Until when the places must be in the journal; time of the event loop's clock.
     gated
         Whether tasks that depend on others wait for their go-ahead; not, when all that is past.
 
@@ -73,7 +72,7 @@ async def start_tasks(
     LaunchError
         If the tasks could not be written as Mesos wants them: a fault of the graph or of the packing.
     JournalError
-        If the placement could not be written before the deadline.
+        If the places could not be written before the deadline.
     """
     for entry in entries:
         if gated and waits(run.edges, entry.name):
@@ -101,12 +100,6 @@ async def _prepare(
     deadline: float,
 ) -> dict[Place, Written]:
     """Do all that comes before the act, and return the ``TaskInfo`` of every task by its place."""
-    known = run.placement.assignments if run.placement is not None else {}
-    placement = Placement({**known, **claim.placement.assignments})
-    write = equipment.journal.record_placement
-    await insist(deadline, lambda: write(run.graph.graph_id, placement), run)
-    _PLACED.reached()
-    run.placement = placement
     bound = _bind(run, claim, entries)
     claim.settled()
     infos = await _task_infos(equipment, run, claim, bound)
@@ -117,6 +110,7 @@ async def _prepare(
         apply_recorded(equipment, entry, Placed(bound[entry.name].assignment.agent_id), deadline)
         for entry in entries
     )
+    _PLACED.reached()
     if run.stop_cause is not None:
         raise LaunchError(f"graph {run.graph.graph_id}: {run.stop_cause}")
     await together(_mark(equipment, entry, deadline) for entry in entries)
@@ -139,6 +133,7 @@ def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str
         drawn = claim.drawn[entry.name]
         bound[entry.name] = Bound(entry.task, assignment, agent, drawn)
         entry.assignment, entry.drawn = assignment, (assignment, drawn)
+        run.placed[entry.name] = assignment
         entry.address, entry.agent_url = agent.address, agent.url
     return bound
 

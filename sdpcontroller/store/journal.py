@@ -15,9 +15,9 @@ from scheduler.journal import (
     JournalState,
     TaskRecord,
     placement_from_json,
-    placement_to_json,
 )
 from scheduler.placement import Placement
+from scheduler.task import TaskState
 from sdpcontroller.errors import StoreError
 from sdpcontroller.store.records import Form, Row, Table
 from sdpcontroller.store.redis_store import Store
@@ -26,6 +26,11 @@ T = TypeVar("T")
 
 _FRAMEWORK_ID: Final = TypeAdapter[str | None](str | None)
 _TEXTS: Final = TypeAdapter(dict[str, str])
+
+
+def _never(placement: Placement) -> dict[str, Any]:
+    raise AssertionError(f"the place of each task is in its own record: {placement}")
+
 
 FRAMEWORK: Final[Form[str | None]] = Form(
     "framework",
@@ -38,8 +43,15 @@ PHASES: Final[Form[GraphPhase]] = Form(
     write=lambda phase: {"phase": phase.value},
     read=lambda document: GraphPhase(document["phase"]),
 )
-PLACEMENTS: Final = Form("placement", write=placement_to_json, read=placement_from_json, large=True)
-TASKS: Final = Form("task", write=TaskRecord.to_json, read=TaskRecord.from_json)
+TASKS: Final = Form(
+    "task",
+    write=TaskRecord.to_json,
+    read=TaskRecord.from_json,
+    schema=2,
+    migrations={1: dict},  # had no place: that was told by the graph's placement
+)
+PLACEMENTS: Final = Form("placement", write=_never, read=placement_from_json)
+"""Whole graphs' places, as they were written in schema 2; they go with their graphs."""
 DRAINED: Final[Form[Mapping[str, str]]] = Form(
     "drained",
     write=lambda hosts: {"hosts": dict(hosts)},
@@ -88,15 +100,11 @@ class StoreJournal:
         event = f"drained: {', '.join(sorted(drained)) or 'none'}"
         await _journalled(self._drained.put("hosts", drained, event=event))
 
-    async def record_placement(self, graph_id: str, placement: Placement) -> None:
-        """Keep where a graph goes."""
-        hosts = sorted({a.host for a in placement.assignments.values()})
-        event = f"placed on {', '.join(hosts)}"
-        await _journalled(self._placements.put(graph_id, placement, event=event))
-
     async def record_task(self, record: TaskRecord) -> None:
         """Keep the newest state of a task."""
         event = record.state.value if record.death is None else str(record.death)
+        if record.state is TaskState.PLACED:
+            event = f"placed on {record.host}"
         await _journalled(self._tasks.put(record.task_id, record, event=event))
 
     async def forget_graph(self, graph_id: str) -> None:

@@ -34,7 +34,7 @@ from sdpcontroller.store.writes import Writes
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Version of everything written here; :mod:`sdpcontroller.store.schema` tells what becomes of another."""
 
 OLDEST_READABLE: Final = 1

@@ -243,9 +243,6 @@ class Precise(MemoryJournal):
     async def record_graph(self, graph: PhysicalGraph) -> None:
         await self._write(lambda: MemoryJournal.record_graph(self, graph))
 
-    async def record_placement(self, graph_id: str, placement: object) -> None:
-        await self._write(lambda: MemoryJournal.record_placement(self, graph_id, placement))  # type: ignore[arg-type]
-
     async def record_task(self, record: TaskRecord) -> None:
         await self._write(lambda: MemoryJournal.record_task(self, record))
 
@@ -284,6 +281,6 @@ def test_whichever_write_was_the_last_the_successor_finds_its_way(
                 assert world.running() == {}
                 assert all(agent.free == agent.total for agent in second.agents())
             state = await journal.load()
-            assert (state.graphs, state.tasks, state.placements) == ({}, {}, {})
+            assert (state.graphs, state.tasks) == ({}, {})
 
     story()

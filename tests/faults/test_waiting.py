@@ -490,16 +490,16 @@ async def test_everything_is_reconciled_every_ten_minutes(tmp_path: Path) -> Non
 
 
 class Slow(MemoryJournal):
-    """A journal that takes a second for a placement, the first one in vain."""
+    """A journal that takes a second for a task, the first time in vain."""
 
     tried = 0
 
-    async def record_placement(self, graph_id: str, placement: Placement) -> None:
+    async def record_task(self, record: TaskRecord) -> None:
         await asyncio.sleep(1)
         self.tried += 1
         if self.tried == 1:
             raise JournalError("the store is away")
-        await super().record_placement(graph_id, placement)
+        await super().record_task(record)
 
 
 @in_virtual_time
@@ -514,4 +514,4 @@ async def test_nothing_is_left_of_a_graph_that_is_stopped_while_it_is_recorded(
         await scheduler.stop("g")
         await asyncio.gather(launch, return_exceptions=True)
         state = await journal.load()
-        assert (state.graphs, state.placements, state.tasks, state.phases) == ({}, {}, {}, {})
+        assert (state.graphs, state.tasks, state.phases) == ({}, {}, {})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,6 @@ from scheduler.journal import (
     MemoryJournal,
     TaskRecord,
     placement_from_json,
-    placement_to_json,
 )
 from scheduler.placement import Assignment, Placement
 from scheduler.recovery import restore
@@ -45,27 +45,33 @@ def test_a_task_record_survives_its_way_through_json(record: TaskRecord) -> None
     assert TaskRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-def test_a_placement_survives_its_way_through_json() -> None:
-    placement = Placement(
-        {
-            "a": Assignment(
-                task="a",
-                agent_id="S0",
-                host="host",
-                numa=1,
-                cores=(2, 3),
-                ports=(31000,),
-                gpus=(0,),
-                nics=(1,),
-                volumes=(0,),
-                numa_mem=True,
-                volume_disk=(True,),
-                held_cores=(10, 11),
-                whole_gpu_mem=(5000,),
-            )
-        }
+def test_a_place_survives_its_way_through_json() -> None:
+    full = Assignment(
+        task="a",
+        agent_id="S0",
+        host="host",
+        numa=1,
+        cores=(2, 3),
+        ports=(31000,),
+        gpus=(0,),
+        nics=(1,),
+        volumes=(0,),
+        numa_mem=True,
+        volume_disk=(True,),
+        role="sdp",
+        held_cores=(10, 11),
+        whole_gpu_mem=(5000,),
     )
-    assert placement_from_json(json.loads(json.dumps(placement_to_json(placement)))) == placement
+    for assignment in (full, Assignment("a", "S0", "host"), replace(full, numa=0, cores=(0,))):
+        record = TaskRecord(
+            graph_id="g",
+            name="a",
+            task_id="g.a.0",
+            state=TaskState.PLACED,
+            assignment=assignment,
+        )
+        read = TaskRecord.from_json(json.loads(json.dumps(record.to_json())))
+        assert read == record and read.assignment == assignment
 
 
 def test_a_placement_recorded_before_a_field_was_known_is_still_read() -> None:
@@ -94,7 +100,6 @@ async def test_a_forgotten_graph_leaves_nothing() -> None:
     journal = MemoryJournal()
     graph = physical("g", shell("a", "true"))
     await journal.record_graph(graph)
-    await journal.record_placement("g", Placement())
     await journal.record_task(
         TaskRecord(graph_id="g", name="a", task_id="g.a.0", state=TaskState.PLACED)
     )
@@ -103,6 +108,31 @@ async def test_a_forgotten_graph_leaves_nothing() -> None:
     await journal.record_drained({"host": "its fan is loud"})
     await journal.forget_graph("g")
     assert await journal.load() == JournalState("fw", drained={"host": "its fan is loud"})
+
+
+async def test_where_a_task_is_and_was_is_known_from_its_records_old_and_new() -> None:
+    """One of each: recorded by this program; by one before; told by an attempt before; by the old placement."""
+    graph = physical("g", *(shell(name, "true") for name in "abcd")).again(("c", "d"))
+
+    def task(name: str, attempt: int, assignment: Assignment | None) -> TaskRecord:
+        return TaskRecord(
+            graph_id="g",
+            name=name,
+            task_id=f"g.{name}.{attempt}",
+            state=TaskState.READY,
+            agent_id="S0",
+            assignment=assignment,
+        )
+
+    new = {name: Assignment(name, "S0", "host", ports=(n,)) for n, name in enumerate("abcd")}
+    old = Placement({name: Assignment(name, "S0", "host", ports=(9,)) for name in "abcd"})
+    records = [task("a", 0, new["a"]), task("b", 0, None), task("c", 0, new["c"])]
+    tasks = {record.task_id: record for record in records}
+    (run,) = await restore(JournalState("fw", {"g": graph}, {"g": old}, tasks))
+    known = old.assignments
+    assert run.placed == {"a": new["a"], "b": known["b"], "c": new["c"], "d": known["d"]}
+    held = {name: entry.assignment for name, entry in run.entries.items()}
+    assert held == {"a": new["a"], "b": known["b"], "c": None, "d": None}
 
 
 @pytest.mark.parametrize(

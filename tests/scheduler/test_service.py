@@ -14,7 +14,7 @@ from scheduler.embedded import Cluster
 from scheduler.errors import GraphError, JournalError, LaunchError, NeverFitsError, NoFitError
 from scheduler.framework import Framework
 from scheduler.graph import Edge, EdgeKind, PhysicalGraph, ReadyCheck, ReadyKind
-from scheduler.journal import MemoryJournal
+from scheduler.journal import MemoryJournal, TaskRecord
 from scheduler.packing import Explanation, Verdict
 from scheduler.placement import Placement
 from scheduler.pymesos_driver import CallUncertain
@@ -297,10 +297,10 @@ async def test_a_launch_waits_for_the_journal(
     class Moody(MemoryJournal):
         broken = True
 
-        async def record_placement(self, graph_id: str, placement: Placement) -> None:
+        async def record_task(self, record: TaskRecord) -> None:
             if self.broken:
                 raise JournalError("the store is away")
-            await super().record_placement(graph_id, placement)
+            await super().record_task(record)
 
     moody = Moody()
     async with scheduler_on(cluster, moody, teardown=True) as scheduler:

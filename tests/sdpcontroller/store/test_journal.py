@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from scheduler.errors import JournalError
 from scheduler.graph import Edge, EdgeKind, LogicalGraph, PhysicalGraph, TaskTemplate, instantiate
 from scheduler.journal import Journal, MemoryJournal, TaskRecord
-from scheduler.placement import Assignment, Placement
+from scheduler.placement import Assignment
+from scheduler.recovery import restore
 from scheduler.requests import NicRequest, TaskRequest
 from scheduler.task import Death, Outcome, TaskState
 from sdpcontroller.errors import StoreError
 from sdpcontroller.store import Store
-from sdpcontroller.store.journal import StoreJournal
+from sdpcontroller.store.journal import JOURNAL_FORMS, StoreJournal
+from sdpcontroller.store.schema import check, migrate
 
 Connect = Callable[..., Awaitable[Store]]
 
@@ -41,22 +43,15 @@ def graphs(draw: st.DrawFn) -> PhysicalGraph:
     return draw(st.sampled_from([graph, graph.again(["t0"])]))
 
 
-placements = st.builds(
-    Placement,
-    st.dictionaries(
-        st.sampled_from(["t0", "t1"]),
-        st.builds(
-            Assignment,
-            task=st.just("t"),
-            agent_id=texts,
-            host=texts,
-            numa=st.none() | st.integers(0, 3),
-            cores=st.lists(st.integers(0, 99), max_size=3).map(tuple),
-            ports=st.lists(st.integers(1, 65535), max_size=2).map(tuple),
-            numa_mem=st.booleans(),
-        ),
-        max_size=2,
-    ),
+assignments = st.builds(
+    Assignment,
+    task=st.just("t"),
+    agent_id=texts,
+    host=texts,
+    numa=st.none() | st.integers(0, 3),
+    cores=st.lists(st.integers(0, 99), max_size=3).map(tuple),
+    ports=st.lists(st.integers(1, 65535), max_size=2).map(tuple),
+    numa_mem=st.booleans(),
 )
 records = st.builds(
     lambda task, **fields: TaskRecord(graph_id=task[:2], task_id=task, **fields),
@@ -67,11 +62,11 @@ records = st.builds(
     host=texts,
     token=texts,
     death=st.none() | st.builds(Death, st.sampled_from(Outcome), texts, exit_status=st.none()),
+    assignment=st.none() | assignments,
 )
 acts = st.one_of(
     st.tuples(st.just("record_framework_id"), st.none() | texts),
     st.tuples(st.just("record_graph"), graphs()),
-    st.tuples(st.just("record_placement"), graph_ids, placements),
     st.tuples(st.just("record_task"), records),
     st.tuples(st.just("forget_graph"), graph_ids),
 )
@@ -117,7 +112,7 @@ async def test_a_graph_is_forgotten_with_all_its_tasks_and_nothing_else(store: S
     for graph_id in ("g1", "g2"):
         task = TaskTemplate(name="t", kind="k", command=("run",), request=TaskRequest())
         await journal.record_graph(instantiate(LogicalGraph("l", (task,)), graph_id))
-        await journal.record_placement(graph_id, Placement())
+        await store.put("placement", graph_id, {"assignments": {}}, event="by an earlier program")
         for attempt in range(2):
             await journal.record_task(
                 TaskRecord(
@@ -131,6 +126,29 @@ async def test_a_graph_is_forgotten_with_all_its_tasks_and_nothing_else(store: S
     state = await journal.load()
     assert list(state.graphs) == list(state.placements) == ["g2"]
     assert sorted(state.tasks) == ["g2.t.0", "g2.t.1"]
+
+
+async def test_the_places_of_a_graph_that_an_earlier_program_recorded_are_still_known(
+    connect: Connect,
+) -> None:
+    """As schema 2 had them: one record for the places of a graph, none in those of its tasks."""
+    store = await connect()
+    old = {"task": "t", "agent_id": "S0", "host": "h", "numa": 1, "cores": [2], "ports": [31000]}
+    old |= {"gpus": [], "nics": [], "volumes": [], "numa_mem": True, "volume_disk": [], "role": ""}
+    old |= {"held_cores": [], "whole_gpu_mem": []}
+    record = {"graph_id": "g", "name": "t", "task_id": "g.t.0", "state": "ready", "agent_id": "S0"}
+    record |= {"host": "h", "address": "10.0.0.1", "agent_url": "", "token": "", "death": None}
+    record |= {"shared": {}, "late_values": None, "preempted": False}
+    template = TaskTemplate(name="t", kind="k", command=("run",), request=TaskRequest())
+    await StoreJournal(store).record_graph(instantiate(LogicalGraph("l", (template,)), "g"))
+    await store.put("placement", "g", {"assignments": {"t": old}}, event="placed on h")
+    await store.put("task", "g.t.0", record, event="ready")
+    await store.client.set(store.key("schema"), 2)
+    await check(store, JOURNAL_FORMS)
+    await migrate(store, JOURNAL_FORMS)
+    (run,) = await restore(await StoreJournal(store).load())
+    known = Assignment("t", "S0", "h", numa=1, cores=(2,), ports=(31000,), numa_mem=True)
+    assert run.entries["t"].assignment == run.placed["t"] == known
 
 
 async def test_a_store_that_is_gone_is_a_journal_error(

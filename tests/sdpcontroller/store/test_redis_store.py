@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sdpcontroller.errors import FencedError, StoreError
 from sdpcontroller.store import Store, Stored
+from sdpcontroller.store.redis_store import SCHEMA_VERSION
 from tests.conftest import PATIENCE
 
 Connect = Callable[..., Awaitable[Store]]
@@ -157,10 +158,11 @@ async def test_another_schema_is_refused_and_left_alone(
 ) -> None:
     await connect("sdp")
     async with redis.asyncio.from_url(redis_server.url, decode_responses=True) as client:
-        for found in ("3", "0"):
+        for found in (str(SCHEMA_VERSION + 1), "0"):
             await client.set("sdp:schema", found)
             with pytest.raises(
-                StoreError, match=f"schema version {found}, this program reads 1 to 2"
+                StoreError,
+                match=f"schema version {found}, this program reads 1 to {SCHEMA_VERSION}",
             ):
                 await connect("sdp")
             assert await client.get("sdp:schema") == found
