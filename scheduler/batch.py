@@ -32,7 +32,7 @@ from scheduler.permission import Permission, granted
 from scheduler.runs import GraphRun, TaskEntry
 from scheduler.shutdown import kill_until_dead, reasonable
 from scheduler.starting import give_back, start_tasks
-from scheduler.task import Outcome, TaskState
+from scheduler.task import TaskState
 from scheduler.views import Attempt, BatchResult, NodeResult
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class _Batch:
                 break
             if counted >= self._attempts or not await self._renew(name):
                 break
-            lost = entry.life.death is not None and entry.life.death.outcome is Outcome.LOST
+            lost = entry.life.death is not None and entry.life.death.with_its_agent
         return NodeResult(
             name=name,
             attempts=counted,

@@ -148,6 +148,16 @@ class Death:
         never_arrived = self.outcome is Outcome.LOST and not self.ran
         return never_arrived or self.reason == "REASON_INVALID_OFFERS"
 
+    @property
+    def with_its_agent(self) -> bool:
+        """Whether it was lost with its agent, as far as is known: then others may be, too.
+
+        Not what never ran, and of which Mesos knows nothing though it knows the agent: its ACCEPT was lost, so
+        it was never there. That is found out by asking, and answered with this state and reason only.
+        """
+        asked = self.mesos_state == "TASK_GONE" and self.reason == "REASON_RECONCILIATION"
+        return self.outcome is Outcome.LOST and not (asked and not self.ran)
+
     def __str__(self) -> str:
         return f"{self.outcome.value}: {self.cause}"
 

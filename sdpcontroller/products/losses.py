@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from scheduler.errors import SchedulerError
-from scheduler.task import Outcome, TaskState
+from scheduler.task import TaskState
 from scheduler.views import TaskView
 from sdpcontroller.control import CaptureBlockState, ProductState
 from sdpcontroller.errors import CommandError
@@ -109,7 +109,7 @@ class Losses:
                     self._services.figures.restarted(view.kind, "given_up")
                     await self._tell(view, "it died too often to be started again")
                     return
-                lost = view.death is not None and view.death.outcome is Outcome.LOST
+                lost = view.death is not None and view.death.with_its_agent
                 await asyncio.sleep(pause)
                 await self._services.may_repair(
                     lost=lost, refused=lambda why: self._tell_soon(view, why)

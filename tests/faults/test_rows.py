@@ -841,6 +841,21 @@ async def test_row_32_a_retry_in_a_batch_waits_for_permission_whoever_leads(
 
 
 @in_virtual_time
+async def test_row_32_what_never_came_to_its_agent_was_not_lost_with_it(tmp_path: Path) -> None:
+    """It waits for nobody to find out whether many agents were."""
+    operator, fates = Operator(), iter(["dropped"])
+    operator.agrees.set()
+    async with World(tmp_path) as world, world.scheduler() as scheduler:
+        world.programs["a"] = Program(runs=1)
+        world.intercept = lambda call: next(fates, None) if call["type"] == "ACCEPT" else None
+        result = await scheduler.run_batch(
+            physical("g", shell("a", "x")), attempts=1, timeout=100, retries=operator
+        )
+        assert result.succeeded and operator.asked == [False]
+        assert [c.task_id for c in world.containers] == ["g.a.1"]
+
+
+@in_virtual_time
 async def test_row_32_what_was_lost_says_so_and_can_be_taken_down_while_it_waits(
     tmp_path: Path,
 ) -> None:

@@ -228,6 +228,25 @@ def test_races_with_offers_are_worth_another_try() -> None:
     assert not life.death.worth_another_try
 
 
+@pytest.mark.parametrize(
+    ("said", "reason", "ran", "lost"),
+    [
+        ("TASK_GONE", "REASON_RECONCILIATION", False, False),  # its ACCEPT was lost
+        ("TASK_GONE", "REASON_RECONCILIATION", True, True),
+        ("TASK_GONE", "REASON_SLAVE_REMOVED", False, True),
+        ("TASK_GONE_BY_OPERATOR", "REASON_RECONCILIATION", False, True),
+        ("TASK_DROPPED", "REASON_SLAVE_DISCONNECTED", False, True),
+        ("TASK_FAILED", "REASON_COMMAND_EXECUTOR_FAILED", True, False),
+    ],
+)
+def test_what_never_came_to_an_agent_was_not_lost_with_it(
+    said: str, reason: str, ran: bool, lost: bool
+) -> None:
+    running = [status("TASK_RUNNING")] * ran
+    life, _ = live_through(Placed("a"), Accepted(), *running, status(said, reason=reason))
+    assert life.death is not None and life.death.with_its_agent == lost
+
+
 def test_an_impossible_act_tells_the_story() -> None:
     life, _ = live_through(Placed("a"), KillAsked("changed my mind"))
     with pytest.raises(TaskStateError, match=r"planned → placed .*changed my mind"):

@@ -43,8 +43,9 @@ async def settled(bench: Bench, timeout: float = 30.0) -> dict[str, str]:
 
     Returns the states. A task without which an observation is whole may be away for as long as the pauses
     before its restarts take; that its sensor says so is judged by :func:`judge`. A batch task whose ACCEPT was
-    lost is missed after 12 s, and tried again 7 s later, when it is known whether many agents were lost. The
-    database knows of a death a moment before the sensors do: both must say that it is back.
+    lost is missed after 12 s; one that was lost with its agent is tried again 7 s later, when it is known
+    whether many were. The database knows of a death a moment before the sensors do: both must say that it
+    is back.
     """
     patience = bench.patience(timeout)
     while True:
