@@ -325,6 +325,7 @@ async def _within(entry: TaskEntry, seconds: float, waiting: Any) -> None:
             f"task {entry.name} on host {entry.assignment.host if entry.assignment else '?'} was not "
             f"ready within its {entry.template.launch_timeout:g} s: it is {entry.life.state.value}, "
             f"Mesos says {entry.life.mesos_state or 'nothing'}"
+            + (f"; {entry.unready}" if entry.unready else "")
         ) from None
 
 

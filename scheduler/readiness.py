@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import aiohttp
@@ -20,37 +20,45 @@ LAST_PAUSE: Final = 0.5
 MAX_MESSAGE: Final = 256 * 1024
 """Bytes of one KATCP message."""
 
-Probe = Callable[[str, int], Awaitable[bool]]
-"""Asks once, at an address and a port, whether the check holds there; raises nothing."""
+MAX_TOLD: Final = 100
+"""Characters of what a task has told that are told on."""
+
+Probe = Callable[[str, int], Awaitable[str]]
+"""Asks once, at an address and a port; says what is wrong there, nothing if the check holds. Raises nothing."""
 
 
 async def until_ready(run: GraphRun, entry: TaskEntry) -> None:
     """Wait until the readiness check of a task holds, or the task is dead."""
     check = entry.template.ready
     if check.kind is ReadyKind.EXIT:
-        await run.until(lambda: entry.dead, entry)
+        entry.unready = "it has not exited"
+        await run.until(lambda: entry.dead)
         return
-    await run.until(lambda: entry.life.running or entry.dead, entry)
+    await run.until(lambda: entry.life.running or entry.dead)
     names = entry.template.request.ports
     numbers = dict(zip(names, entry.assignment.ports if entry.assignment else (), strict=True))
-    await _until_holds(entry, _probe(check), [numbers[name] for name in check.ports])
+    await _until_holds(entry, _probe(check), {name: numbers[name] for name in check.ports})
 
 
-async def _until_holds(entry: TaskEntry, probe: Probe, ports: Sequence[int]) -> None:
+async def _until_holds(entry: TaskEntry, probe: Probe, ports: Mapping[str, int]) -> None:
     """Wait until all ports have answered well for as long as they must, without a break.
 
     They are asked together: ports that answer in turn do not count, and one refusal begins the time anew.
     """
     loop = asyncio.get_running_loop()
-    pause, since = FIRST_PAUSE, None
+    pause, since, hold = FIRST_PAUSE, None, entry.template.ready.hold
     while not entry.dead:
         began = loop.time()
-        answers = await asyncio.gather(*(probe(entry.address, port) for port in ports))
-        if not all(answers):
-            since = None
-        elif since is None:
-            since = began
-        if since is not None and loop.time() - since >= entry.template.ready.hold:
+        told = await asyncio.gather(*(probe(entry.address, port) for port in ports.values()))
+        wrong = [
+            f"port {name} ({entry.address}:{number}) {what}"
+            for (name, number), what in zip(ports.items(), told, strict=True)
+            if what
+        ]
+        since = None if wrong else began if since is None else since
+        entry.unready = ", ".join(wrong) or f"what it must show has not held for {hold:g} s"
+        if since is not None and loop.time() - since >= hold:
+            entry.unready = ""
             return
         await asyncio.sleep(pause)
         pause = min(LAST_PAUSE, pause * 1.5)
@@ -65,21 +73,21 @@ def _probe(check: ReadyCheck) -> Probe:
     return _accepts
 
 
-async def _accepts(address: str, port: int) -> bool:
-    """Whether a TCP port accepts connections."""
+async def _accepts(address: str, port: int) -> str:
+    """Look whether a TCP port accepts connections."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             _, writer = await asyncio.open_connection(address, port)
-    except (OSError, TimeoutError):
-        return False
+    except (OSError, TimeoutError, ValueError) as exc:  # ValueError: a name that can be none
+        return _trouble(exc)
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    return True
+    return ""
 
 
-async def _answers_well(address: str, port: int, path: str) -> bool:
-    """Whether a GET is answered with a status of 200 to 299; redirections are not followed."""
+async def _answers_well(address: str, port: int, path: str) -> str:
+    """Look whether a GET is answered with a status of 200 to 299; redirections are not followed."""
     host = f"[{address}]" if ":" in address else address
     timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
     try:
@@ -87,23 +95,48 @@ async def _answers_well(address: str, port: int, path: str) -> bool:
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(f"http://{host}:{port}{path}", allow_redirects=False) as response,
         ):
-            return 200 <= response.status < 300
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-        return False
+            good = 200 <= response.status < 300
+            return "" if good else f"answers a GET of {path} with {response.status}"
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+        return _trouble(exc)
 
 
-async def _sensor_says(address: str, port: int, sensor: str, values: Sequence[str]) -> bool:
-    """Whether a KATCP sensor has one of the values, and status nominal."""
+async def _sensor_says(address: str, port: int, sensor: str, values: Sequence[str]) -> str:
+    """Look whether a KATCP sensor has one of the values, and status nominal."""
     client = aiokatcp.Client(address, port, auto_reconnect=False, limit=MAX_MESSAGE)
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await client.wait_connected()
             _, informs = await client.request("sensor-value", sensor)
-    except (aiokatcp.FailReply, aiokatcp.InvalidReply, OSError, TimeoutError):
-        return False
+    except (aiokatcp.FailReply, aiokatcp.InvalidReply) as exc:
+        return f"fails ?sensor-value {sensor}: {_shown(str(exc))}"
+    except (OSError, TimeoutError, ValueError) as exc:  # ValueError: another version of KATCP
+        return _trouble(exc)
     finally:
         client.close()
         await client.wait_closed()
     # #sensor-value timestamp count name status value
     told = [[part.decode(errors="replace") for part in inform.arguments] for inform in informs]
-    return any(t[2:4] == [sensor, "nominal"] and t[4] in values for t in told if len(t) == 5)
+    found = [t[3:] for t in told if len(t) == 5 and t[2] == sensor]
+    if any(status == "nominal" and value in values for status, value in found):
+        return ""
+    says = " ".join(map(_shown, found[0])) if found else "nothing"
+    return f"says {says} of its sensor {sensor}, not nominal {' or '.join(values)}"
+
+
+def _trouble(error: Exception) -> str:
+    """Say what kept a question from being answered, for people."""
+    match error:
+        case TimeoutError():
+            return f"did not answer within {PROBE_SECONDS:g} s"
+        case (
+            ConnectionRefusedError()
+            | aiohttp.ClientConnectorError(os_error=ConnectionRefusedError())
+        ):
+            return "refuses connections"
+    return f"cannot be asked: {_shown(str(error) or type(error).__name__)}"
+
+
+def _shown(text: str) -> str:
+    """Make what others have told safe to show."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:MAX_TOLD])

@@ -78,6 +78,8 @@ class TaskEntry:
     """Attempts of a batch node that were used up under a predecessor."""
     held: str = ""
     """Why it is not started yet though it could be, for people."""
+    unready: str = ""
+    """What its readiness check has found wrong when it looked last, for people."""
     ends_by: float | None = None
     """When it will have ended at the latest, by the loop's clock; None: it runs until it is told to end."""
     news_at: float = 0.0

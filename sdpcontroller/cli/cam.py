@@ -40,6 +40,8 @@ class Cam:
                 raise NotAnsweringError(
                     f"no controller answers at {self._endpoint}; is 'sdp master' running there?"
                 ) from None
+            if isinstance(exc, aiokatcp.ProtocolError):
+                raise NotAnsweringError(f"{self._endpoint} is no controller: {exc}") from None
             raise
         return self
 

@@ -202,7 +202,7 @@ class TaskConnection:
             raise CommandError(
                 f"{self.task} at {self._endpoint} did not answer {name} {waited}"
             ) from exc
-        except (aiokatcp.InvalidReply, ConnectionError, OSError) as exc:
+        except (aiokatcp.InvalidReply, aiokatcp.ProtocolError, OSError) as exc:
             raise CommandError(f"{self.task} at {self._endpoint}: {name} failed: {exc}") from exc
         finally:
             self._limits.discard(limit)

@@ -3,7 +3,8 @@
 # No annotations as text: aiokatcp reads those of requests.
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiokatcp
 import async_solipsism
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from scheduler import readiness
 from scheduler.graph import PhysicalGraph, ReadyCheck, ReadyKind
+from scheduler.listening import stop_accepting
 from scheduler.placement import Assignment
 from scheduler.readiness import until_ready
 from scheduler.requests import TaskRequest
@@ -41,10 +43,13 @@ async def ready(check: ReadyCheck, *ports: int) -> None:
         await until_ready(*started(check, *ports))
 
 
-async def not_ready(check: ReadyCheck, *ports: int, seconds: float = 0.5) -> None:
+async def not_ready(check: ReadyCheck, *ports: int, seconds: float = 0.5) -> str:
+    """Wait in vain; return what was wrong at last."""
+    run, entry = started(check, *ports)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
-            await until_ready(*started(check, *ports))
+            await until_ready(run, entry)
+    return entry.unready
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +90,8 @@ async def test_http_is_ready_with_a_good_status_of_that_path(
     await not_ready(ReadyCheck(ReadyKind.HTTP, ("p0",), path="/other"), port)
     for bad in (500, 302, 404):
         say(bad)
-        await not_ready(check, port)
+        told = f"port p0 (127.0.0.1:{port}) answers a GET of /ready with {bad}"
+        assert await not_ready(check, port) == told
     say(204)
     await ready(check, port)
 
@@ -100,9 +106,9 @@ async def test_who_accepts_but_never_answers_is_not_ready(monkeypatch: pytest.Mo
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     await ready(ReadyCheck(ReadyKind.PORTS, ("p0",)), port)
-    await not_ready(ReadyCheck(ReadyKind.HTTP, ("p0",)), port)
     sensor = ReadyCheck(ReadyKind.SENSOR, ("p0",), sensor="state", values=("ok",))
-    await not_ready(sensor, port)
+    for check in (ReadyCheck(ReadyKind.HTTP, ("p0",)), sensor):
+        assert "did not answer within 0.1 s" in await not_ready(check, port)
     server.close()
     await server.wait_closed()
 
@@ -139,12 +145,83 @@ async def test_a_sensor_is_ready_with_the_right_value_and_status(
     await not_ready(check, port)  # its status is unknown
     server.state.set_value("starting", status=nominal)
     await not_ready(check, port)
-    server.state.set_value("ok", status=aiokatcp.Sensor.Status.ERROR)
-    await not_ready(check, port)
+    server.state.set_value("ok\x07", status=aiokatcp.Sensor.Status.ERROR)
+    told = "says error ok\N{REPLACEMENT CHARACTER} of its sensor device-state, not nominal ok or very well"
+    assert told in await not_ready(check, port)
     server.state.set_value("very well", status=nominal)
     await ready(check, port)
     nobody = ReadyCheck(ReadyKind.SENSOR, ("p0",), sensor="no-such", values=("ok",))
-    await not_ready(nobody, port)
+    assert "fails ?sensor-value no-such" in await not_ready(nobody, port)
+
+
+# ---------------------------------------------------------------------- programs that are none of ours
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """Serve on a port of loopback, until all that was begun has ended."""
+    async with asyncio.TaskGroup() as group:
+
+        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            group.create_task(talk(reader, writer))
+
+        server = await asyncio.start_server(begin, "127.0.0.1", 0)
+        yield server.sockets[0].getsockname()[1]
+        await stop_accepting(server.sockets)
+        server.close()
+
+
+@pytest.mark.parametrize("address", ["bad..name", "x" * 70, "\ud800", "a b", "", "no.such.invalid"])
+async def test_an_address_that_can_be_none_is_told_and_raises_nothing(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "cannot be asked" in await readiness._accepts(address, 9)
+    assert "cannot be asked" in await readiness._answers_well(address, 9, "/")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"#version-connect katcp-protocol 9.9\n", "Unknown protocol version"),
+        (b"", ""),
+        (b"\0\xff" * 100_000, ""),
+        (b"#version-connect katcp-protocol 5.1-MI\n!sensor-value fail\n", ""),
+    ],
+)
+async def test_what_speaks_otherwise_is_not_ready_and_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch, said: bytes, told: str
+) -> None:
+    monkeypatch.setattr(readiness, "PROBE_SECONDS", 0.5)
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        await asyncio.sleep(0.05)
+        writer.close()
+
+    async with serving(talk) as port:
+        for answer in (
+            await readiness._sensor_says("127.0.0.1", port, "state", ("ok",)),
+            await readiness._answers_well("127.0.0.1", port, "/"),
+        ):
+            assert answer
+            assert answer.isprintable()
+        assert told in await readiness._sensor_says("127.0.0.1", port, "state", ("ok",))
+
+
+async def test_a_page_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not writer.is_closing():
+                writer.write(b"x" * 1000)
+                await writer.drain()
+        writer.close()
+
+    async with serving(stream) as port:
+        await ready(ReadyCheck(ReadyKind.HTTP, ("p0",)), port)
 
 
 # ---------------------------------------------------------------------- what flaps
@@ -154,13 +231,14 @@ def test_ready_only_when_it_holds() -> None:
     """One bad answer begins the time anew."""
     asked: list[float] = []
 
-    async def probe(address: str, port: int) -> bool:
+    async def probe(address: str, port: int) -> str:
         asked.append(asyncio.get_running_loop().time())
-        return len(asked) != 3
+        return "refuses" if len(asked) == 3 else ""
 
     async def hold() -> float:
         _, entry = started(ReadyCheck(ReadyKind.PORTS, ("p0",), hold=0.4), 9)
-        await readiness._until_holds(entry, probe, [9])
+        await readiness._until_holds(entry, probe, {"p0": 9})
+        assert entry.unready == ""
         return asyncio.get_running_loop().time()
 
     with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:

@@ -169,7 +169,8 @@ async def test_a_task_that_is_not_ready_in_time_fails_the_launch(scheduler: Sche
     request = TaskRequest.of(cpus=0.1, mem_mib=16, ports=("p",))
     ready = ReadyCheck(ReadyKind.PORTS, ("p",))
     late = shell("late", "sleep 1000", request=request, ready=ready, launch_timeout=1.0)
-    with pytest.raises(LaunchError, match=r"late on host agent.* not ready within its 1 s"):
+    told = r"late on host agent.* not ready within its 1 s.* port p \(127.* refuses connections"
+    with pytest.raises(LaunchError, match=told):
         await scheduler.launch(physical("slow", late), timeout=PATIENCE)
     await everything_is_free(scheduler)
 
