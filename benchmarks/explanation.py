@@ -45,9 +45,9 @@ GPU_AGENTS, PLAIN_AGENTS = 64, 10
 # ---------------------------------------------------------------------- the cluster and the graph
 
 
-def cluster() -> list[AgentSnapshot]:
-    """Make 74 empty agents: 64 with a GPU on the first of two nodes and two interfaces, 10 plain ones."""
-    return [_agent(number, gpus=number < GPU_AGENTS) for number in range(GPU_AGENTS + PLAIN_AGENTS)]
+def cluster(count: int = GPU_AGENTS + PLAIN_AGENTS) -> list[AgentSnapshot]:
+    """Make empty agents: some with a GPU on the first of two nodes and two interfaces, 10 plain ones."""
+    return [_agent(number, gpus=number < count - PLAIN_AGENTS) for number in range(count)]
 
 
 def _agent(number: int, *, gpus: bool) -> AgentSnapshot:
@@ -57,7 +57,7 @@ def _agent(number: int, *, gpus: bool) -> AgentSnapshot:
         gpus=(Gpu(name="A100", numa=0, mem_mib=40960),) if gpus else (),
         nics=tuple(
             Nic(name=f"e{n}", networks=("cbf",) if gpus and n == 0 else ("sdp",),
-                address=f"10.0.{n}.{number}", numa=n, speed_mbps=100_000)
+                address=f"10.{n}.{number // 256}.{number % 256}", numa=n, speed_mbps=100_000)
             for n in range(2 if gpus else 1)
         ),
     )  # fmt: skip
@@ -126,6 +126,20 @@ CASES: Mapping[str, Tasks] = {
     "pieces": graph(gpu_mem=22000),
     "two at once": graph(gpu_mem=22000, disk=1_500_000),
 }
+
+
+def different(count: int) -> Tasks:
+    """Make so many tasks that each ask for something else."""
+    return {
+        f"t.{n}": TaskRequest.of(
+            cpus=1 + n % 97 / 100,
+            cores=2,
+            mem_mib=4000 + n,
+            gpus=[GpuRequest.of(0.2 + n % 13 / 100, 9000 + n, affinity=True)],
+            nics=[NicRequest.of("cbf", in_mbps=20000 + n, affinity=True)],
+        )
+        for n in range(count)
+    }
 
 
 # ---------------------------------------------------------------------- the yardstick
@@ -284,19 +298,26 @@ async def measured(call: Callable[[], Result], *, thread: bool) -> tuple[Result,
     return result, Measured(cpu, wall, pauses)
 
 
-async def run(rounds: int, *, yardstick: bool, text: bool) -> Iterator[str]:
+async def run(
+    empty: Sequence[AgentSnapshot],
+    cases: Mapping[str, Tasks],
+    rounds: int,
+    *,
+    yardstick: bool,
+    text: bool,
+) -> Iterator[str]:
     """Measure all cases; return the lines of the table."""
-    agents, running = occupied(cluster(), seed=1)
-    around = Circumstances(capacity=cluster(), occupants=running)
+    agents, running = occupied(empty, seed=1)
+    around = Circumstances(capacity=empty, occupants=running)
     _, quiet = await measured(lambda: time.sleep(1), thread=True)
     lines = [
-        f"{len(CASES['cores'])} tasks on {len(agents)} agents, {len(running)} imaging tasks run; "
+        f"{len(next(iter(cases.values())))} tasks on {len(agents)} agents, {len(running)} imaging tasks run; "
         f"pauses of the loop with nothing to do: {quiet.pauses}",
         f"{'case':12} {'verdict':10} {'left out':>8} {'helps':>5} {'tried':>5} {'CPU s':>6} {'wall s':>6} "
         "pause: 99 %, longest, CPU, ms | "
         f"first fit on copies: {'CPU s':>6} {'pause s':>8} {'ratio':>6}  says",
     ]
-    for name, tasks in CASES.items():
+    for name, tasks in cases.items():
         best: tuple[Explanation, Measured] | None = None
         pauses = Pauses()
         for _ in range(rounds):
@@ -335,12 +356,29 @@ def main() -> None:
     )
     parser.add_argument("--no-yardstick", action="store_true")
     parser.add_argument("--text", action="store_true", help="print the explanations too")
+    parser.add_argument(
+        "--different",
+        type=int,
+        nargs=2,
+        metavar=("TASKS", "AGENTS"),
+        help="instead: so many tasks that each ask for something else, on so many agents",
+    )
     options = parser.parse_args()
+    empty, cases = cluster(), CASES
+    if options.different:
+        tasks, count = options.different
+        empty, cases = cluster(count), {"different": different(tasks)}
     warm_up()
     calm()  # both as a controller does
     share_interpreter()
     for line in asyncio.run(
-        run(options.rounds, yardstick=not options.no_yardstick, text=options.text)
+        run(
+            empty,
+            cases,
+            options.rounds,
+            yardstick=not options.no_yardstick,
+            text=options.text,
+        )
     ):
         print(line)
 

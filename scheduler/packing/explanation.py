@@ -291,9 +291,11 @@ class Explanation:
     def _awaited(self) -> str:
         """Say what they wait for, where they fit with the cluster empty and in service."""
         kinds = {type(remedy) for remedy in self.remedies}
-        if BringBack in kinds and FreeTasks not in kinds:
-            return "agents are back in service"
-        return "enough has ended" + (" or is back in service" if BringBack in kinds else "")
+        if BringBack in kinds:
+            ends = "enough has ended or " if FreeTasks in kinds else ""
+            return f"{ends}agents are back in service"
+        also = "" if FreeTasks in kinds or not self.withheld else " and agents are back in service"
+        return f"enough has ended{also}"
 
     def _headline(self) -> str:
         left = len(self.shortage.unplaced)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scheduler.packing import (
     Circumstances,
@@ -18,6 +19,7 @@ from scheduler.packing import (
     Verdict,
     diagnose,
     pack,
+    place,
     remedies,
 )
 from scheduler.packing.circumstances import with_freed
@@ -29,6 +31,7 @@ from scheduler.packing.explanation import (
     BringBack,
     Change,
     Drop,
+    FreeTasks,
     MoreAgents,
     Together,
 )
@@ -37,6 +40,7 @@ from scheduler.placement import Placement
 from scheduler.quantities import Ranges, Resources
 from scheduler.requests import GpuRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
+from tests.scheduler.packing import rich
 from tests.scheduler.packing.machines import clusters, graphs, make_agent
 
 Tasks = Mapping[str, TaskRequest]
@@ -187,6 +191,18 @@ def test_what_only_a_drained_agent_has_is_not_said_to_wait_for_an_end() -> None:
     )
 
 
+def test_what_needs_an_end_and_an_agent_that_is_away_is_said_to_wait_for_both() -> None:
+    """The agent is away, and what it has is held there by what nobody can end."""
+    here, away = make_agent("a", gpu_nodes=()), make_agent("b", gpu_nodes=(0,))
+    full = replace(away, free=away.free - Resources({"gpu.0.compute": 1000}))
+    idle = [Idle(host="b", reason="disconnected", agent=full)]
+    around = Circumstances(capacity=[here, away], idle=idle)
+    tasks = {"t": TaskRequest.of(gpus=[GpuRequest.of(0.5, 1)])}
+    text = str(explained([here], tasks, around))
+    assert "they can once enough has ended and agents are back in service" in text
+    assert "Not counted: b (disconnected)" in text
+
+
 def test_the_text_is_bounded() -> None:
     agents = [make_agent(f"a{n}", mem=1_000_000 + n) for n in range(30)]
     tasks = {f"t{n}": TaskRequest.of(cores=3, mem_mib=n) for n in range(200)}
@@ -269,6 +285,60 @@ def test_changes_that_help_together_do(
             for change in remedy.changes:
                 then = changed(*then, change)
             assert isinstance(pack(*then, start=answer.partial), Placement)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rich.clusters(), rich.graphs(6), rich.graphs(4), st.booleans())
+def test_what_is_told_is_true_whatever_stands_around(
+    agents: tuple[AgentSnapshot, ...],
+    tasks: dict[str, TaskRequest],
+    others: dict[str, TaskRequest],
+    last_is_drained: bool,
+) -> None:
+    """Some tasks run, and may be ended; an agent may be drained; requests of every kind."""
+    free, occupants = occupied(agents, {f"other.{name}": r for name, r in others.items()})
+    idle = []
+    if last_is_drained and len(free) > 1:
+        drained = free.pop()
+        idle = [Idle(host=drained.host, reason="drained", agent=drained)]
+    answer = pack(free, tasks, iterations=200, capacity=agents)
+    if not isinstance(answer, Shortage):
+        return
+    around = Circumstances(capacity=agents, occupants=occupants, idle=idle)
+    found = diagnose(free, tasks, answer, around)
+    if found.verdict is not Verdict.NOT_FOUND:
+        assert place(free, tasks, iterations=5000) is None, str(found)
+    if found.verdict is Verdict.NEVER:
+        assert place(agents, tasks, iterations=5000) is None, str(found)
+    for remedy in found.remedies:
+        then: tuple[list[AgentSnapshot], dict[str, TaskRequest]] = (list(free), dict(tasks))
+        for change in remedy.changes if isinstance(remedy, Together) else (remedy,):
+            match change:
+                case FreeTasks(names):
+                    ended = [o for o in occupants if o.name in names]
+                    then = with_freed(then[0], agents, ended), then[1]
+                case BringBack():
+                    then = [*then[0], *(one.agent for one in idle if one.agent)], then[1]
+                case MoreAgents(like, count):
+                    model = next(agent for agent in agents if agent.host == like)
+                    then = [*then[0], *remedies.copies(model, count)], then[1]
+                case _:
+                    then = changed(*then, change)
+        assert isinstance(pack(*then, start=answer.partial), Placement), str(remedy)
+
+
+def occupied(
+    agents: Sequence[AgentSnapshot], tasks: Tasks
+) -> tuple[list[AgentSnapshot], list[Occupant]]:
+    """Let tasks run, if they find room; return what is free beside them, and who they are."""
+    running = place(agents, tasks, iterations=200)
+    free = {agent.agent_id: agent for agent in agents}
+    occupants = []
+    for name, assignment in ({} if running is None else running.assignments).items():
+        agent, held = free[assignment.agent_id], assignment.resources(tasks[name])
+        free[assignment.agent_id] = replace(agent, free=agent.free - held)
+        occupants.append(Occupant(name=name, preemptible=True, holds={agent.agent_id: held}))
+    return list(free.values()), occupants
 
 
 @settings(max_examples=60, deadline=None)
