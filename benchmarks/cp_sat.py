@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from ortools.sat.python import cp_model
 
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
-from scheduler.topology import AgentSnapshot
+from scheduler.topology import AgentSnapshot, Nic
 
 Place = tuple[int, int]
 """Agent, and node or device of it."""
@@ -56,6 +56,10 @@ class _Model:
             nodes = range(len(agent.topology.numa))
             self.model.add(sum(uses) == sum(on[a, n] for n in nodes))
             for d, (use, part) in enumerate(zip(uses, parts, strict=True)):
+                if isinstance(part, Nic) and not (
+                    isinstance(request, NicRequest) and request.network in part.networks
+                ):
+                    self.model.add(use == 0)
                 if request.affinity:
                     self.model.add(use <= on[a, part.numa or 0])
                 for field, amount in zip(fields, amounts, strict=True):
