@@ -22,7 +22,7 @@ from scheduler.closures import Closures
 from scheduler.errors import SchedulerError, TopologyError
 from scheduler.offers import reserved_for
 from scheduler.packing import Idle
-from scheduler.places import less, reachable, within_reach
+from scheduler.places import beyond, kept_by, less, reachable, within_reach
 from scheduler.quantities import Ranges, Resources, millis
 from scheduler.threads import compute
 from scheduler.topology import AgentSnapshot, merge_offers
@@ -51,6 +51,8 @@ class _Agent:
     """What of it Mesos reserves for a role and those below it."""
     unused: Mapping[str, Resources] = field(default_factory=dict)
     """What of that no task uses."""
+    others: str = ""
+    """For whom a part of it is reserved, of which we never get any, for people."""
 
     @property
     def free(self) -> AgentSnapshot | None:
@@ -186,6 +188,8 @@ class Agents:
                 found.append(Idle(host=agent.view.host, reason=closed, agent=agent.rest))
             elif reason := _withheld(agent, agent_id in offered):
                 found.append(Idle(host=agent.view.host, reason=reason, agent=agent.rest))
+            if agent.others:
+                found.append(Idle(host=agent.view.host, reason=agent.others, serves_others=True))
         for agent, _ in self._missing.values():
             found.append(Idle(host=agent.view.host, reason=_MISSING, agent=agent.rest))
         return found
@@ -335,7 +339,8 @@ def _read(agent_id: str, entry: Mapping[str, Any], roles: Sequence[str]) -> _Age
         active=active,
         condition=condition,
     )
-    return _Agent(entry, view, total, rest, fenced, unused)
+    others = beyond(map(str, entry.get("reserved_resources", {})), roles)
+    return _Agent(entry, view, total, rest, fenced, unused, kept_by(others) if others else "")
 
 
 def _reserved(

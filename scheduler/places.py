@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from scheduler.packing import Occupant
+from scheduler.packing import Idle, Occupant
 from scheduler.packing.circumstances import pooled
+from scheduler.packing.shortage import listed
 from scheduler.quantities import Ranges, Resources
 from scheduler.topology import AgentSnapshot
 
@@ -37,9 +38,7 @@ def reaches(role: str, owner: str) -> bool:
 
 def beyond_reach(fenced: Fenced, roles: Sequence[str]) -> Resources:
     """Return what of an agent can never be drawn in any of these roles (none: in whatever role)."""
-    if not roles:
-        return _NOTHING
-    return pooled_all(a for o, a in fenced.items() if not any(reaches(role, o) for role in roles))
+    return pooled_all(fenced[owner] for owner in beyond(fenced, roles))
 
 
 def reachable(fenced: Fenced, roles: Sequence[str]) -> dict[str, Resources]:
@@ -51,6 +50,28 @@ def within_reach(agent: AgentSnapshot, fenced: Fenced, roles: Sequence[str]) -> 
     """Return an agent with what can be had of it in these roles (none: in whatever role), at most."""
     beyond = beyond_reach(fenced, roles)
     return replace(agent, free=less(agent.free, beyond)) if beyond else agent
+
+
+def reserved_for_others(
+    agents: Agents, fenced: Mapping[str, Fenced], roles: Sequence[str]
+) -> list[Idle]:
+    """Tell of which agents a part is reserved that can never be drawn in these roles."""
+    found = []
+    for agent in agents if roles else ():
+        owners = beyond(fenced.get(agent.mesos_agent_id, {}), roles)
+        if owners:
+            found.append(Idle(host=agent.host, reason=kept_by(owners), serves_others=True))
+    return found
+
+
+def beyond(owners: Iterable[str], roles: Sequence[str]) -> list[str]:
+    """Return those for whom something is reserved that none of these roles gets."""
+    return [o for o in owners if roles and not any(reaches(role, o) for role in roles)]
+
+
+def kept_by(owners: Sequence[str]) -> str:
+    """Say for whom something is reserved."""
+    return f"a part is reserved for role{'s' * (len(owners) > 1)} {listed(owners)}"
 
 
 def places(agent: AgentSnapshot, fenced: Fenced, roles: Sequence[str]) -> list[AgentSnapshot]:

@@ -18,7 +18,7 @@ from scheduler.occupancy import Occupancy
 from scheduler.packing import Circumstances, Explanation, Idle, pack_or_explain
 from scheduler.placement import Placement, Running
 from scheduler.places import Agents as Places
-from scheduler.places import ceilings, ways
+from scheduler.places import ceilings, reserved_for_others, ways
 from scheduler.policy import Queue
 from scheduler.queues import LaunchQueue
 from scheduler.requests import TaskRequest
@@ -173,6 +173,7 @@ class Questions:
             roles=self._agents.roles,
         )
         idle = self._agents.idle({agent.agent_id for agent in agents}, stays)
+        idle += reserved_for_others(state.capacity or agents, state.fenced, limit)
         running = [task for _, task in self._occupancy.running()]
         return await asyncio.to_thread(
             _planned,

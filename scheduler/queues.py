@@ -35,6 +35,7 @@ from scheduler.packing import Explanation, Idle, Verdict, warm_up
 from scheduler.packing.explanation import Withheld
 from scheduler.packing.shortage import listed
 from scheduler.placement import Assignment, Running
+from scheduler.places import reserved_for_others
 from scheduler.placing import Effort, Placing
 from scheduler.policy import REALTIME, Queue
 from scheduler.quantities import Resources
@@ -395,15 +396,21 @@ class LaunchQueue:
                 continue
             if shortage.never:
                 # What is free now does not matter then, and without offers it would look like nothing at all.
-                case.refuse(shortage.hopeless + self._unread())
+                case.refuse(shortage.hopeless + self._uncounted(case.waiting))
             elif agents or (case.shortage is None and self.cluster.totals() is not None):
                 case.shortage, case.agents = shortage, agents
 
-    def _unread(self) -> str:
-        """Name agents of which nobody knows what they could give, for people."""
-        unread = (agent for agent in self.cluster.idle(()) if agent.agent is None)
-        unknown = [str(Withheld(agent.host, agent.reason)) for agent in unread]
+    def _uncounted(self, waiting: Waiting) -> str:
+        """Name agents that are not counted even where a graph is refused for ever, for people."""
+        idle = [*self.cluster.idle(()), *self._beyond(waiting)]
+        unknown = [str(Withheld(agent.host, agent.reason)) for agent in idle if agent.agent is None]
         return f"\nNot counted: {listed(unknown, 'agent')}" if unknown else ""
+
+    def _beyond(self, waiting: Waiting) -> list[Idle]:
+        """Return what is reserved for roles that are not those of a graph's queue."""
+        totals = self.cluster.totals()
+        agents = () if totals is None else totals[1]
+        return reserved_for_others(agents, self.cluster.fenced(), waiting.queue.roles)
 
     def _start(self, begun: Begun) -> None:
         serial = begun.waiting.serial
@@ -455,12 +462,12 @@ class LaunchQueue:
         case.explain_at = asyncio.get_running_loop().time() + EXPLAIN_SECONDS
         closed = self.closures.closed(case.agents, waiting.stay, time.time())
         kept = kept_for_others(waiting, case.agents, self._ahead_of(waiting))
-        idle = [*closed, *kept, *self.cluster.idle(offered, waiting.stay)]
+        idle = [*closed, *kept, *self.cluster.idle(offered, waiting.stay), *self._beyond(waiting)]
         explained = self._placing().explained
         found = await asyncio.to_thread(explained, scene, waiting, case.agents, shortage, idle)
         case.explanation = found
         if found.verdict is Verdict.NEVER and not case.claim.done():
-            case.refuse(found.hopeless + self._unread())
+            case.refuse(found.hopeless + self._uncounted(waiting))
 
     def _ahead_of(self, waiting: Waiting) -> list[tuple[Waiting, Reservation]]:
         """Return those before a graph for which something is kept."""

@@ -248,6 +248,7 @@ def kept_for_others(
         Idle(
             host=host,
             reason=f"a part is kept for {listed(list(dict.fromkeys(of)))}, which is ahead",
+            serves_others=True,
         )
         for host, of in found.items()
         if of

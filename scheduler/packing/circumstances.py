@@ -37,6 +37,8 @@ class Idle:
     reason: str
     agent: AgentSnapshot | None = None
     """With what would be free on it; None where it cannot be read."""
+    serves_others: bool = False
+    """Whether it takes tasks, and only this is kept for others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,9 @@ def diagnose(
         bindings=now.bindings,
         ever=ever,
         fits_empty=fits_empty,
-        withheld=tuple(Withheld(idle.host, idle.reason) for idle in circumstances.idle),
+        withheld=tuple(
+            Withheld(idle.host, idle.reason, idle.serves_others) for idle in circumstances.idle
+        ),
         remedies=found,
         tried=trials.made,
     )

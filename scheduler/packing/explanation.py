@@ -79,6 +79,8 @@ class Withheld:
 
     host: str
     reason: str
+    serves_others: bool = False
+    """Whether it takes tasks, and only a part of it is kept for others."""
 
     def __str__(self) -> str:
         return f"{self.host} ({self.reason})"
@@ -294,7 +296,8 @@ class Explanation:
         if BringBack in kinds:
             ends = "enough has ended or " if FreeTasks in kinds else ""
             return f"{ends}agents are back in service"
-        also = "" if FreeTasks in kinds or not self.withheld else " and agents are back in service"
+        away = any(not agent.serves_others for agent in self.withheld)
+        also = " and agents are back in service" if away and FreeTasks not in kinds else ""
         return f"enough has ended{also}"
 
     def _headline(self) -> str:

@@ -388,6 +388,29 @@ async def test_what_is_unreserved_comes_in_the_role_in_which_it_is_needed(tmp_pa
 
 
 @in_virtual_time
+async def test_what_is_reserved_for_other_roles_is_told_where_it_would_have_done(
+    tmp_path: Path,
+) -> None:
+    """Else a graph is refused beside an agent that everybody sees to have what it asks for."""
+    queue = Queue(name="early", roles=("a",))
+    agents = [shared_agent(others=4), replace(small_agent(1), default_role="b")]
+    async with (
+        World(tmp_path, agents=agents) as world,
+        world.scheduler(queues=(queue,), roles=("a", "b")) as scheduler,
+    ):
+        with pytest.raises(NeverFitsError) as caught:
+            await scheduler.launch(asking("x", 2), timeout=60, queue="early")
+        told = (
+            "agent0 (a part is reserved for role others)",
+            "agent1 (a part is reserved for role b)",
+        )
+        assert all(line in str(caught.value) for line in told)
+        plan = str(await scheduler.plan(asking("x", 2), queue="early"))
+        assert all(line in plan for line in told)
+        assert isinstance(await scheduler.plan(asking("x", 2)), Placement)
+
+
+@in_virtual_time
 async def test_where_nothing_is_offered_it_is_told_what_would_have_to_end(tmp_path: Path) -> None:
     """Everything of every agent is in use: then no offers come, and that alone helps nobody."""
     everything = TaskRequest.of(cpus=2, mem_mib=1024)

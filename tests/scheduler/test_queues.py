@@ -395,6 +395,7 @@ async def test_who_waits_behind_somebody_is_told_what_is_kept_for_whom(desk: Des
     await until_explained(desk, "small")
     told = "Not counted: host0 (a part is kept for large, which is ahead)"
     assert told in desk.queue.explain("small") and told not in desk.queue.explain("large")
+    assert "back in service" not in desk.queue.explain("small"), "it is in service"
     first.cancel()
     second.cancel()
 
