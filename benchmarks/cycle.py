@@ -36,7 +36,6 @@ from benchmarks.packing_scale import plain_first_fit
 from scheduler.claims import Choice, Claim, claimed
 from scheduler.collector import calm
 from scheduler.equipment import Equipment
-from scheduler.goahead import new_token
 from scheduler.graph import Edge, EdgeKind, LogicalGraph, TaskTemplate, instantiate
 from scheduler.offers import OfferPool
 from scheduler.packing import pack, warm_up
@@ -47,7 +46,6 @@ from scheduler.queues import AT_ONCE
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest
 from scheduler.runs import GraphRun
 from scheduler.starting import _bind, _task_infos  # what a launch does between its journal's writes
-from scheduler.taskinfo import waits
 from scheduler.tls import GoAheadTls
 from scheduler.topology import AgentSnapshot, Gpu, Nic, NumaNode, Topology
 from scheduler.topology.model import _parsed  # the memory of what agents advertise
@@ -263,13 +261,10 @@ async def _tick(busy: list[float]) -> None:
 
 async def _infos(run: GraphRun, claim: Claim) -> list[tuple[list[str], list[orjson.Fragment]]]:
     """Return the offers and the tasks of each call."""
-    for entry in run.entries.values():
-        if waits(run.edges, entry.name):
-            entry.token = entry.token or new_token()
     told = SimpleNamespace(
         controllers=["http://10.9.9.9:5000"], goahead_deadline=300.0, goahead_tls=GoAheadTls()
     )
-    bound = _bind(run, claim, list(run.entries.values()))
+    bound = await _bind(run, claim, run.entries.values(), gated=True)
     infos = await _task_infos(cast(Equipment, told), run, claim, bound)
     return [
         (list(claim.agents[place].offer_ids), list(written.values()))

@@ -18,6 +18,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from scheduler.breath import Breath
 from scheduler.closures import Closures
 from scheduler.errors import SchedulerError, TopologyError
 from scheduler.offers import reserved_for
@@ -100,8 +101,12 @@ class Agents:
             self._changed_at = at
         if not self.current:
             self._changed_at = at
-        self._agents, self._seen_at = agents, at
+        gone, self._agents, self._seen_at = self._agents, agents, at
         self._awaited = _hosts(document, "recovered_slaves")
+        breath = Breath()
+        while gone:  # all at once, those of 500 agents take ten milliseconds to be freed
+            gone.popitem()
+            await breath.step()
         return changed
 
     def _miss(self, agents: Mapping[str, _Agent], at: float) -> None:

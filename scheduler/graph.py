@@ -316,6 +316,8 @@ def instantiate(
 ) -> PhysicalGraph:
     """Make one execution of `logical`: checks it, and chooses the ids ``graph_id.task.attempt``.
 
+    Of hundreds of tasks that takes tens of milliseconds: it is nothing for an event loop.
+
     Raises
     ------
     GraphError

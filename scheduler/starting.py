@@ -74,11 +74,8 @@ async def start_tasks(
     JournalError
         If the places could not be written before the deadline.
     """
-    for entry in entries:
-        if gated and waits(run.edges, entry.name):
-            entry.token = entry.token or new_token()
     try:
-        infos = await _prepare(equipment, run, claim, entries, deadline)
+        infos = await _prepare(equipment, run, claim, entries, deadline, gated=gated)
     except BaseException:
         give_back(equipment, claim)
         raise
@@ -98,9 +95,11 @@ async def _prepare(
     claim: Claim,
     entries: Sequence[TaskEntry],
     deadline: float,
+    *,
+    gated: bool,
 ) -> dict[Place, Written]:
     """Do all that comes before the act, and return the ``TaskInfo`` of every task by its place."""
-    bound = _bind(run, claim, entries)
+    bound = await _bind(run, claim, entries, gated=gated)
     claim.settled()
     infos = await _task_infos(equipment, run, claim, bound)
     for entry in entries:
@@ -125,9 +124,15 @@ async def _mark(equipment: Equipment, entry: TaskEntry, deadline: float) -> None
         await apply_recorded(equipment, entry, LetThrough(), deadline)
 
 
-def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str, Bound]:
+async def _bind(
+    run: GraphRun, claim: Claim, entries: Iterable[TaskEntry], *, gated: bool
+) -> dict[str, Bound]:
+    """Note what each task got, and give a secret to those that wait for their go-ahead."""
     bound: dict[str, Bound] = {}
+    breath = Breath(_SHORT_STEPS)
     for entry in entries:
+        if gated and waits(run.edges, entry.name):
+            entry.token = entry.token or new_token()
         assignment = claim.placement.assignments[entry.name]
         agent = claim.agents[assignment.agent_id, assignment.role]
         drawn = claim.drawn[entry.name]
@@ -135,6 +140,7 @@ def _bind(run: GraphRun, claim: Claim, entries: Iterable[TaskEntry]) -> dict[str
         entry.assignment, entry.drawn = assignment, (assignment, drawn)
         run.placed[entry.name] = assignment
         entry.address, entry.agent_url = agent.address, agent.url
+        await breath.step()
     return bound
 
 
