@@ -107,13 +107,21 @@ class Launching:
         )
         values = workflow.telstate
         queue = await self._queue_again()
-        if scheduler.phase(graph.graph_id) is GraphPhase.LAUNCHING:
-            await scheduler.resume(
-                graph.graph_id,
-                timeout=self._services.timeouts.fit,
-                queue=queue,
-                late_values=self._late_values(graph, values),
-            )
+        match scheduler.phase(graph.graph_id):
+            case GraphPhase.LAUNCHING:
+                await scheduler.resume(
+                    graph.graph_id,
+                    timeout=self._services.timeouts.fit,
+                    queue=queue,
+                    late_values=self._late_values(graph, values),
+                )
+            case GraphPhase.UP:
+                pass
+            case _:
+                raise CommandError(
+                    "its launch had failed, and was being undone when the controller was restarted: "
+                    "the log of the controller before says why"
+                )
         await graph.connect()
         return graph
 

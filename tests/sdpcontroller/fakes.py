@@ -125,6 +125,8 @@ class FakeScheduler:
         self.servers: dict[str, TaskServer] = {}
         """By task id."""
         self._starting: set[asyncio.Future[None]] = set()
+        self.undone: set[str] = set()
+        """Ids of graphs that are being taken down, because their launch has failed."""
         self.launched: list[PhysicalGraph] = []
         """All that were launched."""
         self.waited_in: dict[str, str] = {}
@@ -214,6 +216,8 @@ class FakeScheduler:
         return tuple(self._views)
 
     def phase(self, graph_id: str) -> GraphPhase | None:
+        if graph_id in self.undone:
+            return GraphPhase.STOPPING
         views = self._views.get(graph_id, {}).values()
         up = views and all(v.state in (TaskState.READY, TaskState.DEAD) for v in views)
         return GraphPhase.UP if up else GraphPhase.LAUNCHING

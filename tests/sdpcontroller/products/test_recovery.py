@@ -310,6 +310,23 @@ async def test_a_launch_goes_on(house: House, open_house: Any) -> None:
         await successor.master.execute(CaptureInit("p"))
 
 
+async def test_a_launch_that_was_being_undone_has_failed(house: House, open_house: Any) -> None:
+    house.scheduler.steps.clear()
+    configuring = asyncio.ensure_future(house.master.execute(CONFIGURE))
+    await house.witness.until(lambda: len(house.scheduler.alive) == len(TASKS))
+    await house.crash()
+    with pytest.raises(CommandError):
+        await configuring
+    house.scheduler.undone |= set(house.scheduler.graphs())
+    async with open_house(after=house) as successor:
+        await successor.settle()
+        events = await successor.store.events("product", "p")
+        told = [text for _, text in events]
+        assert any("its launch had failed" in text for text in told)
+        assert not any("all tasks ready" in text for text in told)
+        assert successor.scheduler.alive == set()
+
+
 async def test_a_task_that_died_without_a_controller_is_an_error(
     up: House, open_house: Any
 ) -> None:
