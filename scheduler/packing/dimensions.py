@@ -43,7 +43,7 @@ def plain(resource: str) -> str:
         return f"{name} of {where.rpartition(' of ')[2]}"
     if name == "space":
         return where
-    if name in ("cpus with its cores", "cores with those held for it"):
+    if name.startswith(("cpus with ", "cores with ")):
         return name.partition(" with ")[0]
     return "cores" if on and name == "whole cores" else name
 

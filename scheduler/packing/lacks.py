@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,11 +13,12 @@ from scheduler.packing.shortage import ADMISSION, Lack, listed
 from scheduler.packing.slots import PORTS
 from scheduler.quantities import Millis, Ranges, Resources
 from scheduler.requests import GpuRequest, TaskRequest
-from scheduler.topology import AgentSnapshot
+from scheduler.topology import AgentSnapshot, Topology
 
 MIB, MBITS = "MiB", "Mbit/s"
 CPUS_AND_CORES: Final = "cpus with its cores"
 """Of a task that has pinned cores: each of them is one of the cpus that it draws."""
+CPUS_AND_HELD: Final = "cpus with its cores and those held for it"
 CORES_AND_HELD: Final = "cores with those held for it"
 """Of a task that keeps others off: from siblings of its cores, or from its share of the node."""
 
@@ -48,8 +49,10 @@ def needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterat
     if refusal := Admission.of(request).refusal(agent):
         yield Need(ADMISSION, 0, 0, absent=refusal)
     scalars, ranges = free.scalars, free.ranges
-    cpus = CPUS_AND_CORES if request.cores else "cpus"
-    yield Need(cpus, request.cpus + 1000 * len(request.cores), scalars.get("cpus", 0))
+    taken = _taken(agent, request)
+    cores = min(taken, default=len(request.cores))
+    cpus = CPUS_AND_HELD if cores > len(request.cores) else CPUS_AND_CORES if cores else "cpus"
+    yield Need(cpus, request.cpus + 1000 * cores, scalars.get("cpus", 0))
     yield Need("mem", request.mem, scalars.get("mem", 0), MIB)
     yield Need("disk", request.disk, scalars.get("disk", 0), MIB)
     yield Need(
@@ -58,7 +61,7 @@ def needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterat
         1000 * count_common(ranges.get("ports", Ranges()), PORTS),
     )
     if request.cores or request.numa_share:
-        yield from _node_needs(agent, free, request)
+        yield from _node_needs(agent, free, request, taken)
     yield from _gpu_needs(agent, free, request)
     yield from _nic_needs(agent, free, request)
     for volume in request.volumes:
@@ -130,14 +133,25 @@ def _kept_apart(agent: AgentSnapshot, request: TaskRequest) -> str:
     return listed(sorted(groups))
 
 
-def _node_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> Iterator[Need]:
+def _whole(topology: Topology, node: int) -> tuple[list[frozenset[int]], int]:
+    return whole_ones(physical_cores(topology, node))
+
+
+def _taken(agent: AgentSnapshot, request: TaskRequest) -> list[int]:
+    """Return how many cores of each node a task would take, those with it that it holds and does not name."""
+    named, nodes = len(request.cores), agent.topology.numa
+    if not request.whole_cores and not request.numa_share:
+        return [named] * len(nodes)
+    return [
+        named + n_held(request, _whole(agent.topology, n)[1], len(node.cores))
+        for n, node in enumerate(nodes)
+    ]
+
+
+def _node_needs(
+    agent: AgentSnapshot, free: Resources, request: TaskRequest, taken: Sequence[int]
+) -> Iterator[Need]:
     offered, topology = free.ranges.get("cores", Ranges()), agent.topology
-    whole, taken = list[list[frozenset[int]]](), [len(request.cores)] * len(topology.numa)
-    if request.whole_cores or request.numa_share:
-        for n, node in enumerate(topology.numa):
-            unbroken, width = whole_ones(physical_cores(topology, n))
-            whole.append(unbroken)
-            taken[n] += n_held(request, width, len(node.cores))
     free_cores = [count_common(offered, node.cores) for node in topology.numa]
     most = max(zip(free_cores, taken, strict=True), key=lambda n: n[0] - n[1], default=None)
     have, asked = most if most is not None else (0, max(1, len(request.cores)))
@@ -149,6 +163,7 @@ def _node_needs(agent: AgentSnapshot, free: Resources, request: TaskRequest) -> 
     ]
     yield Need("mem on one NUMA node", request.mem, max(counted, default=request.mem), MIB)
     if request.whole_cores:
+        whole = [_whole(topology, n)[0] for n in range(len(topology.numa))]
         most_whole = max((len(wholly_free(of_node, offered)) for of_node in whole), default=0)
         yield Need("whole cores on one NUMA node", 1000 * len(request.cores), 1000 * most_whole)
     if request.one_l3:

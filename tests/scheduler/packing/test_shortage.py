@@ -212,6 +212,9 @@ def test_cores_that_come_along_are_told_apart_from_those_asked_for() -> None:
     agent = make_agent(cores=(4, 4), cpus=3000)
     text = str(shortage([agent], {"f": TaskRequest.of(cores=4)}))
     assert "cpus with its cores: f asks for 4, the most free on one agent is 3" in text
+    share = {name: TaskRequest.of(cpus=1, numa_share=1) for name in "fg"}
+    text = str(shortage([make_agent(cores=(4, 4), cpus=8000)], share))
+    assert "(cpus with its cores and those held for it: asks for 5, 3 free, 2 missing)" in text
     taken = make_agent(cores=(3,), gpu_nodes=())
     taken = replace(taken, free=replace(taken.free, ranges={"cores": Ranges(((0, 1),))}))
     text = str(shortage([taken], {"f": TaskRequest.of(cores=1, numa_share=1)}))
