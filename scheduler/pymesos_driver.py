@@ -11,6 +11,8 @@ names what it replaces (found by reading pymesos and by recording it against a r
 * A master that another one named is asked for ever, though it may be dead. Here it and the one that is
   configured are asked in turn.
 * ``select()`` ends the thread once the process has a thousand open files. Here it polls.
+* ``zk://…`` needs ZooKeeper at the start, and masters that have registered before. Here it needs neither
+  (:mod:`scheduler.detector`).
 * ``stop()`` tears the framework down. Here only :meth:`MendedDriver.send_teardown` does.
 * Whatever has come of an event is copied at every 4 KiB of it. Here a buffer grows.
 * Heartbeats are not supervised. Here a silent connection is closed.
@@ -40,8 +42,9 @@ from typing import Any, Final, Protocol
 import orjson
 
 from scheduler.call_connection import CallConnection
+from scheduler.detector import Detector
 from scheduler.errors import FrameworkError
-from scheduler.pymesos_connection import Connection, process, pymesos
+from scheduler.pymesos_connection import MESOS_PORT, Connection, process, pymesos
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +148,14 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         """Calls without an answer, one after the other."""
         self._calls = CallConnection(http_timeout, tls)
         """Touched by the thread of the calls only."""
-        if "://" not in master:  # else a detector tells
-            self._new_master = master if ":" in master else f"{master}:5050"
+        self._detector: Detector | None = None
+        """Tells who leads, where ZooKeeper says it."""
+        kind, _, where = master.rpartition("://")
+        if kind:
+            self._detector = Detector(where, self.change_master)
+        else:
+            self._configured = master if ":" in master else f"{master}:{MESOS_PORT}"
+            self._new_master = self._configured
 
     # ------------------------------------------------------------------ the connection's thread
 
@@ -176,7 +185,8 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         with self._lock:
             self._master = self._new_master
         if not self._master:
-            self._reason = "no leading Mesos master is known"
+            why = "" if self._detector is None else f": {self._detector.trouble}"
+            self._reason = f"no leading Mesos master is known{why}"
         return bool(self._master)
 
     def change_master(self, master: str | None) -> None:
@@ -304,9 +314,23 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
     def _shutdown(self) -> None:
         """Never tear down by the way."""
 
+    def start(self) -> None:
+        """Begin to subscribe; waits neither for a master nor for ZooKeeper."""
+        process.Process.start(self)
+        if self._detector is not None:
+            self._detector.start()
+
+    def join(self) -> None:
+        """Wait for the end of all threads but that of the calls."""
+        super().join()  # type: ignore[no-untyped-call]  # pymesos has no types
+        if self._detector is not None:
+            self._detector.join()
+
     def stop(self, failover: bool = True) -> None:
         """End the connection; tasks run on. pymesos' `failover` means nothing here."""
         super().stop(failover=True)  # type: ignore[no-untyped-call]  # pymesos has no types
+        if self._detector is not None:
+            self._detector.stop()
 
     # ------------------------------------------------------------------ calls
 
