@@ -12,6 +12,7 @@ from scheduler import templates
 from scheduler.constraints import Relation
 from scheduler.errors import GraphError
 from scheduler.graph import EdgeKind, LogicalGraph, ReadyKind, TaskTemplate
+from scheduler.requests import TaskRequest
 
 MAX_TASKS = 5000
 MAX_EDGES = 100_000
@@ -155,7 +156,18 @@ def _task_problems(task: TaskTemplate, known: Collection[str]) -> Iterator[str]:
             yield from templates.problems(text, known)
 
 
+def asks_for_something(request: TaskRequest) -> bool:
+    """Whether a task draws anything that Mesos counts, wherever it is placed."""
+    amounts = [request.cpus, request.mem, request.disk, len(request.cores), len(request.ports)]
+    amounts += [gpu.compute + gpu.mem for gpu in request.gpus]
+    amounts += [nic.bandwidth_in + nic.bandwidth_out for nic in request.nics]
+    amounts += [volume.disk for volume in request.volumes]
+    return any(amounts) or bool(request.numa_share) or any(gpu.exclusive for gpu in request.gpus)
+
+
 def _request_problems(task: TaskTemplate) -> Iterator[str]:
+    if not asks_for_something(task.request):
+        yield "it asks for nothing: Mesos takes no task without any resources, ask for some cpus"
     request = task.request
     named = {
         "port": request.ports,

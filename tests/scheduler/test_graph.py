@@ -62,7 +62,7 @@ def requests(draw: st.DrawFn, groups: Sequence[str]) -> TaskRequest:
     group = st.sampled_from(groups)
     cores = draw(some(names, 2))
     return TaskRequest(
-        cpus=draw(amounts),
+        cpus=1 + draw(amounts),
         mem=draw(amounts),
         cores=cores,
         whole_cores=bool(cores) and draw(st.booleans()),
@@ -179,7 +179,7 @@ def simple(name: str = "a", **changes: object) -> TaskTemplate:
         "name": name,
         "kind": "test",
         "command": ("true",),
-        "request": TaskRequest(),
+        "request": TaskRequest.of(cpus=0.1),
         **changes,
     }
     return TaskTemplate(**fields)  # type: ignore[arg-type]  # the tests give what the types forbid
@@ -257,6 +257,7 @@ def test_all_problems_are_named_at_once() -> None:
         simple("b/c", launch_timeout=float("nan")),
         simple("d", ready=ReadyCheck(ReadyKind.PORTS, ("q",)), env={"1X": "{"}),
         simple("e", command=()),
+        simple("f", request=TaskRequest.of(cpus=0.0001, gpus=[GpuRequest.of(0, 0)])),
     )
     with pytest.raises(GraphError) as caught:
         LogicalGraph("g", tasks, (Edge("a", "nobody", EdgeKind.READY),)).validate(("host",))
@@ -272,6 +273,7 @@ def test_all_problems_are_named_at_once() -> None:
         "'1X' is no name of a variable",
         "lonely '{'",
         "the command must have",
+        "task 'f': it asks for nothing",
         "'host' cannot be the name of a template value",
     ):
         assert text in str(caught.value)
@@ -292,7 +294,7 @@ def test_an_edge_costs_the_same_however_many_tasks_there_are() -> None:
 
     def seconds(count: int) -> float:
         tasks = tuple(
-            TaskTemplate(name=f"t{n}", kind="k", command=("run",), request=TaskRequest())
+            TaskTemplate(name=f"t{n}", kind="k", command=("run",), request=TaskRequest.of(cpus=0.1))
             for n in range(count)
         )
         edges = tuple(Edge("t0", f"t{1 + n % 9}", EdgeKind.READY) for n in range(10_000))

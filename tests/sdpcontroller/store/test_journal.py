@@ -110,7 +110,7 @@ async def test_what_it_cannot_read_is_refused_whole(store: Store, table: str, va
 async def test_a_graph_is_forgotten_with_all_its_tasks_and_nothing_else(store: Store) -> None:
     journal = StoreJournal(store)
     for graph_id in ("g1", "g2"):
-        task = TaskTemplate(name="t", kind="k", command=("run",), request=TaskRequest())
+        task = TaskTemplate(name="t", kind="k", command=("run",), request=TaskRequest.of(cpus=1))
         await journal.record_graph(instantiate(LogicalGraph("l", (task,)), graph_id))
         await store.put("placement", graph_id, {"assignments": {}}, event="by an earlier program")
         for attempt in range(2):
@@ -139,7 +139,7 @@ async def test_the_places_of_a_graph_that_an_earlier_program_recorded_are_still_
     record = {"graph_id": "g", "name": "t", "task_id": "g.t.0", "state": "ready", "agent_id": "S0"}
     record |= {"host": "h", "address": "10.0.0.1", "agent_url": "", "token": "", "death": None}
     record |= {"shared": {}, "late_values": None, "preempted": False}
-    template = TaskTemplate(name="t", kind="k", command=("run",), request=TaskRequest())
+    template = TaskTemplate(name="t", kind="k", command=("run",), request=TaskRequest.of(cpus=1))
     await StoreJournal(store).record_graph(instantiate(LogicalGraph("l", (template,)), "g"))
     await store.put("placement", "g", {"assignments": {"t": old}}, event="placed on h")
     await store.put("task", "g.t.0", record, event="ready")
