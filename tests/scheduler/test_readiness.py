@@ -127,6 +127,10 @@ class Device(aiokatcp.DeviceServer):
         self.state = aiokatcp.Sensor(str, "device-state", "how it is")
         self.sensors.add(self.state)
 
+    async def stop(self, cancel: bool = True) -> None:
+        await stop_accepting(self.sockets)
+        await super().stop(cancel)
+
 
 @pytest.fixture
 async def device() -> AsyncIterator[tuple[Device, int]]:

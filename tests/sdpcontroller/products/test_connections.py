@@ -9,6 +9,7 @@ import aiokatcp
 import pytest
 
 from scheduler.breath import Ration
+from scheduler.listening import stop_accepting
 from sdpcontroller.control import TaskSensor
 from sdpcontroller.errors import CommandError
 from sdpcontroller.products.connections import MAX_SENSORS, TaskConnection
@@ -46,9 +47,14 @@ class Program(aiokatcp.DeviceServer):
         assert self.server is not None
         return int(self.server.sockets[0].getsockname()[1])
 
+    async def stop(self, cancel: bool = True) -> None:
+        await stop_accepting(self.sockets)
+        await super().stop(cancel)
+
     async def vanish(self) -> None:
         """Go as a process that is killed."""
         assert self.server is not None
+        await stop_accepting(self.server.sockets)
         self.server.close()
         for conn in tuple(self._connections):
             conn.abort()
