@@ -41,6 +41,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from scheduler.agents import basic
 from scheduler.call_connection import CallConnection
 from scheduler.detector import Detector
 from scheduler.errors import FrameworkError
@@ -126,11 +127,11 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             framework,
             master,
             implicit_acknowledgements=False,
-            principal=principal,
-            secret=secret,
             failover=True,
             timeout=http_timeout,
         )
+        if credential := basic(principal, secret):  # pymesos' own takes ASCII only
+            self._basic_credential = credential
         self._listener = listener
         self._tls = tls
         self._missed_heartbeats = missed_heartbeats

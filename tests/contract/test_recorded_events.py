@@ -23,7 +23,7 @@ from scheduler.framework import (
 )
 from tests.conftest import PATIENCE
 from tests.contract.recording import FOLDER, MISSING, load
-from tests.scheduler.wire import Link, Master
+from tests.scheduler.wire import Link, leading
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=MISSING)
 
@@ -67,22 +67,20 @@ async def test_every_event_of_a_real_master_is_read(caplog: pytest.LogCaptureFix
     expected = [event for event in events if event["type"] in KINDS]
     expected = [e for e in expected if "executor_id" not in e.get("failure", {})]
     assert len(expected) > LEAST
-    master = Master()
-    server = await asyncio.start_server(master.serve, "127.0.0.1", 0)
-    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    framework = Framework(FrameworkSettings(master=address, name="test", user="root"))
-    await framework.start()
-    link = Link(framework)
-    await link.up()
-    for piece in pieces(events, seed=1):
-        master.streams[-1].write(piece)
-        await master.streams[-1].drain()
     told: list[LinkEvent] = []
-    async with asyncio.timeout(PATIENCE):
+    async with leading() as master, asyncio.timeout(PATIENCE):
+        framework = Framework(FrameworkSettings(master=master.address, name="test", user="root"))
+        await framework.start()
+        link = Link(framework)
+        await link.up()
+        for piece in pieces(events, seed=1):
+            master.streams[-1].write(piece)
+            await master.streams[-1].drain()
         async for event in link.events:
             told.append(event)
             if len(told) == len(expected):
                 break
+        await framework.stop(teardown=False)
     assert [type(event) for event in told] == [KINDS[event["type"]] for event in expected]
     for event, original in zip(told, expected, strict=True):
         if isinstance(event, Updated):
@@ -94,7 +92,3 @@ async def test_every_event_of_a_real_master_is_read(caplog: pytest.LogCaptureFix
             assert list(event.offers) == original["offers"]["offers"]
     assert len(master.subscriptions) == 1
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    await framework.stop(teardown=False)
-    server.close()
-    for stream in master.streams:
-        stream.close()

@@ -15,7 +15,7 @@ from scheduler import detector, pymesos_driver
 from scheduler.detector import address_of, first
 from scheduler.framework import Disconnected, Framework, FrameworkSettings, Subscribed
 from tests.conftest import PATIENCE
-from tests.scheduler.wire import Link, Master
+from tests.scheduler.wire import Link, Master, leading
 from tests.scheduler.zookeeper import ZooKeeper
 
 
@@ -33,19 +33,6 @@ async def zookeeper() -> AsyncIterator[ZooKeeper]:
     await zookeeper.start()
     yield zookeeper
     await zookeeper.stop()
-
-
-@contextlib.asynccontextmanager
-async def leading() -> AsyncIterator[Master]:
-    """A master."""
-    master = Master()
-    server = await asyncio.start_server(master.serve, "127.0.0.1", 0)
-    master.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield master
-    server.close()
-    for stream in master.streams:
-        stream.transport.abort()
-    await asyncio.sleep(0)
 
 
 def info(master: Master) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import signal
@@ -31,18 +32,13 @@ from scheduler.framework import (
 from scheduler.pymesos_driver import CallRefused, CallUncertain
 from scheduler.task import StatusUpdate
 from tests.conftest import PATIENCE
-from tests.scheduler.wire import Link, Master
+from tests.scheduler.wire import Link, Master, leading
 
 
 @pytest.fixture
 async def master() -> AsyncIterator[Master]:
-    master = Master()
-    server = await asyncio.start_server(master.serve, "127.0.0.1", 0)
-    master.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield master
-    server.close()
-    for stream in master.streams:
-        stream.close()
+    async with leading() as master:
+        yield master
 
 
 @pytest.fixture(autouse=True)
@@ -431,14 +427,20 @@ async def test_only_updates_with_a_uuid_are_acknowledged(master: Master, link: L
     assert len(master.calls) == 1
 
 
-async def test_credentials_are_sent_when_there_are_some(master: Master) -> None:
+@pytest.mark.parametrize("secret", [SECRET, "mööp€"])
+async def test_credentials_are_sent_when_there_are_some(master: Master, secret: str) -> None:
     settings = FrameworkSettings(
-        master=master.address, name="t", user="root", principal="sdp", secret=SECRET
+        master=master.address, name="t", user="root", principal="sdp", secret=secret
     )
     framework = Framework(settings)
     await framework.start()
     await Link(framework).up()
     assert master.subscriptions[0]["subscribe"]["framework_info"]["principal"] == "sdp"
+    framework.kill("t")
+    await master.until_called("KILL")
+    credentials = base64.b64encode(f"sdp:{secret}".encode()).decode()
+    assert len(master.heads) == 2
+    assert all(f"Authorization: Basic {credentials}\r\n" in head for head in master.heads)
     await framework.stop(teardown=False)
 
 

@@ -212,9 +212,6 @@ async def test_the_wrapper_becomes_the_program_in_each_shell_with_each_client(
     token = new_token()
     server.open(TASK, token)
     path = bin_with(tmp_path, client)
-    if client == "python3":  # a launcher of several versions would need more of the system
-        (tmp_path / "bin/python3").unlink()
-        (tmp_path / "bin/python3").symlink_to(python())
     process = await run_wrapper(
         tmp_path,
         wrapper_environment(TASK, token, [server.base_url], 600),

@@ -72,11 +72,7 @@ def image(client: str, tmp_path: Path) -> Image:
     """An image with one client and hardly more."""
     if client == "BusyBox":
         return busybox_only(tmp_path)
-    path = bin_with(tmp_path, client)
-    if client == "python3":  # a launcher of several versions would need more of the system
-        (tmp_path / "bin/python3").unlink()
-        (tmp_path / "bin/python3").symlink_to(python())
-    return Image(path, ("/bin/sh",))
+    return Image(bin_with(tmp_path, client), ("/bin/sh",))
 
 
 async def outcome(

@@ -24,7 +24,6 @@ from tests.scheduler.waiting import (
     answers,
     bin_with,
     busybox_only,
-    python,
     run_wrapper,
 )
 
@@ -57,9 +56,6 @@ async def server(context: ssl.SSLContext) -> AsyncIterator[GoAhead]:
 def image(request: pytest.FixtureRequest, tmp_path: Path) -> Image:
     """An image that has one client."""
     path = bin_with(tmp_path, request.param)
-    if request.param == "python3":  # a launcher of several versions would need more of the system
-        (tmp_path / "bin/python3").unlink()
-        (tmp_path / "bin/python3").symlink_to(python())
     shell = shutil.which("dash")
     if shell is None:
         pytest.skip("dash is not installed")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from scheduler.framework import Disconnected, Framework, LinkEvent, Subscribed
+from scheduler.listening import stop_accepting
 from tests.conftest import PATIENCE
 
 
@@ -26,6 +28,8 @@ class Master:
     subscriptions: list[dict[str, Any]] = field(default_factory=list)
     subscribed_at: list[float] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    """Of all requests."""
     called: asyncio.Event = field(default_factory=asyncio.Event)
     streams: list[asyncio.StreamWriter] = field(default_factory=list)
     address: str = ""
@@ -34,8 +38,9 @@ class Master:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                length = int(head.split("content-length:")[1].split("\r\n")[0])
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                self.heads.append(head)
+                length = int(head.lower().split("content-length:")[1].split("\r\n")[0])
                 call = json.loads(await reader.readexactly(length))
                 if call["type"] == "SUBSCRIBE":
                     await self.subscribe(call, writer)
@@ -92,6 +97,20 @@ class Master:
 
     def cut(self) -> None:
         self.streams[-1].transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def leading() -> AsyncIterator[Master]:
+    """Return a master that is there."""
+    master = Master()
+    server = await asyncio.start_server(master.serve, "127.0.0.1", 0)
+    master.address = "{}:{}".format(*server.sockets[0].getsockname())
+    yield master
+    await stop_accepting(server.sockets)
+    server.close()
+    for stream in master.streams:
+        stream.transport.abort()
+    await asyncio.sleep(0)
 
 
 class Link:
