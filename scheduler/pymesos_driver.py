@@ -152,6 +152,8 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
         self._detector: Detector | None = None
         """Tells who leads, where ZooKeeper says it."""
         kind, _, where = master.rpartition("://")
+        if kind not in ("", "zk"):
+            raise FrameworkError(f"{master[:100]!r} is no Mesos master: HOST:PORT or zk://… is")
         if kind:
             self._detector = Detector(where, self.change_master)
         else:

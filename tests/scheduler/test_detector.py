@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from scheduler import detector, pymesos_driver
 from scheduler.detector import address_of, first
+from scheduler.errors import FrameworkError
 from scheduler.framework import Disconnected, Framework, FrameworkSettings, Subscribed
 from tests.conftest import PATIENCE
 from tests.scheduler.wire import Link, Master, leading
@@ -136,6 +137,12 @@ def test_any_document_names_an_address_or_none(document: object) -> None:
     with contextlib.suppress(ValueError):
         host, _, port = address_of(json.dumps(document).encode()).rpartition(":")
         assert host and 0 < int(port) < 65536
+
+
+@pytest.mark.parametrize("master", ["http://m:5050", "zkk://m:2181/mesos"])
+async def test_a_master_of_another_kind_is_refused(master: str) -> None:
+    with pytest.raises(FrameworkError, match="HOST:PORT or zk"):
+        Framework(FrameworkSettings(master=master, name="test", user="root"))
 
 
 def test_of_nobody_nobody_leads() -> None:
