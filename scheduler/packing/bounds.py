@@ -39,7 +39,7 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import compiled, inlined
+from scheduler.packing.compiled import inlined, outlined, within, written_out
 from scheduler.packing.strain import Strain, lay, lift
 
 SERVICES: Final = 4
@@ -81,7 +81,7 @@ class Bounds(NamedTuple):
     """(agents + 1,) where those of each agent begin."""
 
 
-@compiled
+@within
 def bounds_of(cluster: Cluster, demand: Demand, start: Ints) -> Bounds:
     """Return what never changes; of places and tasks, nothing is known yet.
 
@@ -97,14 +97,23 @@ def bounds_of(cluster: Cluster, demand: Demand, start: Ints) -> Bounds:
     for d in range(len(what)):
         for task in range(n_tasks):
             need[d, task] = need_of(demand, what, d, task)
-    telling = np.empty(len(what), np.bool_)
+    most, n = np.zeros(len(what)), 0
     for d in range(len(what)):
-        telling[d] = need[d].sum() > least_room(cluster, what, d, spots, start)
-    what, need = what[telling], need[telling]
-    most = np.empty(len(what))
-    for d in range(len(what)):
-        most[d] = need[d].max()
-    owner = owners(cluster, len(start))
+        total = 0.0
+        for task in range(n_tasks):
+            total += need[d, task]
+        if total > least_room(cluster, what, d, spots, start):
+            for i in range(what.shape[1]):
+                what[n, i] = what[d, i]
+            for task in range(n_tasks):
+                need[n, task] = need[d, task]
+                most[n] = max(most[n], need[d, task])
+            n += 1
+    what, need, most = what[:n], need[:n], most[:n]
+    owner, shares = owners(cluster, len(start)), np.zeros(1, np.int64)
+    for slot in range(len(owner)):
+        if owner[slot] == SHARED:
+            shares[0] = 1
     return Bounds(
         slots_of(cluster, what),
         need,
@@ -115,13 +124,13 @@ def bounds_of(cluster: Cluster, demand: Demand, start: Ints) -> Bounds:
         np.zeros(n_tasks),
         np.zeros(max(n_places, n_tasks)),
         owner,
-        np.full(1, np.int64(np.any(owner == SHARED))),
+        shares,
         spots,
         first_spot,
     )
 
 
-@compiled
+@within
 def dimensions(cluster: Cluster) -> Ints:
     """Return (any, 4) what could be a dimension.
 
@@ -158,11 +167,13 @@ def need_of(demand: Demand, what: Ints, d: int, task: int) -> float:
     return float(most)
 
 
-@compiled
+@within
 def slots_of(cluster: Cluster, what: Ints) -> Ints:
     """Return the slots of each dimension in each place."""
     places = cluster.places
-    most = max(1, np.max(places[:, DEVICE_END] - places[:, DEVICE]))
+    most = 1
+    for place in range(len(places)):
+        most = max(most, places[place, DEVICE_END] - places[place, DEVICE])
     slots = np.full((len(places), len(what), most), NOWHERE, np.int64)
     for place in range(len(places)):
         for d in range(len(what)):
@@ -180,7 +191,7 @@ def slots_of(cluster: Cluster, what: Ints) -> Ints:
     return slots
 
 
-@compiled
+@within
 def least_room(cluster: Cluster, what: Ints, d: int, spots: Ints, start: Ints) -> float:
     """Return what there is where there is least of a dimension; 0 for devices."""
     if what[d, 0] == DEVICE:
@@ -193,17 +204,25 @@ def least_room(cluster: Cluster, what: Ints, d: int, spots: Ints, start: Ints) -
     return least
 
 
-@compiled
+@within
 def spots_of(cluster: Cluster, demand: Demand) -> tuple[Ints, Ints]:
     """Return the places where some task can be, agent by agent, and where those of each agent begin."""
     places, tasks = cluster.places, demand.task
     used = np.zeros(len(places), np.bool_)
     for task in range(len(tasks)):
-        used[tasks[task, PLACE] : tasks[task, PLACE_END]] = True
-    spots = np.flatnonzero(used)
-    agents = places[spots, AGENT]
-    order = np.argsort(agents, kind="mergesort")
-    return spots[order], np.searchsorted(agents[order], np.arange(len(cluster.rank) + 1))
+        for place in range(tasks[task, PLACE], tasks[task, PLACE_END]):
+            used[place] = True
+    first = np.zeros(len(cluster.rank) + 1, np.int64)
+    for place in range(len(places)):
+        first[places[place, AGENT] + 1] += used[place]
+    for agent in range(len(cluster.rank)):
+        first[agent + 1] += first[agent]
+    spots, end = np.empty(first[len(cluster.rank)], np.int64), first.copy()
+    for place in range(len(places)):
+        if used[place]:
+            spots[end[places[place, AGENT]]] = place
+            end[places[place, AGENT]] += 1
+    return spots, first
 
 
 @inlined
@@ -213,19 +232,24 @@ def claim(owner: Ints, slot: int, agent: int) -> None:
         owner[slot] = agent if owner[slot] == NOWHERE or owner[slot] == agent else SHARED
 
 
-@compiled
+@inlined
+def own(owner: Ints, slot: int, n: int, agent: int) -> None:
+    """Enter that some slots in a row are of an agent, if there are any."""
+    for i in range(n if slot != NOWHERE else 0):
+        owner[slot + i] = agent
+
+
+@within
 def owners(cluster: Cluster, n_slots: int) -> Ints:
     """Return of which agent each slot is; SHARED, if it is of several, as tickets of racks are."""
     owner = np.full(n_slots, NOWHERE, np.int64)
     for place in cluster.places:
         agent = place[AGENT]
-        owner[place[OWN] : place[OWN] + OWN_SLOTS] = agent
-        if place[CORES] != NOWHERE:
-            owner[place[CORES] : place[CORES] + NODE_SLOTS] = agent
-        if place[L3] != NOWHERE:
-            owner[place[L3] : place[L3] + 2] = agent
+        own(owner, place[OWN], OWN_SLOTS, agent)
+        own(owner, place[CORES], NODE_SLOTS, agent)
+        own(owner, place[L3], 2, agent)
         for d in range(place[DEVICE], place[DEVICE_END]):
-            owner[cluster.device[d, 0] : cluster.device[d, 0] + 2] = agent
+            own(owner, cluster.device[d, 0], 2, agent)
             for slot in cluster.device_ticket[d]:
                 claim(owner, slot, agent)
     for agent in range(len(cluster.volume_slot)):
@@ -267,7 +291,7 @@ def survey_agent(plan: Plan, strain: Strain, bounds: Bounds, agent: int) -> None
         task = plan.links[task, 0]
 
 
-@compiled
+@outlined
 def survey_all(plan: Plan, strain: Strain, bounds: Bounds) -> None:
     """Look at all places and all tasks."""
     for agent in range(len(plan.first)):
@@ -289,7 +313,7 @@ def indices(begin: int, end: int) -> range:
     return range(np.uint64(begin), np.uint64(end))
 
 
-@inlined
+@written_out
 def least_costs_of_places(bounds: Bounds, task: int, begin: int, end: int) -> None:
     """Write to `Bounds.least` what it costs at least to put a task in each place from `begin` to `end`."""
     least, at = bounds.least, bounds.at

@@ -5,7 +5,8 @@ whose functions it calls or whose constants it uses; so when any of these is not
 is compiled anew. Modules that no compiled function knows of are free to change.
 
 Handing a named tuple of arrays to a function that is merely compiled costs more than a small function does; to
-an inlined one it costs nothing.
+an inlined one it costs nothing. Whatever a function calls is optimized once more with it, so that each step of
+a chain of calls is paid for when compiling; and to assign a slice to a slice compiles a message about shapes.
 """
 
 from __future__ import annotations
@@ -22,17 +23,31 @@ from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., object])
 
-compiled = cast("Callable[[F], F]", numba.njit(cache=True, nogil=True))
-"""Decorator: compile at the first call, keep the result on disk, run without the GIL."""
+_njit: Any = numba.njit  # its types do not know all of its options
+compiled = cast("Callable[[F], F]", _njit(cache=True, nogil=True, no_cfunc_wrapper=True))
+"""Decorator of what Python calls: compile at the first call, keep the result on disk, run without the GIL."""
 
-_uncounted: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
-inlined = cast("Callable[[F], F]", numba.njit(forceinline=True, **_uncounted))
+_inner: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+within = cast("Callable[[F], F]", _njit(_nrt=True, **_inner))
+"""Decorator of what only compiled functions call, and allocates arrays.
+
+What takes a named tuple of arrays apart for a call from Python is most of what a small function compiles to. So
+it is left out here and below: **a call of such a function from Python ends the process.**
+"""
+
+_uncounted: dict[str, Any] = {**_inner, "_nrt": False}
+inlined = cast("Callable[[F], F]", _njit(forceinline=True, **_uncounted))
 """Decorator for small functions in the innermost loops, which allocate nothing.
 
 Without ``_nrt=False`` numba counts references to every array argument at every call, atomically: that made the
 loops twenty times slower. The option is numba's own, though not documented; without it all works, slowly.
 """
-outlined = cast("Callable[[F], F]", numba.njit(**_uncounted))
+written_out = cast("Callable[[F], F]", _njit(inline="always", **_uncounted))
+"""Decorator for such functions that are called in one place, of a function that counts no references either.
+
+They are not compiled by themselves, but as lines of their caller, which costs less time to compile.
+"""
+outlined = cast("Callable[[F], F]", _njit(**_uncounted))
 """Decorator for such functions that are too large to be everywhere that they are called."""
 
 Random = NDArray[np.uint64]
@@ -98,3 +113,10 @@ def below(random: Random, n: int) -> int:
     return int(
         np.int64((x >> np.uint64(11)) % np.uint64(n))
     )  # unsigned and signed mixed are floats
+
+
+@inlined
+def copy_to(there: NDArray[np.int64], row: NDArray[np.int64]) -> None:
+    """Copy a row to another."""
+    for i in range(len(row)):
+        there[i] = row[i]

@@ -30,9 +30,10 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import Random, below, compiled, inlined
+from scheduler.packing.compiled import Random, below, compiled, copy_to, inlined, within
 from scheduler.packing.greedy import insert
 from scheduler.packing.placing import (
+    in_tie,
     left_at,
     need_device,
     needs_at,
@@ -216,7 +217,7 @@ def find_candidates(
     return n
 
 
-@compiled
+@within
 def find_ejection(
     cluster: Cluster,
     demand: Demand,
@@ -260,11 +261,11 @@ def find_ejection(
         if cost < best:
             best = cost
             found[0] = place
-            found[1 + SET_SIZE :] = chosen
+            copy_to(found[1 + SET_SIZE :], chosen)
     return best < np.inf
 
 
-@compiled
+@within
 def untie(cluster: Cluster, demand: Demand, plan: Plan, task: int, pool: Ints, n: int) -> int:
     """Take away all that must be in one zone with a task, so that it can be another zone.
 
@@ -274,14 +275,14 @@ def untie(cluster: Cluster, demand: Demand, plan: Plan, task: int, pool: Ints, n
         if t == NOWHERE or plan.tied[t, 0] == 0:
             continue
         for other in range(len(demand.own)):
-            if plan.where[other] != NOWHERE and np.any(demand.tie[other] == t):
+            if plan.where[other] != NOWHERE and in_tie(demand, other, t):
                 remove(cluster, plan, other)
                 pool[n] = other
                 n += 1
     return n
 
 
-@compiled
+@within
 def make_room(
     cluster: Cluster,
     demand: Demand,
@@ -314,6 +315,14 @@ def make_room(
     return n + 1
 
 
+@inlined
+def keep(plan: Plan, best: Best) -> None:
+    """Write where the tasks of a plan are."""
+    copy_to(best.where, plan.where)
+    for task in range(len(plan.device)):
+        copy_to(best.device[task], plan.device[task])
+
+
 @compiled
 def search(
     cluster: Cluster,
@@ -343,13 +352,16 @@ def search(
     Returns how many tasks the fullest plan lacks.
     """
     known = np.full(len(demand.own), NOWHERE, np.int64)  # number of candidates, once looked for
-    unplaced = np.flatnonzero(plan.where == NOWHERE)
     pool = np.empty(len(demand.own), np.int64)
-    n = fewest = len(unplaced)
-    pool[:n] = unplaced
+    n = 0
+    for task in range(len(pool)):
+        if plan.where[task] == NOWHERE:
+            pool[n] = task
+            n += 1
+    fewest = n
     penalty = 1 + SIZE_COST * demand.size
     rule = int(np.int64(TIGHTEST))  # no literal, for which insert() would be compiled once more
-    best.where[:], best.device[:] = plan.where, plan.device
+    keep(plan, best)
     for _ in range(iterations):
         if n == 0:
             break
@@ -360,7 +372,7 @@ def search(
         if insert(cluster, demand, plan, task, rule):
             if n < fewest:
                 fewest = n
-                best.where[:], best.device[:] = plan.where, plan.device
+                keep(plan, best)
             continue
         penalty[task] += 1 + SIZE_COST * demand.size[task]
         if known[task] == NOWHERE:

@@ -8,11 +8,9 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from scheduler.packing.admission import Admission
-from scheduler.packing.arrays import FIRST
 from scheduler.packing.flat import flatten
-from scheduler.packing.greedy import insert
+from scheduler.packing.greedy import fits_alone
 from scheduler.packing.lacks import MBITS, MIB, Need, lacks, needs
-from scheduler.packing.placing import remove
 from scheduler.packing.shortage import ADMISSION, Lack, Nearest, Shortage, TooBig, Total, listed
 from scheduler.placement import Placement
 from scheduler.quantities import Millis, Ranges, Resources
@@ -65,13 +63,11 @@ def unfit(agents: Sequence[AgentSnapshot], tasks: Tasks, names: Sequence[str]) -
     """Return those of the named tasks that would not fit even if each were the only one."""
     problem = flatten(agents, {name: tasks[name] for name in names})
     plan = problem.empty_plan()
-    unfit = []
-    for t, name in enumerate(names):
-        if insert(problem.cluster, problem.demand, plan, t, FIRST):
-            remove(problem.cluster, plan, t)
-        else:
-            unfit.append(name)
-    return unfit
+    return [
+        name
+        for task, name in enumerate(names)
+        if not fits_alone(problem.cluster, problem.demand, plan, task)
+    ]
 
 
 def _remaining(

@@ -28,14 +28,23 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import compiled
-from scheduler.packing.placing import left_within, put, remove, tied_elsewhere
+from scheduler.packing.compiled import compiled, inlined, outlined, within
+from scheduler.packing.placing import in_tie, left_within, put, remove, tied_elsewhere
 
 FAR: Final = 1 << 50
 """Added to what a place leaves over and to its priority, where a task had rather be elsewhere."""
 
 
-@compiled
+@inlined
+def falls_short(have: Ints, need: Ints) -> bool:
+    """Whether there is less of something than is needed."""
+    found = False
+    for i in range(len(need)):
+        found = found or have[i] < need[i]
+    return bool(found)
+
+
+@within
 def roomy(cluster: Cluster, demand: Demand, plan: Plan, task: int) -> Bytes:
     """Return the agents in whose zones there is room for all that must be in one zone with a task.
 
@@ -50,26 +59,29 @@ def roomy(cluster: Cluster, demand: Demand, plan: Plan, task: int) -> Bytes:
             found = np.ones(len(plan.first), np.uint8)
         need = np.zeros(OWN_SLOTS + 1, np.int64)
         for other in range(len(demand.own)):
-            if plan.where[other] == NOWHERE and np.any(demand.tie[other] == t):
-                need[:OWN_SLOTS] += demand.own[other]
+            if plan.where[other] == NOWHERE and in_tie(demand, other, t):
+                for i in range(OWN_SLOTS):
+                    need[i] += demand.own[other, i]
                 need[OWN_SLOTS] += demand.task[other, N_CORES]
         have = np.zeros((len(plan.first), OWN_SLOTS + 1), np.int64)
         for here in cluster.places:
             zone = cluster.zone[t, here[AGENT]]
             if zone != NOWHERE and here[NODE] == NOWHERE:
-                have[zone, :OWN_SLOTS] += plan.free[here[OWN] : here[OWN] + OWN_SLOTS]
+                for i in range(OWN_SLOTS):
+                    have[zone, i] += plan.free[here[OWN] + i]
             elif zone != NOWHERE and here[L3] == NOWHERE:
                 have[zone, OWN_SLOTS] += plan.free[here[CORES]]
         for agent in range(len(found)):
             zone = cluster.zone[t, agent]
-            if zone == NOWHERE or np.any(have[zone] < need):
+            if zone == NOWHERE or falls_short(have[zone], need):
                 found[agent] = 0
-    if not found.any():
-        return np.zeros(0, np.uint8)
-    return found
+    for agent in range(len(found)):
+        if found[agent] > 0:
+            return found
+    return np.zeros(0, np.uint8)
 
 
-@compiled
+@within
 def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: int) -> int:
     """Return the place where a task fits best by the rule; NOWHERE, if it fits nowhere."""
     places, admits, rank, tasks = cluster.places, cluster.admits, cluster.rank, demand.task
@@ -100,7 +112,7 @@ def choose_place(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: 
     return best
 
 
-@compiled
+@outlined
 def insert(cluster: Cluster, demand: Demand, plan: Plan, task: int, rule: int) -> bool:
     """Put a task where the rule says; False if it fits nowhere."""
     place = choose_place(cluster, demand, plan, task, rule)
@@ -131,21 +143,16 @@ def insert_all(cluster: Cluster, demand: Demand, plan: Plan, order: Ints, rule: 
 
 
 @compiled
-def each_fits_alone(cluster: Cluster, demand: Demand, plan: Plan, tasks: Ints) -> bool:
-    """Whether there is a place for each of these tasks, were it the only one; the plan has nothing placed."""
-    for task in tasks:
-        fits = False
-        for place in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
-            agent = cluster.places[place, AGENT]
-            if cluster.admits[demand.task[task, ADMISSION], agent] != NO and put(
-                cluster, demand, plan, task, place
-            ):
-                remove(cluster, plan, task)
-                fits = True
-                break
-        if not fits:
-            return False
-    return True
+def fits_alone(cluster: Cluster, demand: Demand, plan: Plan, task: int) -> bool:
+    """Whether there is a place for a task beside what the plan has placed."""
+    for place in range(demand.task[task, PLACE], demand.task[task, PLACE_END]):
+        agent = cluster.places[place, AGENT]
+        if cluster.admits[demand.task[task, ADMISSION], agent] != NO and put(
+            cluster, demand, plan, task, place
+        ):
+            remove(cluster, plan, task)
+            return True
+    return False
 
 
 @compiled

@@ -38,7 +38,7 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import compiled, inlined
+from scheduler.packing.compiled import compiled, inlined, within
 from scheduler.packing.greedy import FAR, insert
 from scheduler.packing.placing import left_within, put, tied_elsewhere
 
@@ -145,7 +145,7 @@ def fill(cluster: Cluster, demand: Demand, plan: Plan, index: Index, samples: In
                 )
 
 
-@compiled
+@within
 def serves_all(cluster: Cluster, demand: Demand, task: int, place: int) -> bool:
     """Whether a place has a device for each service that a task wants."""
     for w in range(demand.task[task, WANT], demand.task[task, WANT_END]):
@@ -157,7 +157,7 @@ def serves_all(cluster: Cluster, demand: Demand, task: int, place: int) -> bool:
     return True
 
 
-@compiled
+@within
 def choose_indexed(
     cluster: Cluster, demand: Demand, plan: Plan, index: Index, task: int, rule: int
 ) -> int:

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from scheduler.packing.arrays import (
+    ADMISSION,
     AGENT,
     BREAKS,
     CORES,
@@ -20,6 +21,7 @@ from scheduler.packing.arrays import (
     MEM,
     N_CORES,
     N_WHOLE,
+    NO,
     NODE,
     NODE_CORES,
     NODE_SHARE,
@@ -41,14 +43,14 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import compiled, inlined, outlined
+from scheduler.packing.compiled import compiled, inlined, outlined, within, written_out
 from scheduler.requests import MAX_SHARE
 
 BACKTRACKS: Final = 2000
 """Steps of the search for devices of one task in one place; for up to six wants and three devices, all."""
 
 
-@inlined
+@written_out
 def need_cores(
     cluster: Cluster, demand: Demand, task: int, place: int, needs: Ints
 ) -> tuple[int, int]:
@@ -304,7 +306,7 @@ def draw_tightest(cluster: Cluster, demand: Demand, plan: Plan, task: int, place
     return int(demand.task[task, WANT_END] - first_want)
 
 
-@compiled
+@within
 def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Try choices of devices, depth first; False, and nothing drawn, if none works."""
     node, begin = cluster.places[place, NODE], cluster.places[place, DEVICE]
@@ -336,7 +338,7 @@ def search_devices(cluster: Cluster, demand: Demand, plan: Plan, task: int, plac
     return False
 
 
-@inlined
+@written_out
 def draw_plainly(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Draw all that a plain task needs but devices; False, with draws left, if something is short."""
     n_cores, slot = demand.task[task, N_CORES], cluster.places[place, CORES]
@@ -350,7 +352,7 @@ def draw_plainly(cluster: Cluster, demand: Demand, plan: Plan, task: int, place:
     return ok
 
 
-@compiled
+@within
 def draw_needs(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Do the same for any task."""
     needs = np.empty((plan.slot.shape[1], 2), np.int64)
@@ -359,6 +361,15 @@ def draw_needs(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: i
     for i in range(n):
         ok = ok and draw(plan, task, needs[i, 0], needs[i, 1])
     return ok
+
+
+@inlined
+def in_tie(demand: Demand, task: int, t: int) -> bool:
+    """Whether a task is in tie `t`."""
+    found = False
+    for i in range(demand.tie.shape[1]):
+        found = found or demand.tie[task, i] == t
+    return bool(found)
 
 
 @inlined
@@ -388,7 +399,7 @@ def link(cluster: Cluster, plan: Plan, task: int, place: int) -> None:
             plan.tied[t, 1] = cluster.zone[t, agent]
 
 
-@compiled
+@outlined
 def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> bool:
     """Put a task in a place of an agent that admits it, on any devices; False if it does not fit."""
     if plain(demand, task):
@@ -408,7 +419,7 @@ def put(cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int) -> 
     return False
 
 
-@compiled
+@outlined
 def put_on(
     cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int, devices: Ints
 ) -> bool:
@@ -423,6 +434,26 @@ def put_on(
         return False
     link(cluster, plan, task, place)
     return True
+
+
+@compiled
+def put_back(
+    cluster: Cluster, demand: Demand, plan: Plan, task: int, place: int, devices: Ints
+) -> bool:
+    """Put a task on these devices if it may be there at all and there is room; False if not."""
+    agent, node = cluster.places[place, AGENT], cluster.places[place, NODE]
+    if cluster.admits[demand.task[task, ADMISSION], agent] == NO:
+        return False
+    if tied_elsewhere(cluster, plan, task, agent):
+        return False
+    first_want = demand.task[task, WANT]
+    if len(devices) != demand.task[task, WANT_END] - first_want:
+        return False
+    for w in range(len(devices)):
+        here = cluster.places[place, DEVICE] <= devices[w] < cluster.places[place, DEVICE_END]
+        if not (here and usable(cluster, demand, first_want + w, devices[w], node)):
+            return False
+    return put_on(cluster, demand, plan, task, place, devices)
 
 
 @inlined

@@ -37,7 +37,7 @@ from scheduler.packing.bounds import (
     survey_all,
     survey_gains,
 )
-from scheduler.packing.compiled import Random, below, compiled, inlined
+from scheduler.packing.compiled import Random, below, compiled, inlined, outlined, written_out
 from scheduler.packing.placing import remove
 from scheduler.packing.strain import (
     Strain,
@@ -74,7 +74,7 @@ def draws_from(plan: Plan, task: int, slot: int) -> bool:
     return found
 
 
-@inlined
+@written_out
 def users(plan: Plan, slot: int, owner: int, found: Ints) -> int:
     """Write the tasks that draw from a slot of an agent, or of several (SHARED); return how many."""
     n = 0
@@ -109,7 +109,7 @@ def forbidden(
     return bool(places[place, AGENT] == places[old, AGENT])
 
 
-@inlined
+@written_out
 def changes(plan: Plan, task: int, place: int, chosen: Ints, n_wants: int) -> bool:
     """Whether a task would draw from other slots in a place, on these devices."""
     other = place != plan.where[task]
@@ -118,7 +118,7 @@ def changes(plan: Plan, task: int, place: int, chosen: Ints, n_wants: int) -> bo
     return bool(other)
 
 
-@inlined
+@written_out
 def cost_of_swap(
     cluster: Cluster,
     demand: Demand,
@@ -142,7 +142,7 @@ def cost_of_swap(
     return cost - gain
 
 
-@inlined
+@written_out
 def try_places(
     cluster: Cluster,
     demand: Demand,
@@ -171,7 +171,7 @@ def try_places(
     return bound
 
 
-@inlined
+@written_out
 def try_swaps(
     cluster: Cluster,
     demand: Demand,
@@ -207,7 +207,7 @@ def try_swaps(
     return bound
 
 
-@inlined
+@written_out
 def try_moves(
     cluster: Cluster,
     demand: Demand,
@@ -228,7 +228,7 @@ def try_moves(
     return bound - gain
 
 
-@inlined
+@written_out
 def make_move(
     cluster: Cluster,
     demand: Demand,
@@ -242,21 +242,20 @@ def make_move(
     task, place, other = strain.move[0], strain.move[1], strain.move[2]
     old = plan.where[task]
     strain.until[task, old] = step + TENURE + below(random, SPREAD)
-    remove(cluster, plan, task)
     if other != NOWHERE:
         strain.until[other, place] = step + TENURE + below(random, SPREAD)
-        remove(cluster, plan, other)
-    force(cluster, demand, plan, strain, task, place)
-    if other != NOWHERE:
-        force(cluster, demand, plan, strain, other, old)
-    here, there = cluster.places[old, AGENT], cluster.places[place, AGENT]
-    survey_agent(plan, strain, bounds, here)
-    if there != here:
-        survey_agent(plan, strain, bounds, there)
+    n_moved = 1 if other == NOWHERE else 2
+    for i in range(n_moved):
+        remove(cluster, plan, other if i > 0 else task)
+    for i in range(n_moved):
+        force(cluster, demand, plan, strain, other if i > 0 else task, old if i > 0 else place)
+    n_agents = 1 if cluster.places[place, AGENT] == cluster.places[old, AGENT] else 2
+    for i in range(n_agents):
+        survey_agent(plan, strain, bounds, cluster.places[place if i > 0 else old, AGENT])
     survey_gains(plan, strain, bounds)
 
 
-@compiled
+@outlined
 def place_all(cluster: Cluster, demand: Demand, plan: Plan, strain: Strain, random: Random) -> bool:
     """Put what has no place where it costs least; False, if something fits nowhere at all."""
     for task in range(len(plan.where)):
@@ -303,6 +302,27 @@ def relax(
     bounds = bounds_of(cluster, demand, start)
     survey_all(plan, strain, bounds)
     found = np.empty(len(demand.own), np.int64)
+    return follow(cluster, demand, plan, strain, bounds, random, steps, found)
+
+
+@outlined
+def follow(
+    cluster: Cluster,
+    demand: Demand,
+    plan: Plan,
+    strain: Strain,
+    bounds: Bounds,
+    random: Random,
+    steps: int,
+    found: Ints,
+) -> bool:
+    """Make steps of the search until nothing is overdrawn; False, if they do not suffice.
+
+    Parameters
+    ----------
+    found
+        (tasks,) room for those that are looked at in a step.
+    """
     for step in range(1, steps + 1):
         slot = overdrawn_slot(plan, strain, random)
         if slot == NOWHERE:
@@ -318,7 +338,7 @@ def relax(
     return overdrawn_slot(plan, strain, random) == NOWHERE
 
 
-@inlined
+@written_out
 def grow(plan: Plan, strain: Strain, bounds: Bounds, slot: int) -> None:
     """Make it dearer to overdraw a slot."""
     strain.burden[slot] += GROWTH * strain.price[slot]

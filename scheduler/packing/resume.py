@@ -5,21 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from scheduler.packing.arrays import (
-    ADMISSION,
     AGENT,
     DEVICE,
-    DEVICE_END,
-    NO,
     NODE,
     NOWHERE,
-    WANT,
-    WANT_END,
     Ints,
     Plan,
 )
 from scheduler.packing.cores import caches
 from scheduler.packing.flat import Problem, needs_node
-from scheduler.packing.placing import put_on, tied_elsewhere, usable
+from scheduler.packing.placing import put_back
 from scheduler.placement import Assignment, Placement
 from scheduler.topology import AgentSnapshot
 
@@ -40,8 +35,8 @@ def resumed(problem: Problem, start: Placement) -> Plan:
         if assignment is None or number is None:
             continue
         place, devices = _place(problem, task, number, int(first_node[number]), assignment)
-        if place != NOWHERE and _allowed(problem, plan, task, place, devices):
-            put_on(problem.cluster, problem.demand, plan, task, place, devices)
+        if place != NOWHERE:
+            put_back(problem.cluster, problem.demand, plan, task, place, devices)
     return plan
 
 
@@ -81,21 +76,3 @@ def _cache_place(
         if assignment.cores and assignment.cores[0] in cache:
             return first + number
     return NOWHERE
-
-
-def _allowed(problem: Problem, plan: Plan, task: int, place: int, devices: Ints) -> bool:
-    """Whether the task may be in that place on these devices, amounts apart."""
-    cluster, demand = problem.cluster, problem.demand
-    row, here = demand.task[task], cluster.places[place]
-    if cluster.admits[row[ADMISSION], here[AGENT]] == NO:
-        return False
-    if tied_elsewhere(cluster, plan, task, here[AGENT]):
-        return False
-    wants = range(row[WANT], row[WANT_END])
-    if len(wants) != len(devices):
-        return False
-    return all(
-        here[DEVICE] <= device < here[DEVICE_END]
-        and usable(cluster, demand, want, device, here[NODE])
-        for want, device in zip(wants, devices, strict=True)
-    )

@@ -25,7 +25,7 @@ from scheduler.packing.arrays import (
     Kind,
 )
 from scheduler.packing.cores import caches, physical_cores, whole_ones, wholly_free
-from scheduler.packing.counting import Pools, count_all, count_common, count_within, laid
+from scheduler.packing.counting import Pools, count_all, count_common, count_within, laid, packed
 from scheduler.packing.readings import Reading, amounts, read
 from scheduler.packing.relations import EXCLUSIVE, MULTICAST, Tickets
 from scheduler.packing.shapes import NOTHING, Shape
@@ -105,12 +105,13 @@ def main_slots(readings: Sequence[Reading], fleet: Fleet) -> MainSlots:
     return MainSlots(free, kinds, nodes, own, device, part, cores)
 
 
+_PORTS: Final = packed(PORTS.intervals)
+
+
 def port_pools(agents: Agents) -> Pools:
     """Return the port numbers of each agent that a task can be given."""
-    numbers = np.arange(len(agents))
-    ports = np.repeat(np.array(PORTS.intervals, np.int64), len(agents), axis=0)
     free = laid([read(agent).ports for agent in agents])
-    return Pools(*free, numbers, ports, np.arange(len(agents) + 1))
+    return Pools(*free, np.arange(len(agents)), *laid([_PORTS] * len(agents)))
 
 
 _NOTHING: Final = Ranges()

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from scheduler.constraints import Together
 from scheduler.packing.answer import assignments
 from scheduler.packing.arrays import (
     FIRST,
@@ -284,7 +285,10 @@ def warm_up() -> None:
     )
     # the small ones cannot share a GPU, so that no agent has two cores left; the totals do not show that
     tasks = {"a": small, "b": small, "c": TaskRequest(cores=("0", "1"))}
-    pack(agents, tasks, iterations=10)
+    answer = pack(agents, tasks, iterations=10)
+    near = TaskRequest(ports=("a",), together=(Together("b", "host"),))
+    pack(agents, {"a": near, "b": TaskRequest()})
     problem = flatten(agents, tasks)
+    resumed(problem, answer.partial if isinstance(answer, Shortage) else answer)
     _insert_all(problem, problem.empty_plan(), np.arange(3), HUMBLEST, large=0)
     _insert_all(problem, problem.empty_plan(), np.arange(3), FIRST)

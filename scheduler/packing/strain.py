@@ -28,7 +28,7 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import Random, below, compiled, inlined
+from scheduler.packing.compiled import Random, below, inlined, within, written_out
 from scheduler.packing.placing import link, need_device, needs_at, usable
 
 CHARGE: Final = 0.1
@@ -60,7 +60,7 @@ class Strain(NamedTuple):
     """(most wants,) room for the devices of a task."""
 
 
-@compiled
+@within
 def prices(weight: Floats, start: Ints) -> Floats:
     """Return what it costs to overdraw each slot by one thousandth, at first."""
     price = weight.copy()
@@ -70,7 +70,7 @@ def prices(weight: Floats, start: Ints) -> Floats:
     return price
 
 
-@compiled
+@within
 def unstrained(plan: Plan, weight: Floats, start: Ints, until: Ints) -> Strain:
     """Return what is known at first.
 
@@ -118,7 +118,7 @@ def relief(free: Ints, strain: Strain, slot: int, amount: int) -> float:
     return float(strain.charge[slot] - left * strain.burden[slot])
 
 
-@inlined
+@written_out
 def device_cost(
     cluster: Cluster, demand: Demand, free: Ints, strain: Strain, w: int, d: int
 ) -> float:
@@ -205,7 +205,7 @@ def force(
     link(cluster, plan, task, place)
 
 
-@inlined
+@written_out
 def overdraw(plan: Plan, strain: Strain, task: int, number: int, slot: int, amount: int) -> None:
     """Draw from a slot, whether there is that much or not."""
     plan.slot[task, number], plan.amount[task, number] = slot, amount

@@ -18,11 +18,11 @@ from scheduler.packing.arrays import (
     Ints,
     Plan,
 )
-from scheduler.packing.compiled import compiled, inlined
-from scheduler.packing.greedy import each_fits_alone
+from scheduler.packing.compiled import compiled, inlined, within
+from scheduler.packing.greedy import fits_alone
 
 
-@compiled
+@within
 def short_of_own(cluster: Cluster, demand: Demand, free: Ints) -> bool:
     """Whether more CPUs, memory, disk, ports or cores are asked for than all agents have."""
     spare, cores = np.zeros(OWN_SLOTS, np.int64), 0
@@ -47,7 +47,7 @@ def any_below_zero(amounts: Ints) -> bool:
     return bool(found)
 
 
-@compiled
+@within
 def short_of_devices(cluster: Cluster, demand: Demand, free: Ints, family: Ints) -> bool:
     """Whether more is asked of GPUs, or of the interfaces of one network, than those have that can serve it.
 
@@ -89,4 +89,7 @@ def show(cluster: Cluster, demand: Demand, plan: Plan, family: Ints, missing: In
         return True
     if short_of_devices(cluster, demand, plan.free, family):
         return True
-    return not each_fits_alone(cluster, demand, plan, missing)
+    fit = True
+    for task in missing:
+        fit = fit and fits_alone(cluster, demand, plan, task)
+    return not fit

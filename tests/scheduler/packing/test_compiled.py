@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from numba.core.registry import CPUDispatcher
 
 import scheduler.packing
 from scheduler.packing.compiled import compiled_sources, drop_stale_cache
+from tests.scheduler.packing.warmed import cut
 
 PACKAGE = Path(scheduler.packing.__file__).parent
+PROJECT = Path(__file__).parents[3]
+
+
+def test_no_function_that_python_cannot_call_is_known_to_modules_that_are_not_compiled() -> None:
+    """A call would end the process, and an observation with it."""
+    compiled = {source.stem for source in compiled_sources(PACKAGE)}
+    for module in pkgutil.iter_modules([str(PACKAGE)], "scheduler.packing."):
+        if module.name.rpartition(".")[2] not in compiled:
+            known = vars(importlib.import_module(module.name)).values()
+            inner = [f.py_func.__name__ for f in known if isinstance(f, CPUDispatcher) and cut(f)]
+            assert inner == [], module.name
+
+
+def test_nothing_is_compiled_once_all_is_warm(compiled: None) -> None:
+    """A function that is compiled for other arguments in the middle of an observation halts it for seconds."""
+    command = [sys.executable, "-m", "tests.scheduler.packing.warmed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout == ""
 
 
 def test_modules_without_compiled_functions_are_free_to_change() -> None:

@@ -10,20 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.packing import Instance, read_instances
-from scheduler.packing import Shortage, missing, pack, violations
+from scheduler.packing import Shortage, missing, pack, placing, violations
 from scheduler.packing.arrays import AGENT, NOWHERE, PLENTY
 from scheduler.packing.flat import flatten
-from scheduler.packing.placing import put, remove
 from scheduler.placement import Placement
 from scheduler.quantities import Ranges
 from scheduler.requests import GpuRequest, NicRequest, TaskRequest, VolumeRequest
 from scheduler.topology import AgentSnapshot
 from tests.scheduler.packing.machines import clusters, feasible, graphs, make_agent
+from tests.scheduler.packing.reached import reached
 
 INSTANCES = Path(__file__).parents[3] / "../shared/data/packing/instances.jsonl.gz"
 
 Cluster = tuple[AgentSnapshot, ...]
 Tasks = dict[str, TaskRequest]
+
+put = reached(placing.put)
+remove = reached(placing.remove)
 
 
 @settings(max_examples=120, deadline=None)

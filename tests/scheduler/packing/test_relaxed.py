@@ -9,31 +9,35 @@ from hypothesis import strategies as st
 
 from benchmarks.instances import draw
 from benchmarks.packing import read_instance
-from scheduler.packing import Shortage, missing, pack, violations
+from scheduler.packing import Shortage, bounds, missing, pack, placing, relaxed, strain, violations
 from scheduler.packing.arrays import NOWHERE, PLACE, PLACE_END, Plan
-from scheduler.packing.bounds import bounds_of, survey_all
 from scheduler.packing.flat import Problem, flatten
-from scheduler.packing.placing import put_on, remove
-from scheduler.packing.relaxed import (
-    NEVER,
-    forbidden,
-    grow,
-    make_move,
-    place_all,
-    relax,
-    try_moves,
-    users,
-)
+from scheduler.packing.relaxed import NEVER, relax
 from scheduler.packing.solve import places_of_each
-from scheduler.packing.strain import Strain, force, overdrawn_slot, unstrained
+from scheduler.packing.strain import Strain
 from scheduler.placement import Placement
 from scheduler.requests import GpuRequest, TaskRequest
 from scheduler.topology import AgentSnapshot
 from tests.scheduler.packing import rich
 from tests.scheduler.packing.machines import clusters, graphs, make_agent
+from tests.scheduler.packing.reached import reached
 
 Cluster = tuple[AgentSnapshot, ...]
 Tasks = dict[str, TaskRequest]
+
+bounds_of = reached(bounds.bounds_of)
+survey_all = reached(bounds.survey_all)
+put_on = reached(placing.put_on)
+remove = reached(placing.remove)
+forbidden = reached(relaxed.forbidden)
+grow = reached(relaxed.grow)
+make_move = reached(relaxed.make_move)
+place_all = reached(relaxed.place_all)
+try_moves = reached(relaxed.try_moves)
+users = reached(relaxed.users)
+force = reached(strain.force)
+overdrawn_slot = reached(strain.overdrawn_slot)
+unstrained = reached(strain.unstrained)
 
 
 def _relaxed(problem: Problem, steps: int, seed: int = 1) -> tuple[bool, Plan]:

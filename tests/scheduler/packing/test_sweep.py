@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from benchmarks.instances import draw
 from benchmarks.packing import read_instance
-from scheduler.packing import sweep
+from scheduler.packing import placing, sweep
 from scheduler.packing.arrays import (
     ADMISSION,
     AGENT,
@@ -23,16 +23,19 @@ from scheduler.packing.arrays import (
 )
 from scheduler.packing.flat import Problem, flatten
 from scheduler.packing.greedy import insert_all
-from scheduler.packing.placing import left_at
 from scheduler.packing.solve import places_of_each
-from scheduler.packing.sweep import columns_of, insert_all_swept, sweepable
+from scheduler.packing.sweep import columns_of, insert_all_swept
 from scheduler.requests import TaskRequest
 from scheduler.topology import AgentSnapshot
 from tests.scheduler.packing import rich
 from tests.scheduler.packing.machines import clusters, graphs
+from tests.scheduler.packing.reached import reached
 
 Cluster = tuple[AgentSnapshot, ...]
 Tasks = dict[str, TaskRequest]
+
+left_at = reached(placing.left_at)
+sweepable = reached(sweep.sweepable)
 
 
 def _swept(problem: Problem, rule: int) -> Plan:
