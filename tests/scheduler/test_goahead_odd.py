@@ -108,8 +108,15 @@ async def test_nobody_is_told_the_token_because_somebody_says_so(
     assert "no answer yet" in said
 
 
-@pytest.mark.parametrize("body", [b"", b"boom", b"<html>go away</html>\n", b"\0\1\2"])
-@pytest.mark.parametrize("status", [b"200 OK", b"401 No", b"502 Bad Gateway"])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (b"200 OK", b""),
+        (b"200 OK", b"\0\1\2"),
+        (b"401 No", b"<html>go away</html>\n"),
+        (b"502 Bad Gateway", b""),
+    ],
+)
 async def test_who_is_no_controller_is_told_of_and_asked_with_pauses(
     tmp_path: Path, status: bytes, body: bytes
 ) -> None:
