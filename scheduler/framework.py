@@ -37,6 +37,9 @@ CAPABILITIES: Final = (
     "RESERVATION_REFINEMENT",
     "TASK_KILLING_STATE",
 )
+_REMOVED: Final = "Framework has been removed"
+_FAILED_OVER: Final = "Framework failed over"
+"""How the texts of these errors begin."""
 MAX_INBOX: Final = 100_000
 """Events that may wait for the loop; above it, updates that Mesos will repeat are dropped."""
 
@@ -58,8 +61,8 @@ class FrameworkSettings:
     """Seconds for which tasks outlive us."""
     http_timeout: float = pymesos_driver.HTTP_TIMEOUT
     missed_heartbeats: float = pymesos_driver.MISSED_HEARTBEATS
-    may_act: Callable[[], bool] = lambda: True
-    """Whether calls may be made now; false where another controller may have taken over."""
+    may_act: Callable[[], bool] | None = None
+    """Whether this controller may act now, by a lease that nobody else has then; None: there is no lease."""
 
     def framework_info(self, framework_id: str | None) -> dict[str, Any]:
         """Return Mesos' ``FrameworkInfo``."""
@@ -172,7 +175,8 @@ class Framework:
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[LinkEvent] = deque()
         self._arrived = asyncio.Event()
-        self._calls = Calls(self._driver, settings.may_act)
+        self._calls = Calls(self._driver, self.may_subscribe)
+        self._over = False
         self._seen = 0
         """Number of the subscription, as the reader of the events knows."""
         self._stopping = False
@@ -354,6 +358,16 @@ class Framework:
 
     # ------------------------------------------------------------------ the driver's thread
 
+    @property
+    def over(self) -> bool:
+        """Whether another SUBSCRIBE would only do harm: it never succeeds, or starts a fight."""
+        return self._over
+
+    def may_subscribe(self) -> bool:
+        """Whether it is for us to speak to Mesos now."""
+        may_act = self._settings.may_act
+        return may_act is None or may_act()
+
     def event(self, kind: str, body: Mapping[str, Any]) -> None:
         """Take an event of the driver."""
         try:
@@ -393,10 +407,13 @@ class Framework:
 
     def _read_error(self, message: str) -> LinkEvent | None:
         logger.error("Mesos says: %.500s", message)
-        if not message.startswith(pymesos_driver.FATAL_ERRORS):
-            return None  # the stream ends, which is told then
-        self._calls.ended()
-        return Lost(message)
+        leads = self._settings.may_act is not None and self._settings.may_act()
+        # Who subscribes in our place though the lease is ours has slept, and will see that it is.
+        if message.startswith(_REMOVED) or (message.startswith(_FAILED_OVER) and not leads):
+            self._over = True
+            self._calls.ended()
+            return Lost(message)
+        return None  # the stream ends, which is told then
 
     def _tell(self, event: LinkEvent) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended

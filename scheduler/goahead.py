@@ -113,6 +113,7 @@ class GoAhead:
         How long a question is kept open.
     may_act
         Whether anything may be decided here at the moment: another controller may go on with the launch.
+        None: it always may.
     tls
         Certificate and key; None: plain HTTP.
     """
@@ -123,7 +124,7 @@ class GoAhead:
         port: int = 0,
         *,
         poll_seconds: float = POLL_SECONDS,
-        may_act: Callable[[], bool] = lambda: True,
+        may_act: Callable[[], bool] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._host, self._port = host, port
@@ -222,7 +223,7 @@ class GoAhead:
         if not gate.decided and gate.polls >= MAX_POLLS:
             return 429, _verdict("later")
         await self._wait(gate)
-        if not self._may_act():
+        if self._may_act is not None and not self._may_act():
             return 404, _verdict("unknown")
         if gate.closed:
             return 410, _verdict("gone")

@@ -58,8 +58,6 @@ BACK_OFF_MAX: Final = 15.0
 FREE_REDIRECTIONS: Final = 3
 UNANSWERED_CALLS: Final = 3
 """After as many calls in a row without an answer the link counts as dead, whatever its events say."""
-FATAL_ERRORS: Final = ("Framework has been removed", "Framework failed over")
-"""ERROR events after which another SUBSCRIBE would only do harm: it never succeeds, or starts a fight."""
 
 
 def written(call: Mapping[str, Any]) -> bytes:
@@ -92,6 +90,13 @@ class DriverListener(Protocol):
 
     def closed(self, reason: str) -> None:
         """The connection is closed, or could not be made; another try follows."""
+
+    def may_subscribe(self) -> bool:
+        """Whether it is for us to subscribe now."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it is not for us any more, for good."""
 
 
 class MendedDriver(pymesos.MesosSchedulerDriver):
@@ -168,7 +173,7 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             while not self.aborted:
                 self._reason = "the connection was closed"
                 try:
-                    if self._take_master():
+                    if self._take_master() and self._may_subscribe():
                         self._serve_connection()
                 except Exception as exc:  # whatever it is, the next try may go better
                     logger.debug("connection to Mesos failed", exc_info=True)
@@ -191,6 +196,14 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             why = "" if self._detector is None else f": {self._detector.trouble}"
             self._reason = f"no leading Mesos master is known{why}"
         return bool(self._master)
+
+    def _may_subscribe(self) -> bool:
+        """Look whether it is for us to subscribe: we may have slept, and another one acts in our place."""
+        may = self._listener.may_subscribe()
+        if not may:
+            self._reason = "another controller may have taken over"
+            self._failures = 0  # of nobody but us
+        return may
 
     def change_master(self, master: str | None) -> None:
         """Ask that master from now on: it was configured, or ZooKeeper says that it leads."""
@@ -291,9 +304,9 @@ class MendedDriver(pymesos.MesosSchedulerDriver):
             self._on_subscribed(body)
         elif kind == "error":
             self._reason = f"Mesos says: {body.get('message', '')}"
-            if str(body.get("message", "")).startswith(FATAL_ERRORS):
-                self.stop()
         self._listener.event(kind, body)
+        if self._listener.over:
+            self.stop()
 
     def _on_subscribed(self, body: Mapping[str, Any]) -> None:
         given, ours = body["framework_id"]["value"], self.framework_id

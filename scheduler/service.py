@@ -62,9 +62,8 @@ class Scheduler(Questions):
     journal
         Where intents are written before they become acts.
     framework_name, user, roles
-        How Mesos shall know us. A role other than ``*`` gets resources that are reserved for it, and
-        unreserved ones. A task draws from one role only: with several, what is unreserved is offered to
-        one of them at a time.
+        How Mesos shall know us. A role other than ``*`` gets what is reserved for it, and what is not. A task
+        draws from one role only: with several, what is unreserved is offered to one of them at a time.
     goahead_host, goahead_port
         Where waiting tasks are answered; port 0 takes a free one.
     goahead_urls
@@ -74,7 +73,7 @@ class Scheduler(Questions):
     principal, secret, mesos_tls
         Credentials at the master; over TLS, if there is a context to check certificates with.
     may_act
-        Whether calls to Mesos may be made at the moment; of several controllers, only one does.
+        Whether this controller may act at the moment, by a lease that only one has; None: there is no lease.
     queues
         Where graphs can wait for their place; ``realtime`` and ``batch`` are used where none is named.
     images
@@ -102,7 +101,7 @@ class Scheduler(Questions):
         timing: Timing | None = None,
         queues: Sequence[Queue] = (REALTIME, BATCH),
         images: ImageResolver | None = None,
-        may_act: Callable[[], bool] = lambda: True,
+        may_act: Callable[[], bool] | None = None,
         figures: Figures | None = None,
     ) -> None:
         self._settings = FrameworkSettings(
@@ -126,17 +125,15 @@ class Scheduler(Questions):
         self._closures = closures = Closures()
         self._background = Background(self._died)
         listeners, agents = Listeners(), Agents(closures, self._settings.roles)
-        self._figures: Figures = figures or NoFigures()
+        self._figures = figures or NoFigures()
         self._effects = Effects(self._gates, self._background, listeners.tell)
         runs = Runs(journal, self._effects)
-        occupancy = Occupancy(
-            runs, self._end_for_others, listeners.tell, several_roles=len(roles) > 1
-        )
+        tell, several = listeners.tell, len(roles) > 1
+        occupancy = Occupancy(runs, self._end_for_others, tell, several_roles=several)
+        offers = self._pool, agents, occupancy, self._want_offers, closures, self._figures
         super().__init__(
             runs=runs,
-            queue=LaunchQueue(
-                self._pool, agents, occupancy, self._want_offers, closures, self._figures
-            ),
+            queue=LaunchQueue(*offers),
             agents=agents,
             occupancy=occupancy,
             queues=queues,

@@ -435,7 +435,7 @@ class VirtualFramework(Framework):
         driver = functools.partial(VirtualDriver, world)
         with mock.patch.object(pymesos_driver, "MendedDriver", driver):
             super().__init__(settings, framework_id, figures)
-        self._calls = self._pumped = VirtualCalls(self._driver, settings.may_act)
+        self._calls = self._pumped = VirtualCalls(self._driver, self.may_subscribe)
 
     async def start(self) -> None:
         self._driver.start()
@@ -532,7 +532,7 @@ class VirtualDriver:
     async def _keep_up(self) -> None:
         failures = 0
         while not self._ended:
-            if self._world.master_up:
+            if self._world.master_up and self._listener.may_subscribe():
                 self._stream = stream = self._world.subscribe(self._info)
                 decoder = Decoder()
                 async for chunk in stream:
@@ -550,9 +550,8 @@ class VirtualDriver:
         body = event.get(kind, {})
         if kind == "subscribed":
             self._info["id"] = body["framework_id"]
-        elif kind == "error" and body["message"].startswith(pymesos_driver.FATAL_ERRORS):
-            self._ended = True
         self._listener.event(kind, body)
+        self._ended = self._ended or self._listener.over
 
     # The methods of pymesos' driver that the framework calls.
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -55,13 +55,18 @@ HTTP_TIMEOUT = 20.0
 
 
 @contextlib.asynccontextmanager
-async def linked(master: Master, http_timeout: float) -> AsyncIterator[Link]:
+async def linked(
+    master: Master,
+    http_timeout: float = HTTP_TIMEOUT,
+    may_act: Callable[[], bool] | None = None,
+) -> AsyncIterator[Link]:
     settings = FrameworkSettings(
         master=master.address,
         name="test",
         user="root",
         http_timeout=http_timeout,
         missed_heartbeats=3,
+        may_act=may_act,
     )
     framework = Framework(settings)
     await framework.start()
@@ -71,7 +76,7 @@ async def linked(master: Master, http_timeout: float) -> AsyncIterator[Link]:
 
 @pytest.fixture
 async def link(master: Master) -> AsyncIterator[Link]:
-    async with linked(master, HTTP_TIMEOUT) as link:
+    async with linked(master) as link:
         yield link
 
 
@@ -251,6 +256,26 @@ async def test_two_instances_do_not_fight(master: Master, link: Link) -> None:
     assert len(master.subscriptions) == 1
 
 
+async def test_who_holds_the_lease_takes_the_subscription_back(master: Master) -> None:
+    """Another one that has slept subscribed in his place: it will see that the lease is not its own."""
+    async with linked(master, may_act=lambda: True) as link:
+        await link.up()
+        master.send({"type": "ERROR", "error": {"message": "Framework failed over"}})
+        master.cut()
+        await link.next(Disconnected)
+        await link.up()
+        assert len(master.subscriptions) == 2
+
+
+async def test_who_may_not_act_does_not_subscribe(master: Master) -> None:
+    leads = False
+    async with linked(master, may_act=lambda: leads) as link:
+        assert (await link.next(Disconnected)).reason == "another controller may have taken over"
+        assert master.subscriptions == []
+        leads = True
+        await link.up()
+
+
 async def test_other_errors_are_retried_after_a_growing_pause(master: Master, link: Link) -> None:
     await link.up()
     master.errors = ["Role '/x' is invalid"] * 3
@@ -318,12 +343,13 @@ async def test_no_call_is_made_before_the_id_is_safe(master: Master, link: Link)
 
 async def test_calls_wait_until_we_may_act(master: Master) -> None:
     """A controller that does not lead at the moment says nothing, and forgets nothing of what it has to say."""
-    leads = False
+    leads = True
     settings = FrameworkSettings(master=master.address, name="test", may_act=lambda: leads)
     framework = Framework(settings)
     await framework.start()
     link = Link(framework)
     await link.up()
+    leads = False
     framework.decline(["o"], refuse_seconds=0.0)
     accepting = asyncio.create_task(framework.accept(["p"], [{"task_id": {"value": "t"}}]))
     await asyncio.sleep(0.2)
