@@ -98,7 +98,7 @@ async def test_what_does_not_fit_now_is_refused_after_its_deadline_by_resource(
     configuration = as_json(document(config={"service_overrides": agents}))
     async with cam(stack) as client:
         await client.request("product-configure", "first", configuration)
-        lack = f"cpus: ingest.{VIS}.0, ingest.{VIS}.1 each ask for 1.5"
+        lack = f"cpus with its cores: ingest.{VIS}.0, ingest.{VIS}.1 each ask for 1.5"
         with pytest.raises(CamError, match=lack) as caught:
             await client.request("product-configure", "second", configuration)
         assert "127.0.1.1" in str(caught.value) and "never" not in str(caught.value)
