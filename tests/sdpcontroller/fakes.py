@@ -124,7 +124,7 @@ class FakeScheduler:
         self._stopping: dict[str, asyncio.Event] = {}
         self.servers: dict[str, TaskServer] = {}
         """By task id."""
-        self._starting: set[asyncio.Future[None]] = set()
+        self._starting: dict[TaskServer, asyncio.Future[None]] = {}
         self.undone: set[str] = set()
         """Ids of graphs that are being taken down, because their launch has failed."""
         self.launched: list[PhysicalGraph] = []
@@ -176,7 +176,7 @@ class FakeScheduler:
     async def __aexit__(self, *_: object) -> None:
         await self.closing()
         self._subscribers.clear()
-        await asyncio.gather(*self._starting)
+        await asyncio.gather(*self._starting.values())
         if self.survives:
             return
         for server in tuple(self.servers.values()):
@@ -326,12 +326,13 @@ class FakeScheduler:
             self.tell(TaskChanged(view))
 
     async def _serve(self, name: str, task_id: str) -> tuple[str, int]:
-        server = self.servers[task_id] = TaskServer(name, self.journal, self.behaviour)
-        starting = asyncio.ensure_future(server.start())
-        self._starting.add(starting)
-        await asyncio.shield(
-            starting
-        )  # also when the controller ends meanwhile: it is closed later
+        if (
+            server := self.servers.get(task_id)
+        ) is None:  # else an earlier controller began with it
+            server = self.servers[task_id] = TaskServer(name, self.journal, self.behaviour)
+            self._starting[server] = asyncio.ensure_future(server.start())
+        # Also when the controller ends meanwhile: it is closed later.
+        await asyncio.shield(self._starting[server])
         assert server.server is not None
         return "127.0.0.1", server.server.sockets[0].getsockname()[1]
 

@@ -310,6 +310,24 @@ async def test_a_launch_goes_on(house: House, open_house: Any) -> None:
         await successor.master.execute(CaptureInit("p"))
 
 
+async def test_a_launch_goes_on_in_which_tasks_were_being_started(
+    house: House, open_house: Any
+) -> None:
+    configuring = asyncio.ensure_future(house.master.execute(CONFIGURE))
+    for _ in range(10_000):
+        if house.scheduler.servers:
+            break
+        await asyncio.sleep(0)
+    await house.crash()
+    with pytest.raises(CommandError):
+        await configuring
+    assert (begun := set(house.scheduler.servers.values()))
+    async with open_house(after=house) as successor:
+        await successor.settle()
+        assert successor.product("p").state is ProductState.IDLE
+        assert begun <= set(house.scheduler.servers.values())
+
+
 async def test_a_launch_that_was_being_undone_has_failed(house: House, open_house: Any) -> None:
     house.scheduler.steps.clear()
     configuring = asyncio.ensure_future(house.master.execute(CONFIGURE))
