@@ -47,6 +47,9 @@ from scheduler.turns import Preempt, Turn
 
 logger = logging.getLogger(__name__)
 
+RETURN_SECONDS: Final = 2.0
+"""For which nobody else is ended to make room, once somebody has: Mesos offers what he had within its
+allocation interval, a second."""
 AT_ONCE: Final = 16
 """Agents whose offers are looked at before the loop may do something else: ten milliseconds, if all are new."""
 
@@ -123,6 +126,8 @@ class LaunchQueue:
     _reservations: Mapping[int, Reservation] = field(default_factory=dict)
     _failed: Mapping[int, object] = field(default_factory=dict)
     _leaving: frozenset[str] = frozenset()
+    _returning_until: float = 0.0
+    """Until when what the last of these had may not be offered yet; time of the event loop's clock."""
     _begun: dict[int, Begun] = field(default_factory=dict)
     """What has its place and is not known to hold it yet: its records are being written. By serial."""
     _explaining: set[str] = field(default_factory=set)
@@ -372,11 +377,16 @@ class LaunchQueue:
         version, capacity = totals if totals is not None else (None, None)
         begun = self._begun.values()
         holders = [*self.tenants.holders(), *(one.holder() for one in begun)]
+        names = {holder.name for holder in holders}
+        if self._leaving - names:
+            self._expect_offers()
+        self._leaving &= names
         noted = State(
             waiting=[e.waiting for e in self._cases.values() if not e.claim.done()],
             agents=self.pool.merged().agents,
             capacity=capacity,
-            leaving=self._leaving & {holder.name for holder in holders},
+            leaving=self._leaving,
+            returning=asyncio.get_running_loop().time() < self._returning_until,
             reservations=self._reservations,
             gained=(self.pool.gained, version, self.closures.version),
             failed=self._failed,
@@ -385,6 +395,12 @@ class LaunchQueue:
         )
         limited = [*self.tenants.limited(), *(one.limited() for one in begun)]
         return Scene(noted, holders, limited)
+
+    def _expect_offers(self) -> None:
+        """Give what somebody had who has made room the time to be offered again, and look again then."""
+        loop = asyncio.get_running_loop()
+        self._returning_until = loop.time() + RETURN_SECONDS
+        loop.call_at(self._returning_until, self.poke)
 
     def _note(self, turn: Turn) -> None:
         """Remember why those that were tried in vain do not fit, and who waits for his queue's limit."""

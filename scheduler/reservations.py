@@ -91,6 +91,8 @@ class State:
     """What of ours runs."""
     leaving: frozenset[str] = frozenset()
     """Names of occupants that were told to end, to make room."""
+    returning: bool = False
+    """Whether one of those has ended, and what it had may not be offered again yet."""
     reservations: Mapping[int, Reservation] = field(default_factory=dict)
     """By serial; those of the turn before."""
     gained: object = 0

@@ -191,7 +191,7 @@ class _Deciding:
             and not occupant.stuck
             and not self._closed(waiting, occupant.holds)
         ]
-        if ending or not lower:
+        if ending or state.returning or not lower:
             return None
 
         def fits(agents: Agents, tasks: Mapping[str, TaskRequest], steps: int) -> bool:

@@ -283,6 +283,21 @@ def test_spare_tasks_may_use_what_is_kept_for_one_that_can_have_it_back() -> Non
     assert world.settle() == ["urgent"]
 
 
+def test_nobody_else_is_ended_before_what_the_first_had_is_offered_again() -> None:
+    world = World.of([4, 4])
+    for n in range(2):
+        world.arrive(f"spare.{n}", [4], 1000, SPARE)
+    world.settle()
+    world.arrive("urgent", [4], None, URGENT)
+    assert world.settle() == []
+    (first,) = world.leaving
+    world.end(first)
+    unoffered = replace(world.state(), agents=[])
+    assert decide(replace(unoffered, returning=True), placing, quickly, world.shut).act is None
+    assert isinstance(decide(unoffered, placing, quickly, world.shut).act, Preempt)
+    assert world.settle() == ["urgent"]
+
+
 def test_nobody_is_ended_in_vain() -> None:
     world = World.of([4])
     world.arrive("observation", [3], None, REALTIME)
